@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef ESKER_VERSION_H
+#define ESKER_VERSION_H
+
+#define ESKER_VERSION_MAJOR 0
+#define ESKER_VERSION_MINOR 1
+#define ESKER_VERSION_PATCH 0
+#define ESKER_VERSION_STRING "0.1.0"
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Turning sorted rows into segments: flush (source: a memtable) and merge
+ * (source: segments) are the same work. And the picker, which decides what to
+ * merge; it is a pure function of level tables, tested by text.
+ *
+ * Which versions survive: snapshot LSNs cut time into stripes; of each key the
+ * newest version of each stripe is kept, older ones of the same stripe are
+ * dropped. A delete is dropped too when it is the oldest kept version of its
+ * key, below every stripe boundary, and nothing deeper can hold that key.
+ */
+#ifndef ESKER_COMPACTION_COMPACTION_H
+#define ESKER_COMPACTION_COMPACTION_H
+
+#include "segment/segment.h"
+#include "sync/atomic.h"
+
+/* ---- The job ------------------------------------------------------------ */
+
+typedef uint64_t compaction_next_id_fn(void *ctx);
+/* True if a level deeper than the output may hold `key`. NULL in the spec =
+ * not known: deletes stay, unless drop_deletes says that there is nothing deeper. */
+typedef bool compaction_deeper_fn(void *ctx, struct bytes key);
+
+struct compaction_spec {
+    struct io *io;
+    const struct mem *mem;
+    struct iter *source;     /* rows in iterator order; not owned */
+    const uint64_t *stripes; /* ascending LSNs of live snapshots: a reader at s sees lsn < s */
+    size_t stripe_count;
+    uint32_t output_level;
+    bool drop_deletes; /* nothing deeper exists: the bottom; else `deeper` is asked */
+    compaction_deeper_fn *deeper;
+    uint64_t segment_bytes_max; /* a new output begins beyond it, never inside one key */
+    uint8_t uuid[16];
+    int compression;
+    uint32_t block_bytes;
+    compaction_next_id_fn *next_id;
+    void *ctx;                  /* for next_id and deeper */
+    const _Atomic bool *cancel; /* nullable: looked at between rows now and then; ESKER_BUSY */
+};
+
+struct compaction_output {
+    struct segment_meta meta; /* min_key and max_key point into `keys` */
+    uint8_t keys[2 * EDIT_KEY_BYTES_MAX];
+};
+
+struct compaction_result {
+    struct compaction_output **outputs; /* in key order, synced, the directory not */
+    size_t output_count;
+    uint64_t rows_in, rows_out, bytes_written;
+};
+
+/* On failure every output file has been removed. A damaged source: its CORRUPT. */
+NODISCARD esker_status compaction_run(const struct compaction_spec *spec, struct compaction_result *out);
+void compaction_result_fini(struct compaction_result *result, const struct mem *mem);
+
+/* ---- The picker --------------------------------------------------------- */
+
+struct level_table {
+    const struct segment_meta *const *segments; /* level 0: newest first; others by key */
+    const bool *claimed;                        /* part of a running job, as input or as overlap */
+    size_t count;
+};
+
+struct picker_config {
+    uint32_t l0_trigger; /* merge level 0 from this many segments on */
+    uint64_t base_bytes; /* target of the first level below 0 that is in use */
+    uint32_t fanout;
+    uint64_t segment_bytes;
+    /* Deletes below it can be dropped at the bottom: the oldest live snapshot,
+     * or `visible` when there is none. With it, segments that are mostly deletes
+     * move on, and are rewritten in place at the bottom. 0 = they are left alone. */
+    uint64_t gc_lsn;
+};
+
+enum { COMPACTION_INPUTS_MAX = 16384 };
+
+struct compaction_plan {
+    uint32_t input_level, output_level; /* equal: rewrite in place, to drop deletes */
+    size_t input_count;                 /* of input_level: indexes into its table, ascending */
+    size_t overlap_count;               /* of output_level, ascending */
+    uint32_t inputs[COMPACTION_INPUTS_MAX];
+    uint32_t overlaps[COMPACTION_INPUTS_MAX];
+    bool trivial_move; /* the inputs (any number) can change their level as they are */
+    double score;      /* >= 1.0 means due */
+};
+
+/* The most urgent merge whose inputs nobody claimed. False: none is due, or
+ * (score >= 1.0) what is due has to wait until a running job has ended; nothing
+ * but the score is set then. */
+bool compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const struct picker_config *config,
+                     struct compaction_plan *out);
+
+/* A merge of what overlaps [lower, upper) (empty = no bound) one level further
+ * down, starting at the shallowest level that has something; as much of it as
+ * fits one plan. False when all of it lies in one sorted level already, or
+ * (score >= 1.0) when claims are in the way. */
+bool compaction_pick_range(const struct level_table levels[ESKER_LEVELS_MAX],
+                           const struct picker_config *config, struct bytes lower, struct bytes upper,
+                           struct compaction_plan *out);
+
+#endif

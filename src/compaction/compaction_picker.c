@@ -1,0 +1,598 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What to merge next: a pure function of the level tables, so that it can be
+ * tested by tables of text (testdata/) and by simulation.
+ *
+ * Shape. Leveled, with targets computed from the bottom, as RocksDB's dynamic
+ * level bytes: the last level may be as large as the largest is, each level
+ * above it 1/fanout of the one below. The base level, into which level 0 is
+ * merged, is the shallowest one whose target is at least base_bytes, but never
+ * deeper than a level that holds something. A fresh database so works with
+ * level 0 and the last level only, and grows levels upwards.
+ *
+ * Urgency. Level 0: segments / trigger. Others: bytes that nobody claimed /
+ * target. The highest score of 1 or more that can be served wins. Within a
+ * level: the segment that drags along the fewest bytes of the next level per
+ * byte of its own, with a bonus for deletes and for age; then neighbours that
+ * drag along nothing more. If nothing is due, segments that consist mostly of
+ * droppable deletes are sent on, and rewritten once at the bottom.
+ *
+ * Invariants of every plan
+ *  I1 No input and no overlap is claimed.
+ *  I2 The overlaps are all segments of the output level that may share a key
+ *     with the hull of the inputs: an output may span gaps between inputs. Key
+ *     bounds are rounded outwards, so a neighbour may come along needlessly.
+ *  I3 From level 0 the oldest segments are taken, without gaps: what stays
+ *     behind is newer than what goes down. One merge of level 0 at a time.
+ *  I4 The output level is the next one, or for level 0 the base level, above
+ *     which there is nothing: no version ever passes an older one.
+ *  I5 Plans that run at once and write into one level have disjoint hulls (of
+ *     inputs and overlaps). What a plan claims covers its hull, since neighbours
+ *     are joined by an overlap that both meet; so the next plan need only see to
+ *     it that nothing claimed, in the level that it takes from or the one that
+ *     it writes to, meets its own hull. Otherwise a segment could come down into
+ *     a gap of another plan's inputs, and an output would lie across it.
+ *     Level 0 needs no cover: into the base level only level 0 writes, one
+ *     merge at a time (I3, I4).
+ *
+ * Bytes of damaged or hostile manifests can make bounds lie about order; then
+ * plans are useless, but every index stays inside its table.
+ */
+#include "base/assert.h"
+#include "compaction/compaction.h"
+
+enum {
+    PICKER_LAST = ESKER_LEVELS_MAX - 1,
+    PICKER_JOB_SEGMENTS = 16,      /* a merge is not extended beyond this many full segments */
+    PICKER_DISJOINT_CHECK_MAX = 64 /* more inputs of level 0 than these are not moved but merged */
+};
+
+/* max.len 0: no upper bound. */
+struct picker_range {
+    struct bytes min, max;
+};
+
+/* Indexes [begin, end) of a sorted level. */
+struct picker_span {
+    size_t begin, end;
+};
+
+struct picker {
+    const struct level_table *levels;
+    const struct picker_config *config;
+    uint64_t target[ESKER_LEVELS_MAX];
+    double score[ESKER_LEVELS_MAX];
+    uint32_t base; /* where level 0 goes */
+    bool l0_waits; /* level 0 is due, but for claims in the base level */
+};
+
+/* ---- Ranges ------------------------------------------------------------------ */
+
+static bool
+picker_max_is_below(struct bytes max, struct bytes key)
+{
+    return max.len > 0 && bytes_compare(max, key) < 0;
+}
+
+static struct picker_range
+picker_range_of(const struct segment_meta *meta)
+{
+    return (struct picker_range){.min = meta->min_key, .max = meta->max_key};
+}
+
+static bool
+picker_ranges_meet(struct picker_range a, struct picker_range b)
+{
+    return !picker_max_is_below(a.max, b.min) && !picker_max_is_below(b.max, a.min);
+}
+
+static void
+picker_range_widen(struct picker_range *range, const struct segment_meta *meta)
+{
+    if (bytes_compare(meta->min_key, range->min) < 0) {
+        range->min = meta->min_key;
+    }
+    if (range->max.len > 0 && (meta->max_key.len == 0 || bytes_compare(range->max, meta->max_key) < 0)) {
+        range->max = meta->max_key;
+    }
+}
+
+static struct picker_range
+picker_hull(const struct level_table *level, size_t begin, size_t end)
+{
+    ASSERT(begin < end);
+    struct picker_range hull = picker_range_of(level->segments[begin]);
+    for (size_t i = begin + 1; i < end; i++) {
+        picker_range_widen(&hull, level->segments[i]);
+    }
+    return hull;
+}
+
+/* The first segment of a sorted level whose bound does not lie before `key`:
+ * its max, or with by_min its min (then: not before and not equal). */
+static size_t
+picker_search(const struct level_table *level, struct bytes key, bool by_min)
+{
+    size_t low = 0;
+    size_t high = level->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct segment_meta *meta = level->segments[middle];
+        bool before =
+            by_min ? bytes_compare(meta->min_key, key) <= 0 : picker_max_is_below(meta->max_key, key);
+        if (before) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* What of a sorted level overlaps `range`; an empty span stands where it would be. */
+static struct picker_span
+picker_span_of(const struct level_table *level, struct picker_range range)
+{
+    struct picker_span span;
+    span.begin = picker_search(level, range.min, false);
+    span.end = range.max.len == 0 ? level->count : picker_search(level, range.max, true);
+    span.end = MAX(span.begin, span.end);
+    return span;
+}
+
+static bool
+picker_span_is_claimed(const struct level_table *level, struct picker_span span)
+{
+    for (size_t i = span.begin; i < span.end; i++) {
+        if (level->claimed[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Does anything claimed in a sorted level meet the hull of `inputs` and `overlaps`? */
+static bool
+picker_is_in_the_way(const struct level_table *level, struct picker_range inputs,
+                     const struct level_table *output, struct picker_span overlaps)
+{
+    struct picker_range hull = inputs;
+    if (overlaps.begin < overlaps.end) {
+        picker_range_widen(&hull, output->segments[overlaps.begin]);
+        picker_range_widen(&hull, output->segments[overlaps.end - 1]);
+    }
+    return picker_span_is_claimed(level, picker_span_of(level, hull));
+}
+
+static uint64_t
+picker_span_bytes(const struct level_table *level, struct picker_span span)
+{
+    uint64_t bytes = 0;
+    for (size_t i = span.begin; i < span.end; i++) {
+        bytes += level->segments[i]->size_bytes;
+    }
+    return bytes;
+}
+
+/* ---- Targets and scores --------------------------------------------------------- */
+
+static uint64_t
+picker_level_bytes(const struct level_table *level, bool unclaimed_only)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < level->count; i++) {
+        if (!unclaimed_only || !level->claimed[i]) {
+            bytes += level->segments[i]->size_bytes;
+        }
+    }
+    return bytes;
+}
+
+static void
+picker_set_targets(struct picker *picker)
+{
+    const struct picker_config *config = picker->config;
+    uint64_t base_bytes = MAX(config->base_bytes, (uint64_t)1);
+    uint64_t fanout = MAX(config->fanout, 2U);
+    uint32_t first = PICKER_LAST;
+    uint64_t largest = 0;
+    for (uint32_t level = PICKER_LAST; level > 0; level--) {
+        first = picker->levels[level].count > 0 ? level : first;
+        largest = MAX(largest, picker_level_bytes(&picker->levels[level], false));
+    }
+    uint32_t base = PICKER_LAST;
+    uint64_t target = largest;
+    /* A level that is too shallow for so little data empties itself, but not for every trifle. */
+    uint64_t least = MAX(base_bytes / fanout, (uint64_t)1);
+    for (uint32_t level = PICKER_LAST; level > 0; level--) {
+        base = target >= base_bytes ? level : base;
+        picker->target[level] = MAX(target, least);
+        target /= fanout;
+    }
+    picker->base = MIN(base, first);
+}
+
+static void
+picker_init(struct picker *picker, const struct level_table *levels, const struct picker_config *config)
+{
+    *picker = (struct picker){.levels = levels, .config = config};
+    picker_set_targets(picker);
+    picker->score[0] = (double)levels[0].count / MAX(config->l0_trigger, 1U);
+    for (uint32_t level = 1; level < PICKER_LAST; level++) {
+        picker->score[level] =
+            (double)picker_level_bytes(&levels[level], true) / (double)picker->target[level];
+    }
+}
+
+/* ---- Making plans ----------------------------------------------------------------- */
+
+static bool
+picker_is_mostly_deletes(const struct segment_meta *meta)
+{
+    return meta->tombstone_count > meta->row_count / 2;
+}
+
+/* Inputs of level 0 that overlap must be merged; so should crumbs be. */
+static bool
+picker_l0_can_move(const struct picker *picker, const struct compaction_plan *plan)
+{
+    const struct level_table *level = &picker->levels[0];
+    if (plan->input_count == 1) {
+        return true;
+    }
+    if (plan->input_count > PICKER_DISJOINT_CHECK_MAX) {
+        return false;
+    }
+    for (size_t i = 0; i < plan->input_count; i++) {
+        const struct segment_meta *meta = level->segments[plan->inputs[i]];
+        if (meta->size_bytes < picker->config->segment_bytes / 4) {
+            return false;
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (picker_ranges_meet(picker_range_of(meta),
+                                   picker_range_of(level->segments[plan->inputs[j]]))) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* Deletes that reach the bottom are worth a rewrite if they can go there. */
+static bool
+picker_is_move(const struct picker *picker, const struct compaction_plan *plan)
+{
+    if (plan->overlap_count > 0 || plan->input_level == plan->output_level) {
+        return false;
+    }
+    uint64_t gc_lsn = picker->config->gc_lsn;
+    for (size_t i = 0; plan->output_level >= PICKER_LAST && i < plan->input_count; i++) {
+        const struct segment_meta *meta = picker->levels[plan->input_level].segments[plan->inputs[i]];
+        if (picker_is_mostly_deletes(meta) && (gc_lsn == 0 || meta->max_lsn < gc_lsn)) {
+            return false;
+        }
+    }
+    return plan->input_level > 0 || picker_l0_can_move(picker, plan);
+}
+
+static void
+picker_make_plan(const struct picker *picker, uint32_t input_level, struct picker_span inputs,
+                 uint32_t output_level, struct picker_span overlaps, double score,
+                 struct compaction_plan *out)
+{
+    ASSERT(inputs.begin < inputs.end && inputs.end - inputs.begin <= COMPACTION_INPUTS_MAX);
+    ASSERT(overlaps.begin <= overlaps.end && overlaps.end - overlaps.begin <= COMPACTION_INPUTS_MAX);
+    out->input_level = input_level;
+    out->output_level = output_level;
+    out->input_count = inputs.end - inputs.begin;
+    out->overlap_count = overlaps.end - overlaps.begin;
+    for (size_t i = 0; i < out->input_count; i++) {
+        out->inputs[i] = (uint32_t)(inputs.begin + i);
+    }
+    for (size_t i = 0; i < out->overlap_count; i++) {
+        out->overlaps[i] = (uint32_t)(overlaps.begin + i);
+    }
+    out->score = score;
+    out->trivial_move = picker_is_move(picker, out);
+}
+
+static bool
+picker_span_fits(struct picker_span span)
+{
+    return span.end - span.begin <= COMPACTION_INPUTS_MAX;
+}
+
+/* Level 0, all of it or its oldest part, into the base level. */
+static bool
+picker_plan_l0(struct picker *picker, struct compaction_plan *out)
+{
+    const struct level_table *level = &picker->levels[0];
+    const struct level_table *base = &picker->levels[picker->base];
+    if (level->count == 0 || picker_span_is_claimed(level, (struct picker_span){0, level->count})) {
+        return false;
+    }
+    for (size_t count = MIN(level->count, (size_t)COMPACTION_INPUTS_MAX); count > 0; count /= 2) {
+        struct picker_span inputs = {level->count - count, level->count};
+        struct picker_range range = picker_hull(level, inputs.begin, inputs.end);
+        struct picker_span overlaps = picker_span_of(base, range);
+        if (!picker_span_fits(overlaps)) {
+            continue;
+        }
+        if (picker_is_in_the_way(base, range, base, overlaps)) {
+            picker->l0_waits = true;
+            return false;
+        }
+        picker_make_plan(picker, 0, inputs, picker->base, overlaps, MAX(picker->score[0], 1.0), out);
+        return true;
+    }
+    return false;
+}
+
+/* The overlaps of segment `index` in the next level; false if claims or their number are in the way. */
+static bool
+picker_can_push(const struct picker *picker, uint32_t level_no, size_t index, struct picker_span *overlaps)
+{
+    const struct level_table *level = &picker->levels[level_no];
+    const struct level_table *next = &picker->levels[level_no + 1];
+    struct picker_range range = picker_range_of(level->segments[index]);
+    *overlaps = picker_span_of(next, range);
+    return picker_span_fits(*overlaps) && !picker_is_in_the_way(next, range, next, *overlaps) &&
+           !picker_is_in_the_way(level, range, next, *overlaps); /* I5; the segment itself included */
+}
+
+static void
+picker_id_bounds(const struct level_table *level, uint64_t *min_out, uint64_t *max_out)
+{
+    *min_out = UINT64_MAX;
+    *max_out = 0;
+    for (size_t i = 0; i < level->count; i++) {
+        *min_out = MIN(*min_out, level->segments[i]->id);
+        *max_out = MAX(*max_out, level->segments[i]->id);
+    }
+}
+
+/* What pushing a segment down costs per byte of it; deletes and age make it cheaper. */
+static double
+picker_push_cost(const struct segment_meta *meta, uint64_t overlap_bytes, uint64_t min_id, uint64_t max_id)
+{
+    double ratio = (double)overlap_bytes / (double)MAX(meta->size_bytes, (uint64_t)1);
+    double deletes =
+        (double)MIN(meta->tombstone_count, meta->row_count) / (double)MAX(meta->row_count, (uint64_t)1);
+    double age = max_id > min_id ? (double)(max_id - meta->id) / (double)(max_id - min_id) : 0.0;
+    return ratio * (1.0 - 0.75 * deletes) * (1.0 - 0.25 * age);
+}
+
+/* Takes neighbours along that have overlaps and whose overlaps are all part of the merge anyway. */
+static struct picker_span
+picker_extend(const struct picker *picker, uint32_t level_no, size_t index, struct picker_span overlaps)
+{
+    const struct level_table *level = &picker->levels[level_no];
+    struct picker_span inputs = {index, index + 1};
+    uint64_t bytes = level->segments[index]->size_bytes;
+    bytes += picker_span_bytes(&picker->levels[level_no + 1], overlaps);
+    uint64_t bytes_max =
+        MIN(picker->config->segment_bytes, UINT64_MAX / PICKER_JOB_SEGMENTS) * PICKER_JOB_SEGMENTS;
+    bool leftwards = true;
+    while (inputs.end - inputs.begin < COMPACTION_INPUTS_MAX) {
+        if (leftwards && inputs.begin == 0) {
+            leftwards = false;
+        }
+        if (!leftwards && inputs.end == level->count) {
+            break;
+        }
+        size_t at = leftwards ? inputs.begin - 1 : inputs.end;
+        struct picker_span more;
+        uint64_t size = level->segments[at]->size_bytes;
+        if (bytes + size > bytes_max || !picker_can_push(picker, level_no, at, &more) ||
+            more.begin == more.end || more.begin < overlaps.begin ||
+            more.end > overlaps.end) { /* I5, and nothing more dragged along */
+            if (!leftwards) {
+                break;
+            }
+            leftwards = false;
+            continue;
+        }
+        bytes += size;
+        inputs.begin -= leftwards;
+        inputs.end += !leftwards;
+    }
+    return inputs;
+}
+
+/* The cheapest segment of a level, and what comes with it, one level down. */
+static bool
+picker_plan_level(const struct picker *picker, uint32_t level_no, struct compaction_plan *out)
+{
+    const struct level_table *level = &picker->levels[level_no];
+    uint64_t min_id;
+    uint64_t max_id;
+    picker_id_bounds(level, &min_id, &max_id);
+    size_t best = level->count;
+    double best_cost = 0.0;
+    struct picker_span best_overlaps = {0};
+    for (size_t i = 0; i < level->count; i++) {
+        struct picker_span overlaps;
+        if (!picker_can_push(picker, level_no, i, &overlaps)) {
+            continue;
+        }
+        uint64_t overlap_bytes = picker_span_bytes(&picker->levels[level_no + 1], overlaps);
+        double cost = picker_push_cost(level->segments[i], overlap_bytes, min_id, max_id);
+        bool older = best < level->count && level->segments[i]->id < level->segments[best]->id;
+        if (best == level->count || cost < best_cost || (!(cost > best_cost) && older)) {
+            best = i;
+            best_cost = cost;
+            best_overlaps = overlaps;
+        }
+    }
+    if (best == level->count) {
+        return false;
+    }
+    struct picker_span inputs = {best, best + 1};
+    if (best_overlaps.begin < best_overlaps.end) {
+        inputs = picker_extend(picker, level_no, best, best_overlaps);
+    }
+    picker_make_plan(picker, level_no, inputs, level_no + 1, best_overlaps, picker->score[level_no], out);
+    return true;
+}
+
+/* The oldest segment that is mostly deletes which can go, deepest level first. */
+static bool
+picker_plan_deletes(const struct picker *picker, struct compaction_plan *out)
+{
+    for (uint32_t level_no = PICKER_LAST; level_no > 0; level_no--) {
+        const struct level_table *level = &picker->levels[level_no];
+        size_t best = level->count;
+        struct picker_span best_overlaps = {0};
+        for (size_t i = 0; i < level->count; i++) {
+            const struct segment_meta *meta = level->segments[i];
+            struct picker_span overlaps = {0};
+            bool is_older = best == level->count || meta->id < level->segments[best]->id;
+            if (!is_older || !picker_is_mostly_deletes(meta) || meta->max_lsn >= picker->config->gc_lsn) {
+                continue;
+            }
+            if (level_no == PICKER_LAST ? !level->claimed[i]
+                                        : picker_can_push(picker, level_no, i, &overlaps)) {
+                best = i;
+                best_overlaps = overlaps;
+            }
+        }
+        if (best < level->count) {
+            struct picker_span inputs = {best, best + 1};
+            uint32_t output_level = MIN(level_no + 1, (uint32_t)PICKER_LAST);
+            picker_make_plan(picker, level_no, inputs, output_level, best_overlaps, 1.0, out);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- The two questions -------------------------------------------------------------- */
+
+static bool
+picker_plan_most_urgent(struct picker *picker, struct compaction_plan *out)
+{
+    bool tried[ESKER_LEVELS_MAX] = {false};
+    for (uint32_t round = 0; round < PICKER_LAST; round++) {
+        uint32_t level = ESKER_LEVELS_MAX;
+        for (uint32_t i = 0; i < PICKER_LAST; i++) {
+            if (!tried[i] && picker->score[i] >= 1.0 &&
+                (level == ESKER_LEVELS_MAX || picker->score[i] > picker->score[level])) {
+                level = i;
+            }
+        }
+        if (level == ESKER_LEVELS_MAX) {
+            return false;
+        }
+        tried[level] = true;
+        if (level == 0 && picker_plan_l0(picker, out)) {
+            return true;
+        }
+        /* New claims in the base level would keep level 0 waiting for ever. */
+        if (level > 0 && !(level == picker->base && picker->l0_waits) &&
+            picker_plan_level(picker, level, out)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool
+compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const struct picker_config *config,
+                struct compaction_plan *out)
+{
+    struct picker picker;
+    picker_init(&picker, levels, config);
+    if (picker_plan_most_urgent(&picker, out)) {
+        return true;
+    }
+    if (config->gc_lsn > 0 && picker_plan_deletes(&picker, out)) {
+        return true;
+    }
+    out->score = 0.0;
+    for (uint32_t level = 0; level < PICKER_LAST; level++) {
+        out->score = MAX(out->score, picker.score[level]);
+    }
+    return false;
+}
+
+/* What of a level meets [lower, upper), and for level 0 what lies between. */
+static struct picker_span
+picker_span_in(const struct picker *picker, uint32_t level_no, struct bytes lower, struct bytes upper)
+{
+    const struct level_table *level = &picker->levels[level_no];
+    struct picker_span span = {level->count, 0};
+    for (size_t i = 0; i < level->count; i++) {
+        const struct segment_meta *meta = level->segments[i];
+        bool below = lower.len > 0 && picker_max_is_below(meta->max_key, lower);
+        bool above = upper.len > 0 && bytes_compare(meta->min_key, upper) >= 0;
+        if (!below && !above) {
+            span.begin = MIN(span.begin, i);
+            span.end = i + 1;
+        }
+    }
+    return span.begin < span.end ? span : (struct picker_span){0, 0};
+}
+
+/* The leftmost run of segments in `within` that nothing stands in the way of. */
+static bool
+picker_plan_run(const struct picker *picker, uint32_t level_no, struct picker_span within,
+                struct compaction_plan *out)
+{
+    struct picker_span overlaps = {0};
+    struct picker_span inputs = {within.begin, within.begin};
+    while (inputs.begin < within.end && !picker_can_push(picker, level_no, inputs.begin, &overlaps)) {
+        inputs.begin++;
+    }
+    if (inputs.begin == within.end) {
+        return false;
+    }
+    bool is_move = overlaps.begin == overlaps.end;
+    for (inputs.end = inputs.begin + 1; inputs.end < within.end; inputs.end++) {
+        struct picker_span more;
+        if (inputs.end - inputs.begin == COMPACTION_INPUTS_MAX ||
+            !picker_can_push(picker, level_no, inputs.end, &more) || is_move != (more.begin == more.end)) {
+            break;
+        }
+        if (is_move) {
+            continue;
+        }
+        if (more.begin >= overlaps.end) {
+            break; /* I5 */
+        }
+        more = (struct picker_span){overlaps.begin, MAX(overlaps.end, more.end)};
+        if (!picker_span_fits(more)) {
+            break;
+        }
+        overlaps = more;
+    }
+    picker_make_plan(picker, level_no, inputs, level_no + 1, overlaps, 1.0, out);
+    return true;
+}
+
+bool
+compaction_pick_range(const struct level_table levels[ESKER_LEVELS_MAX], const struct picker_config *config,
+                      struct bytes lower, struct bytes upper, struct compaction_plan *out)
+{
+    struct picker picker;
+    picker_init(&picker, levels, config);
+    out->score = 0.0;
+    uint32_t shallowest = ESKER_LEVELS_MAX;
+    struct picker_span within = {0};
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        struct picker_span span = picker_span_in(&picker, level, lower, upper);
+        if (span.begin == span.end) {
+            continue;
+        }
+        if (shallowest == ESKER_LEVELS_MAX && level > 0) {
+            shallowest = level;
+            within = span;
+            continue;
+        }
+        out->score = 1.0; /* there is something to do, if it can be done */
+        if (level == 0) {
+            return picker_plan_l0(&picker, out);
+        }
+        return picker_plan_run(&picker, shallowest, within, out);
+    }
+    return false;
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The handle, its fields grouped by how they are synchronised, and what the
+ * files of this room offer one another. Life of a write: docs/architecture.md.
+ *
+ * Locks, in the order in which they may be taken:
+ *   manifest_mu > mu > snap_mu > (sync/workers.c's own)
+ * manifest_mu is held across manifest I/O; the others never across I/O, nor
+ * inside an epoch section.
+ *
+ * Watermarks, all LSNs, all monotone: visible >= logged >= durable.
+ */
+#ifndef ESKER_DB_DB_H
+#define ESKER_DB_DB_H
+
+#include "base/buf.h"
+#include "compaction/compaction.h"
+#include "manifest/manifest.h"
+#include "sync/futex.h"
+#include "sync/mutex.h"
+#include "sync/workers.h"
+#include "version/version.h"
+
+enum {
+    DB_MAGIC_OPEN = 0x6b6f7365,
+    DB_MAGIC_CLOSED = 0x64656164,
+    STRIPE_COUNT = 64,
+    WINDOW_BYTES_FIRST = 256 << 10,
+    WINDOW_BYTES_MIN = 64 << 10,
+    WINDOW_BYTES_MOST = 64 << 20,
+    SEGMENT_BYTES_MIN = 2 << 20,
+    SEGMENT_BYTES_MOST = 64 << 20,
+    WINDOWS_LIVE_MAX = 3,      /* active + waiting for flush; more only from recovery and oversize batches */
+    WINDOWS_RECOVERED_MAX = 8, /* more are flushed before open returns */
+    L0_TRIGGER = 4,
+    L0_STALL = 24, /* writers wait for merges from here on */
+    COMPACT_JOBS_MAX = 4,
+    VALUE_COPY_BYTES_MAX = 4096, /* esker_get copies up to this, pins beyond */
+    REOPEN_FRAME_BYTES = FRAME_HEADER_BYTES + REOPEN_BODY_BYTES,
+    CLOSED_KEPT = 32 /* closed handles kept so that late calls get INVALID */
+};
+
+/* One cache line of counters per thread stripe: plain loads and stores, so two
+ * threads that share a stripe may lose a count. */
+struct stripe {
+    _Atomic uint64_t gets, gets_from_memtable, gets_not_found;
+    _Atomic uint64_t commits, puts, deletes, bytes_written;
+} CACHE_ALIGNED;
+
+/* ASKED: close looks whether anything is in use; calls wait that moment out. */
+enum closing { CLOSING_NO = 0, CLOSING_ASKED = 1, CLOSING_YES = 2 };
+
+struct snapshot_list {
+    struct esker_snapshot *oldest, *newest;
+    uint64_t count;
+};
+
+struct db_log_pool {
+    struct log_file **files; /* every log file that the manifest lists and no window holds */
+    size_t count, cap;
+};
+
+struct compact_job {
+    struct job job;
+    struct esker_db *db;
+};
+
+struct esker_db {
+    uint32_t magic;
+    /* immutable after open */
+    struct mem mem;
+    struct io *io;
+    struct esker_options options; /* allocator and struct_size already resolved */
+    uint8_t uuid[16];
+    uint64_t hash_seed;
+    uint32_t fork_generation;
+    uint64_t seal_lsn, seal_end_lsn; /* the SEAL frame that this life began behind; 0 = none */
+    bool tail_mode;                  /* commits are copied into the mapped log; else a leader writes them */
+    bool manual;                     /* simulator: no threads */
+    uint64_t window_bytes_first, window_bytes_max; /* windows start small and double with use */
+    uint64_t segment_bytes;                        /* target size of merge outputs */
+    struct block_cache *cache;
+    struct job_owner jobs;
+    struct job prepare_job, flush_job, sync_job, purge_job, rest_job;
+    struct compact_job compact_jobs[COMPACT_JOBS_MAX];
+    uint32_t compact_job_count;
+
+    /* atomic */
+    _Atomic(struct version *) current CACHE_ALIGNED; /* pairs: CURRENT */
+    _Atomic uint32_t closing;                        /* enum closing; pairs: CALL_CLOSE */
+    _Atomic uint64_t visible CACHE_ALIGNED;          /* pairs: VISIBLE */
+    _Atomic uint32_t visible_waiters;                /* pairs: VISIBLE_WAIT */
+    _Atomic uint32_t visible_seq;                    /* futex; pairs: VISIBLE_WAIT */
+    _Atomic uint64_t logged CACHE_ALIGNED;           /* pairs: LOGGED; unused in tail mode */
+    _Atomic uint64_t durable;                        /* pairs: DURABLE */
+    _Atomic uint32_t sync_inflight;                  /* pairs: LEADER */
+    _Atomic uint32_t sync_seq;                       /* futex; pairs: LEADER */
+    _Atomic bool interval_wanted;                    /* since the sync job ran; pairs: INTERVAL_WANTED */
+    _Atomic uint32_t poisoned;                       /* pairs: POISON */
+    _Atomic bool cancel;                             /* pairs: CANCEL; stops merges at close */
+    _Atomic uint64_t versions_live, iterators_live, values_live, snapshots_live;
+    _Atomic uint64_t recovered_end_lsn; /* rows below become durable by a flush; 0 = none left */
+    _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
+    _Atomic uint64_t log_syncs, log_bytes_written, flushes, flush_bytes_written, compactions;
+    _Atomic uint64_t compaction_bytes_read, compaction_bytes_written, stalls, stall_ns;
+    _Atomic uint64_t next_file_id;
+    uint64_t recovery_ns, recovery_bytes;
+    struct stripe *stripes;
+
+    /* owned by the rest job */
+    uint64_t rest_seen_lsn;
+
+    /* owned by the sync leader (whoever holds sync_inflight) */
+    uint64_t marked_lsn; /* the highest durable LSN that a SYNCMARK in the log carries */
+
+    /* guarded by manifest_mu */
+    struct mutex manifest_mu CACHE_ALIGNED;
+    struct manifest *manifest;
+    uint64_t wal_min_gen, wal_min_lsn;
+    uint64_t *log_numbers; /* every log file that the manifest lists */
+    size_t log_number_count, log_number_cap;
+
+    /* guarded by mu */
+    struct mutex mu CACHE_ALIGNED;
+    struct cond changed;     /* a version was installed, a window prepared, a job failed or ended */
+    struct window *prepared; /* the next window, its log file begun; nullable */
+    struct db_log_pool pool;
+    uint64_t log_gen_max;
+    uint64_t log_file_count, log_file_bytes;
+    bool reopen_pending; /* the active window is a sealed log: REOPEN comes before the first frame */
+    uint64_t reopen_offset;
+    uint32_t reopen_ops;
+    bool preparing;             /* the prepare job makes a window; nobody else begins a log */
+    bool rotating;              /* an oversize window is being made; nobody else rotates or prepares */
+    bool sealing;               /* close is about to write the last frame: no job appends any more */
+    uint32_t appending;         /* running jobs that may append frames; close waits them out */
+    uint64_t window_bytes_want; /* size of the next window */
+    uint64_t stall_report_ns;   /* not yet told to on_event */
+    esker_error background;     /* what logs and flushes are failing with; status OK = nothing */
+    esker_error merge_failure;  /* and merges, which hold up nobody until level 0 is full */
+    esker_error poison_cause;
+    uint64_t *claimed_ids; /* segments that running merges read */
+    size_t claimed_count, claimed_cap;
+    uint64_t *obsolete_ids; /* segments whose files can go */
+    size_t obsolete_count, obsolete_cap;
+    uint32_t manual_compactions;
+
+    /* guarded by snap_mu */
+    struct mutex snap_mu CACHE_ALIGNED;
+    struct snapshot_list snapshots;
+    uint64_t history_floor; /* an LSN below it is readable only through a live snapshot of the same LSN */
+};
+
+struct esker_snapshot {
+    uint32_t magic;
+    esker_db *db;
+    uint64_t lsn;
+    uint64_t created_ns;
+    uint32_t refs; /* guarded by snap_mu: the handle and iterators */
+    struct esker_snapshot *older, *newer;
+};
+
+enum { SNAPSHOT_MAGIC = 0x70616e73, ITER_MAGIC = 0x72657469, BATCH_MAGIC = 0x68637462 };
+
+struct batch_require {
+    uint64_t key_offset; /* in require_keys */
+    uint32_t key_len;
+    esker_lsn unchanged_since;
+};
+
+struct esker_batch {
+    uint32_t magic;
+    uint32_t count;
+    uint32_t put_count;
+    struct buf body; /* entries in wire format */
+    struct buf require_keys;
+    struct buf requires; /* struct batch_require */
+};
+
+/* ---- db_call.c: entering and leaving a public call ------------------------ */
+
+struct db_call {
+    struct thread_state *self;
+    const void *outer;
+};
+
+/* INVALID, FORKED, NO_MEMORY or OK. Every OK is followed by db_call_exit. */
+NODISCARD esker_status db_call_enter(const esker_db *db, struct db_call *call);
+void db_call_exit(struct db_call *call);
+/* The same for reads: inside an epoch section on OK, at the price of the section alone. */
+NODISCARD esker_status db_call_enter_section(const esker_db *db, struct db_call *call);
+
+static inline struct stripe *
+db_stripe(esker_db *db, const struct thread_state *self)
+{
+    return &db->stripes[self->stripe % STRIPE_COUNT];
+}
+
+/* ---- db_commit.c ---------------------------------------------------------- */
+
+struct commit {
+    struct bytes body; /* entries in wire format, or one entry to encode: */
+    bool single;
+    enum entry_op op;
+    struct bytes key, value;
+    uint32_t op_count;
+    const struct esker_batch *batch; /* for its requirements; nullable */
+    int level;
+    uint64_t deadline_ns; /* for memory; 0 = none */
+};
+
+NODISCARD esker_status db_commit(esker_db *db, struct thread_state *self, const struct commit *commit,
+                                 uint64_t *end_lsn_out);
+/* Moves `visible` over applied frames. */
+void db_ratchet(esker_db *db, struct thread_state *self);
+/* Appends an engine frame (SYNCMARK, SEAL) if it fits the active window; false
+ * if not. The body is a multiple of 16 bytes. */
+bool db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, const uint8_t *body,
+                     size_t body_bytes);
+void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t bytes,
+                    enum frame_type type, uint16_t back);
+
+static inline uint64_t
+db_logged(esker_db *db)
+{
+    /* pairs: LOGGED, VISIBLE — in tail mode what is visible has been copied into the log. */
+    return db->tail_mode ? load_acquire(&db->visible) : load_acquire(&db->logged);
+}
+
+/* ---- db_sync.c ------------------------------------------------------------ */
+
+/* What headers and edits may call durable. Readers are told that everything
+ * before a SEAL is, which they take for everything there was; but the SEAL
+ * itself may be in the page cache alone until the next sync of that log. */
+static inline uint64_t
+db_durable_proof(esker_db *db)
+{
+    uint64_t durable = load_acquire(&db->durable); /* pairs: DURABLE */
+    return durable == db->seal_end_lsn ? db->seal_lsn : durable;
+}
+
+/* Until logged (or durable) >= lsn. deadline_ns: 0 = none. */
+NODISCARD esker_status db_wait_logged(esker_db *db, struct thread_state *self, uint64_t lsn);
+NODISCARD esker_status db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn,
+                                       uint64_t deadline_ns);
+void db_poison(esker_db *db);                /* with this thread's last error as the cause */
+esker_status db_poison_status(esker_db *db); /* OK, or POISONED with the first cause's story */
+void db_durable_advance(esker_db *db, uint64_t lsn);
+void db_sync_job(struct job *job);
+
+/* ---- db_rotate.c ---------------------------------------------------------- */
+
+/* The active window has no room (or waits for its REOPEN frame): makes the next
+ * one active, with room for need_bytes, waiting for memory until the deadline.
+ * Fails before anything is reserved. */
+NODISCARD esker_status db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes,
+                                 uint32_t need_ops, uint64_t deadline_ns);
+/* Makes a window of its own for one frame of frame_bytes and op_count entries. */
+NODISCARD esker_status db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes,
+                                          uint32_t op_count, uint64_t deadline_ns, struct window **out);
+/* Fills the rest of the active window so that it can be flushed; flushed up to
+ * *end_lsn_out means that everything written before the call is. */
+NODISCARD esker_status db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns,
+                                      uint64_t *end_lsn_out);
+void db_prepare_job(struct job *job);
+/* A window for the log that follows: file from the pool or new, header begun. Not under mu. */
+NODISCARD esker_status db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_lsn,
+                                      uint64_t prev_gen, uint64_t prev_end_lsn, struct window **out);
+/* Tail mode: maps the window's log; where that is not to be had, a database
+ * that is being opened gives tail mode up. */
+NODISCARD esker_status db_map_log(esker_db *db, struct window *window);
+/* The window's log goes back to the pool as soon as no leader uses it. mu held. */
+void db_release_log_locked(esker_db *db, struct window *window);
+void db_unpin_log_locked(esker_db *db, struct window *window);
+void db_pool_add_locked(esker_db *db, struct log_file *log);
+/* Drops pool files that have less than useful_bytes of space, and any while all
+ * log files together exceed keep_bytes. */
+NODISCARD esker_status db_drop_pool(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes);
+/* Its file back to the pool, its memory freed. For a window that nobody has seen. */
+void db_discard_window_locked(esker_db *db, struct window *window);
+
+/* ---- db_install.c --------------------------------------------------------- */
+
+struct install {
+    struct edit edit;       /* segments and logs that come and go; manifest numbers are filled in */
+    struct segment **add;   /* handles for edit.add_segments, same order; referenced by the install */
+    struct window *flushed; /* the oldest window, leaves; nullable */
+    bool unsure;            /* after a failure: the edit may be on disk all the same */
+};
+
+/* Writes the edit, then publishes the version that it makes. manifest_mu not held. */
+NODISCARD esker_status db_install(esker_db *db, struct install *install);
+/* An edit that changes no version (log files). manifest_mu not held. */
+NODISCARD esker_status db_manifest_append(esker_db *db, struct edit *edit);
+/* Notes what an edit does to the list of log files. manifest_mu held, or during open. */
+NODISCARD esker_status db_note_logs(esker_db *db, const struct edit *edit);
+/* Puts `segments` into runs by their metas' levels (level 0 newest first) and into `version`. */
+NODISCARD esker_status db_fill_levels(esker_db *db, struct version *version, struct segment **segments,
+                                      size_t count);
+/* Replaces current's windows; mu held. Cannot fail but for memory. */
+NODISCARD esker_status db_publish_windows_locked(esker_db *db, struct window *const *windows, uint32_t count);
+struct version *db_current_ref(esker_db *db, struct thread_state *self); /* with a reference */
+NODISCARD esker_status db_open_segment(esker_db *db, const struct segment_meta *meta, struct segment **out);
+uint64_t db_next_file_id(void *db);
+
+/* ---- db_flush.c, db_compact.c --------------------------------------------- */
+
+void db_flush_job(struct job *job);
+/* Until every row below end_lsn is in segments. */
+NODISCARD esker_status db_flush_until(esker_db *db, uint64_t end_lsn);
+/* Opens handles for the outputs and installs them with install->edit. On failure
+ * their files are gone, unless the edit that names them may be on disk. */
+NODISCARD esker_status db_install_outputs(esker_db *db, struct install *install,
+                                          struct compaction_result *result);
+/* Unlinks output files that no edit names; keeps the last error's story. */
+void db_remove_outputs(esker_db *db, struct compaction_result *result);
+void db_compact_job(struct job *job);
+void db_purge_job(struct job *job);
+/* Copies snapshot LSNs into *stripes_out (mem_free) and raises the history floor to floor_lsn. */
+NODISCARD esker_status db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out,
+                                          size_t *count_out);
+void db_background_failed(esker_db *db, struct job *again);
+void db_background_ok(esker_db *db, const struct job *job);
+int db_level_compression(const esker_db *db, uint32_t level);
+void db_kick_compaction(esker_db *db);
+
+/* Around what a job may append frames in: false when the log is being sealed. */
+bool db_append_begin(esker_db *db);
+void db_append_end(esker_db *db);
+
+/* ---- db_rest.c ------------------------------------------------------------ */
+
+enum { DB_REST_NS = 1000000000 }; /* idle that long counts as at rest */
+
+void db_rest_job(struct job *job);
+/* At close: as the rest job, but waits for the flush that it takes. */
+NODISCARD esker_status db_shrink_logs(esker_db *db, struct thread_state *self);
+
+/* ---- db_event.c, db_options.c, db_recover.c -------------------------------- */
+
+/* True inside the event function, on the thread that called it. */
+bool db_in_event(const esker_db *db);
+void db_emit(esker_db *db, esker_event_kind kind, uint64_t bytes, uint64_t duration_ns,
+             const esker_error *error);
+NODISCARD esker_status db_options_resolve(const esker_options *given, esker_options *out);
+NODISCARD esker_status db_recover(esker_db *db);
+NODISCARD esker_status db_create_fresh(esker_db *db);
+
+/* Sizes that are otherwise derived from the memory budget; 0 = derive. For tests,
+ * which want rotation, flush and merges after a few commits. Multiples of 4096. */
+struct db_tuning {
+    uint64_t window_bytes_first, window_bytes_max, segment_bytes;
+};
+
+/* Opens over a given seam, for tests: takes over io (also on failure). manual: no threads. */
+NODISCARD esker_status db_open_on(struct io *io, const esker_options *options, const struct db_tuning *tuning,
+                                  bool manual, esker_db **db_out);
+
+/* ---- db_snapshot.c -------------------------------------------------------- */
+
+void db_snapshot_ref(struct esker_snapshot *snapshot);
+void db_snapshot_unref(struct esker_snapshot *snapshot);
+
+/* ---- db_read.c ------------------------------------------------------------ */
+
+NODISCARD esker_status db_check_read_options(const esker_db *db, const esker_read_options *options);
+/* Does key have a version (put or delete) with LSN in [since, limit)? Looks at
+ * memory only unless rows that new are already in segments. Where the answer
+ * is lost to history it is yes. The caller holds the version, not a section. */
+NODISCARD esker_status db_changed_since(esker_db *db, struct thread_state *self, struct version *version,
+                                        struct bytes key, uint64_t since, uint64_t limit, bool *changed_out);
+
+#endif

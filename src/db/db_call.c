@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The door of every public call that takes a database: is the handle open, is
+ * this still the process that opened it, and which database is this thread in.
+ *
+ * The last point lets close find calls in flight without any shared write on
+ * the read path: a call stores the database into its own thread's state, then
+ * looks at `closing`; close sets `closing`, then looks at every thread's state.
+ * Both sides store before they load, sequentially consistent, so at least one
+ * of them sees the other. (On x86-64 the call's store is an xchg on a line that
+ * only this thread writes.)
+ */
+#include <sched.h>
+
+#include "db/db.h"
+
+static inline esker_status
+call_check(const esker_db *db, struct db_call *call)
+{
+    if (UNLIKELY(db == NULL)) {
+        return FAIL(ESKER_INVALID, "the database handle is NULL");
+    }
+    if (UNLIKELY(db->magic != DB_MAGIC_OPEN)) {
+        return FAIL(ESKER_INVALID, "the database handle is closed");
+    }
+    /* relaxed: set in the child before fork returns there. */
+    if (UNLIKELY(load_relaxed(&fork_generation) != db->fork_generation)) {
+        return FAIL(ESKER_FORKED, "the database was opened by the parent process");
+    }
+    struct thread_state *self = thread_state_get();
+    if (UNLIKELY(self == NULL)) {
+        return FAIL_NO_MEMORY("this thread's state");
+    }
+    call->self = self;
+    call->outer = load_relaxed(&self->in_call); /* relaxed: only this thread writes it */
+    return ESKER_OK;
+}
+
+esker_status
+db_call_enter(const esker_db *db, struct db_call *call)
+{
+    TRY(call_check(db, call));
+    for (;;) {
+        /* pairs: CALL_CLOSE — visible to close before `closing` is read. */
+        store_seq(&call->self->in_call, db);
+        uint32_t closing = load_seq(&db->closing); /* pairs: CALL_CLOSE */
+        if (LIKELY(closing == CLOSING_NO)) {
+            return ESKER_OK;
+        }
+        db_call_exit(call);
+        if (closing == CLOSING_YES) {
+            return FAIL(ESKER_INVALID, "the database is being closed");
+        }
+        sched_yield();
+    }
+}
+
+esker_status
+db_call_enter_section(const esker_db *db, struct db_call *call)
+{
+    TRY(call_check(db, call));
+    /* pairs: CALL_CLOSE — the store is ordered before the load of `closing` by the
+     * full barrier inside epoch_enter (an xchg on x86-64), so it needs none of its own. */
+    store_release(&call->self->in_call, db);
+    epoch_enter(call->self);
+    if (LIKELY(load_seq(&db->closing) == CLOSING_NO)) { /* pairs: CALL_CLOSE */
+        return ESKER_OK;
+    }
+    epoch_exit(call->self);
+    db_call_exit(call);
+    TRY(db_call_enter(db, call));
+    epoch_enter(call->self);
+    return ESKER_OK;
+}
+
+void
+db_call_exit(struct db_call *call)
+{
+    /* pairs: CALL_CLOSE — everything the call did happens before close goes on. */
+    store_release(&call->self->in_call, call->outer);
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a batch to a visible commit. One atomic add on the active window's tail
+ * gives log space, order and version number together; frames are then copied
+ * and indexed in parallel, and become visible in order.
+ *
+ * Invariants
+ *  I1 Nothing can fail between the reservation and the applied bit: space in
+ *     the log file and in the index came with the reservation.
+ *  I2 No wait of any kind inside an epoch section. A conditional batch, which
+ *     must wait for its predecessors, holds a version reference instead.
+ *  I3 `visible` moves over a frame only when its bit is set, so readers never
+ *     see a hole; a writer that is preempted in between delays the visibility
+ *     of later frames and nothing else.
+ *
+ * Conditional batches (docs/adr/0003): the frame is reserved first; when every
+ * earlier frame is visible and this one is not, the requirements are checked
+ * against exactly the state that the batch would follow, and the reserved
+ * frame becomes the batch or a PAD. Plain writers pay nothing for it.
+ */
+#include <sched.h>
+
+#include "db/db.h"
+
+enum { SPINS_BEFORE_YIELD = 100, YIELDS_BEFORE_SLEEP = 8, SLEEP_NS = 5000000 };
+
+struct reservation {
+    struct window *window;
+    struct version *version; /* the one the window was found in */
+    uint64_t offset;
+    uint64_t frame_bytes;
+};
+
+static bool
+commit_window_full(const struct window *window, uint64_t tail)
+{
+    return window_tail_bytes(tail) > window->cap_bytes || window_tail_ops(tail) > window->op_cap;
+}
+
+void
+db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t bytes, enum frame_type type,
+               uint16_t back)
+{
+    (void)db;
+    uint8_t *start = window->data + offset;
+    frame_seal(start, bytes, type, back, window->file_seed, window_lsn(window, offset));
+    if (window->map != NULL) {
+        memcpy(window->map + offset, start, type == FRAME_PAD ? FRAME_HEADER_BYTES : bytes);
+    }
+}
+
+/* Fills [offset, cap) of a window that is full. Inside a section or with the window referenced. */
+static void
+commit_write_pad(esker_db *db, struct window *window, uint64_t offset)
+{
+    if (offset < window->cap_bytes) {
+        db_write_frame(db, window, offset, window->cap_bytes - offset, FRAME_PAD, FRAME_BACK_NO_CLAIM);
+        window_set_applied(window, offset);
+    }
+}
+
+static uint16_t
+commit_back_claim(esker_db *db, uint64_t lsn)
+{
+    uint64_t logged = db_logged(db);
+    uint64_t granules = lsn >= logged ? (lsn - logged) * LSN_BYTES / FRAME_GRANULE : 0;
+    return granules < FRAME_BACK_NO_CLAIM ? (uint16_t)granules : (uint16_t)FRAME_BACK_NO_CLAIM;
+}
+
+/* On OK the caller is inside an epoch section and owns [offset, offset + frame_bytes). */
+static esker_status
+commit_reserve(esker_db *db, struct thread_state *self, const struct commit *commit, struct reservation *out)
+{
+    for (;;) {
+        TRY(db_poison_status(db));
+        epoch_enter(self);
+        /* pairs: CURRENT */
+        struct version *version = load_acquire(&db->current);
+        struct window *window = version->windows[0];
+        uint64_t tail = load_relaxed(&window->tail); /* relaxed: only spares a useless add */
+        if (!commit_window_full(window, tail)) {
+            /* pairs: TAIL — the window's set-up happened before, and so does a REOPEN frame. */
+            tail = add_acq_rel(&window->tail, window_tail(commit->op_count, out->frame_bytes));
+            uint64_t offset = window_tail_bytes(tail);
+            uint64_t ops = window_tail_ops(tail);
+            if (offset + out->frame_bytes <= window->cap_bytes && ops + commit->op_count <= window->op_cap) {
+                out->window = window;
+                out->version = version;
+                out->offset = offset;
+                return ESKER_OK;
+            }
+            if (!commit_window_full(window, tail)) { /* the one straddler */
+                commit_write_pad(db, window, offset);
+            }
+        }
+        epoch_exit(self);
+        db_ratchet(db, self);
+        TRY(db_rotate(db, self, out->frame_bytes, commit->op_count, commit->deadline_ns));
+    }
+}
+
+static struct window *
+commit_window_at(const struct version *version, uint64_t lsn)
+{
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        struct window *window = version->windows[i];
+        if (lsn >= window->base_lsn && lsn < window->end_lsn) {
+            return window;
+        }
+    }
+    return NULL;
+}
+
+static void
+commit_wake_visible(esker_db *db)
+{
+    /* pairs: VISIBLE_WAIT — `visible` moved before the waiters are counted. */
+    if (load_seq(&db->visible_waiters) != 0) {
+        add_seq(&db->visible_seq, 1); /* pairs: VISIBLE_WAIT */
+        futex_wake_all(&db->visible_seq);
+    }
+}
+
+void
+db_ratchet(esker_db *db, struct thread_state *self)
+{
+    bool moved = false;
+    bool window_done = false;
+    epoch_enter(self);
+    /* pairs: CURRENT */
+    struct version *version = load_acquire(&db->current);
+    /* pairs: VISIBLE */
+    uint64_t lsn = load_seq(&db->visible);
+    for (;;) {
+        const struct window *window = commit_window_at(version, lsn);
+        if (window == NULL) {
+            /* Behind the newest window of this version, or below what it still holds. */
+            struct version *newer = load_acquire(&db->current); /* pairs: CURRENT */
+            uint64_t again = load_seq(&db->visible);            /* pairs: VISIBLE */
+            if (newer == version && again == lsn) {
+                break;
+            }
+            version = newer;
+            lsn = again;
+            continue;
+        }
+        uint64_t offset = (lsn - window->base_lsn) * LSN_BYTES;
+        if (!window_is_applied(window, offset)) {
+            break;
+        }
+        uint64_t next = lsn + window_frame_bytes(window, offset) / LSN_BYTES;
+        /* pairs: VISIBLE — index links of the frame before readers' acquire; the
+         * other half of the Dekker hand-off with APPLIED. */
+        if (cas_seq(&db->visible, &lsn, next)) {
+            lsn = next;
+            moved = true;
+            window_done = window_done || next == window->end_lsn;
+        }
+    }
+    epoch_exit(self);
+    if (window_done) {
+        job_kick(&db->flush_job); /* it may have looked already, and left the window for its last frame */
+    }
+    if (moved) {
+        commit_wake_visible(db);
+    }
+}
+
+static void
+commit_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn)
+{
+    for (uint32_t spins = 0;; spins++) {
+        /* pairs: VISIBLE */
+        if (load_seq(&db->visible) >= lsn) {
+            return;
+        }
+        db_ratchet(db, self);
+        if (load_seq(&db->visible) >= lsn) { /* pairs: VISIBLE */
+            return;
+        }
+        if (spins < SPINS_BEFORE_YIELD) {
+            cpu_relax();
+        } else if (spins < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP) {
+            sched_yield();
+        } else {
+            add_seq(&db->visible_waiters, 1);          /* pairs: VISIBLE_WAIT */
+            uint32_t seq = load_seq(&db->visible_seq); /* pairs: VISIBLE_WAIT */
+            if (load_seq(&db->visible) < lsn) {        /* pairs: VISIBLE_WAIT */
+                futex_wait(&db->visible_seq, seq, SLEEP_NS);
+            }
+            (void)sub_acq_rel(&db->visible_waiters, 1); /* pairs: VISIBLE_WAIT */
+        }
+    }
+}
+
+/* Bytes into the frame, entries into the index. */
+static void
+commit_fill(esker_db *db, const struct commit *commit, const struct reservation *place)
+{
+    struct window *window = place->window;
+    uint64_t body = place->offset + FRAME_HEADER_BYTES;
+    uint16_t back = commit_back_claim(db, window_lsn(window, place->offset));
+    if (commit->single) {
+        entry_encode(window->data + body, commit->op, commit->key, commit->value);
+        db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
+        memtable_insert(window->table, body);
+    } else {
+        memcpy(window->data + body, commit->body.ptr, commit->body.len);
+        db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
+        memtable_insert_batch(window->table, body, place->frame_bytes - FRAME_HEADER_BYTES);
+    }
+    window_set_applied(window, place->offset);
+}
+
+/* OK, or CONFLICT: a required key has a version in [max(unchanged_since, since), limit). */
+static esker_status
+commit_check_requires(esker_db *db, struct thread_state *self, struct version *version,
+                      const struct esker_batch *batch, uint64_t since, uint64_t limit)
+{
+    const struct batch_require *requires = (const struct batch_require *)(const void *)batch->requires.ptr;
+    size_t count = batch->requires.len / sizeof *requires;
+    for (size_t i = 0; i < count; i++) {
+        struct bytes key = bytes_make(batch->require_keys.ptr + requires[i].key_offset, requires[i].key_len);
+        bool changed = false;
+        uint64_t from = MAX(requires[i].unchanged_since, since);
+        TRY(db_changed_since(db, self, version, key, from, limit, &changed));
+        if (changed) {
+            return FAIL(ESKER_CONFLICT, "a required key has changed since LSN %llu",
+                        (unsigned long long) requires[i].unchanged_since);
+        }
+    }
+    return ESKER_OK;
+}
+
+static esker_status
+commit_conditional(esker_db *db, struct thread_state *self, const struct commit *commit,
+                   struct reservation *place, uint64_t *end_lsn_out)
+{
+    struct version *version = db_current_ref(db, self);
+    /* pairs: VISIBLE */
+    uint64_t seen = MIN(load_acquire(&db->visible), version->end_lsn);
+    esker_status status = commit_check_requires(db, self, version, commit->batch, 0, seen);
+    version_unref(version);
+    TRY(status);
+    TRY(commit_reserve(db, self, commit, place));
+    version = place->version;
+    version_ref(version);
+    epoch_exit(self);
+
+    uint64_t lsn = window_lsn(place->window, place->offset);
+    commit_wait_visible(db, self, lsn);
+    struct version *now = db_current_ref(db, self);
+    status = commit_check_requires(db, self, now, commit->batch, seen, lsn);
+    if (status == ESKER_OK) {
+        commit_fill(db, commit, place);
+        *end_lsn_out = lsn + place->frame_bytes / LSN_BYTES;
+    } else {
+        db_write_frame(db, place->window, place->offset, place->frame_bytes, FRAME_PAD, FRAME_BACK_NO_CLAIM);
+        window_set_applied(place->window, place->offset);
+        db_ratchet(db, self);
+    }
+    version_unref(now);
+    version_unref(version);
+    return status;
+}
+
+static esker_status
+commit_oversize(esker_db *db, struct thread_state *self, const struct commit *commit,
+                struct reservation *place)
+{
+    TRY(db_poison_status(db));
+    struct window *window = NULL; /* referenced, all of it reserved for this frame */
+    if (commit->batch != NULL && commit->batch->requires.len > 0) {
+        return FAIL(ESKER_TOO_LARGE, "a conditional batch may take up a quarter of a memtable at most");
+    }
+    TRY(db_rotate_oversize(db, self, place->frame_bytes, commit->op_count, commit->deadline_ns, &window));
+    place->window = window;
+    place->offset = 0;
+    commit_fill(db, commit, place);
+    if (place->frame_bytes < window->cap_bytes) {
+        commit_write_pad(db, window, place->frame_bytes);
+    }
+    return ESKER_OK;
+}
+
+esker_status
+db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t *end_lsn_out)
+{
+    size_t body_bytes =
+        commit->single ? entry_size_bytes(commit->key.len, commit->value.len) : commit->body.len;
+    struct reservation place = {.frame_bytes = align_up(FRAME_HEADER_BYTES + body_bytes, FRAME_GRANULE)};
+    bool oversize = place.frame_bytes > db->window_bytes_max / 4 ||
+                    commit->op_count > window_op_capacity(db->window_bytes_max) / 4;
+    bool conditional = commit->batch != NULL && commit->batch->requires.len > 0;
+    uint64_t half = 0;
+    uint64_t end_lsn = 0;
+    if (oversize) {
+        TRY(commit_oversize(db, self, commit, &place));
+        end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
+        window_unref(place.window);
+    } else if (conditional) {
+        TRY(commit_conditional(db, self, commit, &place, &end_lsn));
+    } else {
+        TRY(commit_reserve(db, self, commit, &place));
+        commit_fill(db, commit, &place);
+        end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
+        half = place.window->cap_bytes / 2;
+        epoch_exit(self);
+    }
+    if (place.offset < half && place.offset + place.frame_bytes >= half) {
+        job_kick(&db->prepare_job);
+    }
+    commit_wait_visible(db, self, end_lsn);
+    *end_lsn_out = end_lsn;
+    return ESKER_OK;
+}
+
+bool
+db_append_begin(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    bool allowed = !db->sealing;
+    db->appending += allowed ? 1 : 0;
+    mutex_unlock(&db->mu);
+    return allowed;
+}
+
+void
+db_append_end(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    db->appending--;
+    cond_broadcast(&db->changed);
+    mutex_unlock(&db->mu);
+}
+
+bool
+db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, const uint8_t *body,
+                size_t body_bytes)
+{
+    uint64_t bytes = FRAME_HEADER_BYTES + body_bytes;
+    ASSERT(bytes % FRAME_GRANULE == 0);
+    epoch_enter(self);
+    /* pairs: CURRENT */
+    struct window *window = load_acquire(&db->current)->windows[0];
+    uint64_t tail = load_relaxed(&window->tail); /* relaxed: the CAS decides */
+    bool taken = false;
+    while (window_tail_bytes(tail) + bytes <= window->cap_bytes && !commit_window_full(window, tail) &&
+           !taken) {
+        /* pairs: TAIL */
+        taken = cas_acq_rel(&window->tail, &tail, tail + window_tail(0, bytes));
+    }
+    if (taken) {
+        uint64_t offset = window_tail_bytes(tail);
+        memcpy(window->data + offset + FRAME_HEADER_BYTES, body, body_bytes);
+        db_write_frame(db, window, offset, bytes, type, commit_back_claim(db, window_lsn(window, offset)));
+        window_set_applied(window, offset);
+    }
+    epoch_exit(self);
+    if (taken) {
+        db_ratchet(db, self);
+    }
+    return taken;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Iterators: a version reference, an LSN, and the visible rows of everything in
+ * that version. They hold no epoch section, and what they keep alive is memory
+ * and files, never the writers.
+ */
+#include "iter/visible_iter.h"
+
+#include "db/db.h"
+
+struct esker_iter {
+    uint32_t magic;
+    esker_db *db;
+    struct esker_snapshot *snapshot; /* referenced; nullable */
+    struct version *version;
+    uint64_t lsn;
+    struct iter *rows;
+    struct buf lower, upper;
+    bool keys_only;
+    bool positioned;
+    struct buf keep; /* the key to return to, during refresh */
+};
+
+/* The first key that does not start with prefix: empty if there is none. */
+static esker_status
+iterate_prefix_end(struct bytes prefix, struct buf *end)
+{
+    size_t len = prefix.len;
+    while (len > 0 && prefix.ptr[len - 1] == 0xFF) {
+        len--;
+    }
+    TRY(buf_assign(end, bytes_make(prefix.ptr, len)));
+    if (len > 0) {
+        end->ptr[len - 1]++;
+    }
+    return ESKER_OK;
+}
+
+static esker_status
+iterate_set_bounds(struct esker_iter *it, const esker_read_options *options)
+{
+    struct bytes lower = bytes_of_slice(options->lower);
+    struct bytes upper = bytes_of_slice(options->upper);
+    struct bytes prefix = bytes_of_slice(options->prefix);
+    if ((lower.ptr == NULL && lower.len > 0) || (upper.ptr == NULL && upper.len > 0) ||
+        (prefix.ptr == NULL && prefix.len > 0)) {
+        return FAIL(ESKER_INVALID, "a bound is NULL but its size is not 0");
+    }
+    TRY(buf_assign(&it->lower, lower));
+    TRY(buf_assign(&it->upper, upper));
+    if (prefix.len == 0) {
+        return ESKER_OK;
+    }
+    if (bytes_compare(prefix, lower) > 0) {
+        TRY(buf_assign(&it->lower, prefix));
+    }
+    struct buf end;
+    buf_init(&end, &it->db->mem);
+    esker_status status = iterate_prefix_end(prefix, &end);
+    if (status == ESKER_OK && end.len > 0 &&
+        (it->upper.len == 0 || bytes_compare(buf_bytes(&end), buf_bytes(&it->upper)) < 0)) {
+        status = buf_assign(&it->upper, buf_bytes(&end));
+    }
+    buf_fini(&end);
+    return status;
+}
+
+/* Rows of the current version at the iterator's LSN. On failure nothing changed. */
+static esker_status
+iterate_attach(struct esker_iter *it, struct thread_state *self)
+{
+    esker_db *db = it->db;
+    epoch_enter(self);
+    struct version *version = load_acquire(&db->current); /* pairs: CURRENT */
+    version_ref(version);
+    uint64_t lsn = MIN(load_acquire(&db->visible), version->end_lsn); /* pairs: VISIBLE */
+    epoch_exit(self);
+    if (it->snapshot != NULL) {
+        lsn = it->snapshot->lsn;
+    }
+    struct iter *source = NULL;
+    struct iter *rows = NULL;
+    esker_status status = version_iter_create(version, lsn, &db->mem, &source);
+    if (status == ESKER_OK) {
+        struct visible_bounds bounds = {.lower = buf_bytes(&it->lower), .upper = buf_bytes(&it->upper)};
+        status = visible_iter_create(source, lsn, bounds, &db->mem, &rows);
+    }
+    if (status != ESKER_OK) {
+        version_unref(version);
+        return status;
+    }
+    iter_destroy(it->rows);
+    if (it->version != NULL) {
+        version_unref(it->version);
+    }
+    it->rows = rows;
+    it->version = version;
+    it->lsn = lsn;
+    it->positioned = false;
+    return ESKER_OK;
+}
+
+static void
+iterate_free(struct esker_iter *it)
+{
+    iter_destroy(it->rows);
+    if (it->version != NULL) {
+        version_unref(it->version);
+    }
+    if (it->snapshot != NULL) {
+        db_snapshot_unref(it->snapshot);
+    }
+    buf_fini(&it->lower);
+    buf_fini(&it->upper);
+    buf_fini(&it->keep);
+    it->magic = 0;
+    mem_free(&it->db->mem, it);
+}
+
+static esker_status
+iterate_create(esker_db *db, struct thread_state *self, const esker_read_options *options, esker_iter **out)
+{
+    if (options != NULL) {
+        TRY(db_check_read_options(db, options));
+    }
+    struct esker_iter *it = mem_zalloc(&db->mem, sizeof *it);
+    if (it == NULL) {
+        return FAIL_NO_MEMORY("an iterator");
+    }
+    it->magic = ITER_MAGIC;
+    it->db = db;
+    buf_init(&it->lower, &db->mem);
+    buf_init(&it->upper, &db->mem);
+    buf_init(&it->keep, &db->mem);
+    esker_status status = ESKER_OK;
+    if (options != NULL) {
+        it->keys_only = options->keys_only;
+        if (options->snapshot != NULL) {
+            /* The cast drops const: a reference count is not part of what the caller sees. */
+            it->snapshot = (struct esker_snapshot *)(uintptr_t)options->snapshot;
+            db_snapshot_ref(it->snapshot);
+        }
+        TRY_OUT(iterate_set_bounds(it, options));
+    }
+    TRY_OUT(iterate_attach(it, self));
+    add_relaxed(&db->iterators_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+    *out = it;
+    return ESKER_OK;
+out:
+    iterate_free(it);
+    return status;
+}
+
+esker_status
+esker_iter_create(esker_db *db, const esker_read_options *options, esker_iter **out)
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = out == NULL ? FAIL(ESKER_INVALID, "an output pointer is NULL")
+                                      : iterate_create(db, call.self, options, out);
+    db_call_exit(&call);
+    return status;
+}
+
+/* Iterator calls need not announce themselves to close: a live iterator makes it BUSY. */
+static esker_status
+iterate_check(const struct esker_iter *it)
+{
+    if (it == NULL || it->magic != ITER_MAGIC) {
+        return FAIL(ESKER_INVALID, "the iterator handle is not valid");
+    }
+    /* relaxed: set in the child before fork returns there. */
+    if (load_relaxed(&fork_generation) != it->db->fork_generation) {
+        return FAIL(ESKER_FORKED, "the iterator belongs to the parent process");
+    }
+    if (thread_state_get() == NULL) {
+        return FAIL_NO_MEMORY("this thread's state");
+    }
+    return ESKER_OK;
+}
+
+void
+esker_iter_destroy(esker_iter *it)
+{
+    if (it == NULL || iterate_check(it) != ESKER_OK) {
+        return;
+    }
+    esker_db *db = it->db;
+    iterate_free(it);
+    sub_acq_rel(&db->iterators_live, 1); /* pairs: ITERATORS_LIVE — freed before close goes on */
+}
+
+static esker_status
+iterate_settle(struct esker_iter *it, esker_status status)
+{
+    it->positioned = status == ESKER_OK;
+    return status;
+}
+
+esker_status
+esker_iter_first(esker_iter *it)
+{
+    TRY(iterate_check(it));
+    return iterate_settle(it, iter_first(it->rows));
+}
+
+esker_status
+esker_iter_last(esker_iter *it)
+{
+    TRY(iterate_check(it));
+    return iterate_settle(it, iter_last(it->rows));
+}
+
+esker_status
+esker_iter_next(esker_iter *it)
+{
+    TRY(iterate_check(it));
+    return iterate_settle(it, iter_next(it->rows));
+}
+
+esker_status
+esker_iter_prev(esker_iter *it)
+{
+    TRY(iterate_check(it));
+    return iterate_settle(it, iter_prev(it->rows));
+}
+
+static esker_status
+iterate_check_target(esker_slice key)
+{
+    if (key.data == NULL && key.size > 0) {
+        return FAIL(ESKER_INVALID, "the key is NULL but its size is not 0");
+    }
+    return ESKER_OK;
+}
+
+esker_status
+esker_iter_seek(esker_iter *it, esker_slice key)
+{
+    TRY(iterate_check(it));
+    TRY(iterate_check_target(key));
+    return iterate_settle(it,
+                          key.size == 0 ? iter_first(it->rows) : iter_seek(it->rows, bytes_of_slice(key)));
+}
+
+esker_status
+esker_iter_seek_for_prev(esker_iter *it, esker_slice key)
+{
+    TRY(iterate_check(it));
+    TRY(iterate_check_target(key));
+    /* The immediate successor of key is key and a zero byte. */
+    TRY(buf_assign(&it->keep, bytes_of_slice(key)));
+    if (key.size > 0) {
+        TRY(buf_append_u8(&it->keep, 0));
+    }
+    return iterate_settle(it, iter_seek_before(it->rows, buf_bytes(&it->keep)));
+}
+
+esker_slice
+esker_iter_key(const esker_iter *it)
+{
+    if (it == NULL || it->magic != ITER_MAGIC || !it->positioned) {
+        return (esker_slice){0};
+    }
+    return bytes_to_slice(it->rows->key);
+}
+
+esker_status
+esker_iter_value(esker_iter *it, esker_slice *out)
+{
+    TRY(iterate_check(it));
+    if (out == NULL || !it->positioned || it->keys_only) {
+        return FAIL(ESKER_INVALID, "the iterator %s",
+                    it->keys_only ? "reads keys only" : "is not positioned, or the output pointer is NULL");
+    }
+    *out = bytes_to_slice(it->rows->value);
+    return ESKER_OK;
+}
+
+size_t
+esker_iter_value_size(const esker_iter *it)
+{
+    return it != NULL && it->magic == ITER_MAGIC && it->positioned ? it->rows->value.len : 0;
+}
+
+esker_status
+esker_iter_refresh(esker_iter *it)
+{
+    TRY(iterate_check(it));
+    bool positioned = it->positioned;
+    if (positioned) {
+        TRY(buf_assign(&it->keep, it->rows->key));
+    }
+    TRY(iterate_attach(it, thread_state_get()));
+    if (!positioned) {
+        return ESKER_OK;
+    }
+    return iterate_settle(it, iter_seek(it->rows, buf_bytes(&it->keep)));
+}

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Point reads. A get is one short epoch section: load the version, then the
+ * LSN, look through the windows newest first, then the runs newest first, and
+ * copy what was found. No lock, no shared-memory write but the section's entry.
+ *
+ * What is not in memory costs a version reference: taken inside the section,
+ * after which the section ends and the blocks are loaded outside of it.
+ */
+#include "db/db.h"
+
+enum { PIN_COPY = 1, PIN_FRAME = 2, PIN_VERSION = 3 };
+
+/* What esker_value.pin points to. */
+struct value_pin {
+    uint32_t kind;
+    esker_db *db;
+    const struct mem *mem;
+
+    union {
+        struct frame_ref *frame;
+        struct version *version;
+    } held;
+
+    uint8_t bytes[];
+};
+
+/* Where a lookup stands and what it found. */
+struct lookup {
+    esker_db *db;
+    struct version *version;
+    struct bytes key;
+    uint64_t snapshot_lsn;
+    uint64_t filter_hash;
+    bool fill_cache;
+    bool from_memtable;
+    struct bytes value;
+    struct frame_ref *frame; /* pinned (slow path) or NULL */
+};
+
+static enum segment_result
+read_segment(struct lookup *lookup, struct segment *segment, bool slow, enum entry_op *op_out)
+{
+    struct segment_hit hit = {0};
+    enum segment_result result =
+        slow ? segment_get_slow(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn,
+                                lookup->fill_cache, &hit)
+             : segment_get(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn, &hit);
+    if (result == SEGMENT_FOUND) {
+        *op_out = hit.op;
+        lookup->value = hit.value;
+        lookup->frame = slow ? hit.frame : NULL;
+    }
+    return result;
+}
+
+/* The runs, newest first. NEEDS_IO only when not slow. */
+static enum segment_result
+read_levels(struct lookup *lookup, bool slow, enum entry_op *op_out)
+{
+    const struct level_run *level0 = lookup->version->levels[0];
+    for (uint32_t i = 0; level0 != NULL && i < level0->count; i++) {
+        enum segment_result result = read_segment(lookup, level0->segments[i], slow, op_out);
+        if (result != SEGMENT_ABSENT) {
+            return result;
+        }
+    }
+    for (uint32_t level = 1; level < ESKER_LEVELS_MAX; level++) {
+        const struct level_run *run = lookup->version->levels[level];
+        if (run == NULL) {
+            continue;
+        }
+        uint32_t index = level_run_seek(run, lookup->key);
+        if (index == run->count) {
+            continue;
+        }
+        enum segment_result result = read_segment(lookup, run->segments[index], slow, op_out);
+        if (result != SEGMENT_ABSENT) {
+            return result;
+        }
+    }
+    return SEGMENT_ABSENT;
+}
+
+static bool
+read_windows(struct lookup *lookup, enum entry_op *op_out)
+{
+    const struct version *version = lookup->version;
+    uint64_t hash = memtable_hash(lookup->key, lookup->db->hash_seed);
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        struct memtable_hit hit;
+        if (memtable_get(version->windows[i]->table, lookup->key, hash, lookup->snapshot_lsn, &hit)) {
+            *op_out = (enum entry_op)hit.entry[0];
+            lookup->value = entry_value_trusted(hit.entry);
+            lookup->from_memtable = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Inside a section: version first, then the LSN (version.h says why). */
+static void
+read_begin(struct lookup *lookup, const struct esker_snapshot *snapshot)
+{
+    lookup->version = load_acquire(&lookup->db->current); /* pairs: CURRENT */
+    if (snapshot != NULL) {
+        lookup->snapshot_lsn = snapshot->lsn;
+    } else {
+        /* pairs: VISIBLE — everything below is indexed. */
+        uint64_t visible = load_acquire(&lookup->db->visible);
+        lookup->snapshot_lsn = MIN(visible, lookup->version->end_lsn);
+    }
+}
+
+static enum segment_result
+read_memory(struct lookup *lookup, enum entry_op *op_out)
+{
+    if (read_windows(lookup, op_out)) {
+        return SEGMENT_FOUND;
+    }
+    lookup->filter_hash = segment_filter_hash(lookup->key);
+    return read_levels(lookup, false, op_out);
+}
+
+/* Outside a section, the version referenced. OK, NOT_FOUND or a failure. */
+static esker_status
+read_slow(struct lookup *lookup)
+{
+    enum entry_op op = ENTRY_DELETE;
+    if (read_windows(lookup, &op)) {
+        return op == ENTRY_PUT ? ESKER_OK : ESKER_NOT_FOUND;
+    }
+    lookup->filter_hash = segment_filter_hash(lookup->key);
+    switch (read_levels(lookup, true, &op)) {
+    case SEGMENT_FOUND:
+        if (op == ENTRY_PUT) {
+            return ESKER_OK;
+        }
+        frame_unpin(lookup->frame);
+        lookup->frame = NULL;
+        return ESKER_NOT_FOUND;
+    case SEGMENT_ABSENT:
+        return ESKER_NOT_FOUND;
+    default:
+        return status_last()->status;
+    }
+}
+
+static void
+read_count(esker_db *db, const struct thread_state *self, bool found, bool from_memtable)
+{
+    struct stripe *stripe = db_stripe(db, self);
+    counter_bump(&stripe->gets, 1); /* relaxed: statistic */
+    if (from_memtable) {
+        counter_bump(&stripe->gets_from_memtable, 1); /* relaxed: statistic */
+    }
+    if (!found) {
+        counter_bump(&stripe->gets_not_found, 1); /* relaxed: statistic */
+    }
+}
+
+static esker_status
+read_check(const esker_db *db, esker_slice key, const esker_read_options *options,
+           const struct esker_snapshot **snapshot_out, bool *fill_out)
+{
+    *snapshot_out = NULL;
+    *fill_out = true;
+    if (UNLIKELY(key.data == NULL || key.size == 0)) {
+        return FAIL(ESKER_INVALID, "the key is empty");
+    }
+    if (UNLIKELY(key.size > KEY_BYTES_MAX)) {
+        return FAIL(ESKER_TOO_LARGE, "the key has %zu bytes; the limit is %d", key.size, KEY_BYTES_MAX);
+    }
+    if (options != NULL) {
+        TRY(db_check_read_options(db, options));
+        *snapshot_out = options->snapshot;
+        *fill_out = options->fill_cache;
+    }
+    return ESKER_OK;
+}
+
+esker_status
+db_check_read_options(const esker_db *db, const esker_read_options *options)
+{
+    if (options->struct_size < sizeof *options) {
+        return FAIL(ESKER_INVALID, "the read options were not initialised");
+    }
+    if (options->snapshot != NULL &&
+        (options->snapshot->magic != SNAPSHOT_MAGIC || options->snapshot->db != db)) {
+        return FAIL(ESKER_INVALID, "the snapshot is not one of this database");
+    }
+    return ESKER_OK;
+}
+
+/* ---- Copying get ------------------------------------------------------------ */
+
+static esker_status
+read_copy_out(const struct lookup *lookup, void *buf, size_t cap, size_t *size_out)
+{
+    size_t copied = MIN(cap, lookup->value.len);
+    if (copied > 0) {
+        memcpy(buf, lookup->value.ptr, copied);
+    }
+    *size_out = lookup->value.len;
+    return copied < lookup->value.len ? ESKER_TRUNCATED : ESKER_OK;
+}
+
+/* Enters inside the section that the call began, returns outside of it. */
+static esker_status
+read_get_copy(esker_db *db, struct thread_state *self, struct lookup *lookup,
+              const struct esker_snapshot *snapshot, void *buf, size_t cap, size_t *size_out)
+{
+    enum entry_op op = ENTRY_DELETE;
+    esker_status status = ESKER_NOT_FOUND;
+    read_begin(lookup, snapshot);
+    enum segment_result result = read_memory(lookup, &op);
+    if (result == SEGMENT_NEEDS_IO) {
+        struct version *version = lookup->version;
+        version_ref(version);
+        epoch_exit(self);
+        status = read_slow(lookup);
+        if (status == ESKER_OK) {
+            status = read_copy_out(lookup, buf, cap, size_out);
+            if (lookup->frame != NULL) {
+                frame_unpin(lookup->frame);
+            }
+        }
+        version_unref(version);
+    } else {
+        if (result == SEGMENT_FOUND && op == ENTRY_PUT) {
+            status = read_copy_out(lookup, buf, cap, size_out);
+        }
+        epoch_exit(self);
+    }
+    read_count(db, self, status >= 0 && status != ESKER_NOT_FOUND, lookup->from_memtable);
+    return status;
+}
+
+esker_status
+esker_get_copy(esker_db *db, esker_slice key, const esker_read_options *options, void *buf, size_t cap,
+               size_t *size_out)
+{
+    struct lookup lookup = {.db = db, .key = bytes_of_slice(key)};
+    const struct esker_snapshot *snapshot;
+    struct db_call call;
+    TRY(db_call_enter_section(db, &call));
+    esker_status status = read_check(db, key, options, &snapshot, &lookup.fill_cache);
+    if (status == ESKER_OK && (size_out == NULL || (buf == NULL && cap > 0))) {
+        status = FAIL(ESKER_INVALID, "an output pointer is NULL");
+    }
+    if (LIKELY(status == ESKER_OK)) {
+        status = read_get_copy(db, call.self, &lookup, snapshot, buf, cap, size_out);
+    } else {
+        epoch_exit(call.self);
+    }
+    db_call_exit(&call);
+    return status;
+}
+
+/* ---- Pinning get ------------------------------------------------------------ */
+
+static esker_status
+read_make_pin(esker_db *db, uint32_t kind, size_t copy_bytes, struct value_pin **out)
+{
+    struct value_pin *pin = mem_alloc(&db->mem, sizeof *pin + copy_bytes);
+    if (pin == NULL) {
+        return FAIL_NO_MEMORY("a value");
+    }
+    *pin = (struct value_pin){.kind = kind, .db = db, .mem = &db->mem};
+    add_relaxed(&db->values_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+    *out = pin;
+    return ESKER_OK;
+}
+
+static esker_status
+read_pin_copy(esker_db *db, const void *bytes, size_t len, esker_value *value_out)
+{
+    struct value_pin *pin = NULL;
+    TRY(read_make_pin(db, PIN_COPY, len, &pin));
+    if (len > 0) {
+        memcpy(pin->bytes, bytes, len);
+    }
+    *value_out = (esker_value){.data = pin->bytes, .size = len, .pin = pin};
+    return ESKER_OK;
+}
+
+/* Takes over the frame's pin or, without a frame, the version's reference. */
+static esker_status
+read_pin_held(struct lookup *lookup, esker_value *value_out)
+{
+    struct value_pin *pin = NULL;
+    esker_status status = read_make_pin(lookup->db, lookup->frame != NULL ? PIN_FRAME : PIN_VERSION, 0, &pin);
+    if (status != ESKER_OK) {
+        if (lookup->frame != NULL) {
+            frame_unpin(lookup->frame);
+        }
+        version_unref(lookup->version);
+        return status;
+    }
+    if (lookup->frame != NULL) {
+        pin->held.frame = lookup->frame;
+        version_unref(lookup->version);
+    } else {
+        pin->held.version = lookup->version;
+    }
+    *value_out = (esker_value){.data = lookup->value.ptr, .size = lookup->value.len, .pin = pin};
+    return ESKER_OK;
+}
+
+/* With the version referenced and no section; gives the reference back or into the value. */
+static esker_status
+read_value_held(struct lookup *lookup, esker_value *value_out)
+{
+    if (lookup->value.len > VALUE_COPY_BYTES_MAX) {
+        return read_pin_held(lookup, value_out);
+    }
+    esker_status status = read_pin_copy(lookup->db, lookup->value.ptr, lookup->value.len, value_out);
+    if (lookup->frame != NULL) {
+        frame_unpin(lookup->frame);
+    }
+    version_unref(lookup->version);
+    return status;
+}
+
+/* Enters inside the section that the call began, returns outside of it. */
+static esker_status
+read_get(esker_db *db, struct thread_state *self, struct lookup *lookup,
+         const struct esker_snapshot *snapshot, esker_value *value_out)
+{
+    enum entry_op op = ENTRY_DELETE;
+    uint8_t copy[VALUE_COPY_BYTES_MAX];
+    esker_status status = ESKER_NOT_FOUND;
+    read_begin(lookup, snapshot);
+    enum segment_result result = read_memory(lookup, &op);
+    bool found = result == SEGMENT_FOUND && op == ENTRY_PUT;
+    if (found && lookup->value.len <= sizeof copy) {
+        size_t len = lookup->value.len;
+        memcpy(copy, lookup->value.ptr, len);
+        epoch_exit(self);
+        status = read_pin_copy(db, copy, len, value_out);
+    } else if (found || result == SEGMENT_NEEDS_IO) {
+        /* A large value: found again through the pinning path, now with a reference. */
+        version_ref(lookup->version);
+        epoch_exit(self);
+        status = read_slow(lookup);
+        if (status == ESKER_OK) {
+            status = read_value_held(lookup, value_out);
+        } else {
+            version_unref(lookup->version);
+        }
+    } else {
+        epoch_exit(self);
+    }
+    read_count(db, self, status == ESKER_OK, lookup->from_memtable);
+    return status;
+}
+
+esker_status
+esker_get(esker_db *db, esker_slice key, const esker_read_options *options, esker_value *value_out)
+{
+    struct lookup lookup = {.db = db, .key = bytes_of_slice(key)};
+    const struct esker_snapshot *snapshot;
+    struct db_call call;
+    TRY(db_call_enter_section(db, &call));
+    esker_status status = read_check(db, key, options, &snapshot, &lookup.fill_cache);
+    if (status == ESKER_OK && value_out == NULL) {
+        status = FAIL(ESKER_INVALID, "an output pointer is NULL");
+    }
+    if (LIKELY(status == ESKER_OK)) {
+        status = read_get(db, call.self, &lookup, snapshot, value_out);
+    } else {
+        epoch_exit(call.self);
+    }
+    db_call_exit(&call);
+    return status;
+}
+
+void
+esker_value_release(esker_value *value)
+{
+    if (value == NULL || value->pin == NULL) {
+        return;
+    }
+    struct value_pin *pin = value->pin;
+    *value = (esker_value){0};
+    esker_db *db = pin->db;
+    if (pin->kind == PIN_FRAME) {
+        frame_unpin(pin->held.frame);
+    } else if (pin->kind == PIN_VERSION) {
+        version_unref(pin->held.version);
+    }
+    mem_free(pin->mem, pin);
+    /* pairs: VALUES_LIVE — the pin is gone before close can free the database. */
+    sub_acq_rel(&db->values_live, 1);
+}
+
+/* ---- Many keys at one point in time ------------------------------------------ */
+
+static esker_status
+read_multi(esker_db *db, struct thread_state *self, size_t n, const esker_slice keys[],
+           const esker_read_options *options, esker_value values_out[], esker_status statuses_out[])
+{
+    const struct esker_snapshot *snapshot = options != NULL ? options->snapshot : NULL;
+    struct lookup base = {.db = db, .fill_cache = options == NULL || options->fill_cache};
+    epoch_enter(self);
+    read_begin(&base, snapshot);
+    version_ref(base.version);
+    epoch_exit(self);
+    esker_status first = ESKER_OK;
+    for (size_t i = 0; i < n; i++) {
+        struct lookup lookup = base;
+        lookup.key = bytes_of_slice(keys[i]);
+        esker_status status = read_slow(&lookup);
+        if (status == ESKER_OK) {
+            version_ref(base.version); /* read_value_held gives one back */
+            status = read_value_held(&lookup, &values_out[i]);
+        }
+        read_count(db, self, status == ESKER_OK, lookup.from_memtable);
+        statuses_out[i] = status;
+        if (status < 0 && first == ESKER_OK) {
+            first = status;
+        }
+    }
+    version_unref(base.version);
+    return first;
+}
+
+esker_status
+esker_multi_get(esker_db *db, size_t n, const esker_slice keys[], const esker_read_options *options,
+                esker_value values_out[], esker_status statuses_out[])
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = ESKER_OK;
+    if (n > 0 && (keys == NULL || values_out == NULL || statuses_out == NULL)) {
+        status = FAIL(ESKER_INVALID, "an array is NULL");
+    }
+    for (size_t i = 0; i < n && status == ESKER_OK; i++) {
+        const struct esker_snapshot *snapshot;
+        bool fill;
+        status = read_check(db, keys[i], options, &snapshot, &fill);
+    }
+    if (status == ESKER_OK && n > 0) {
+        status = read_multi(db, call.self, n, keys, options, values_out, statuses_out);
+    }
+    db_call_exit(&call);
+    return status;
+}
+
+/* ---- For conditional batches -------------------------------------------------- */
+
+static esker_status
+read_changed_in_segments(esker_db *db, struct version *version, struct bytes key, uint64_t since,
+                         uint64_t limit, bool *seen_out, bool *changed_out)
+{
+    uint64_t filter_hash = segment_filter_hash(key);
+    (void)db;
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        const struct level_run *run = version->levels[level];
+        uint32_t from = run != NULL && level > 0 ? level_run_seek(run, key) : 0;
+        uint32_t to = run == NULL ? 0 : level > 0 ? MIN(from + 1, run->count) : run->count;
+        for (uint32_t i = from; i < to; i++) {
+            struct segment_hit hit = {0};
+            switch (segment_get_slow(run->segments[i], key, filter_hash, limit, true, &hit)) {
+            case SEGMENT_FOUND:
+                frame_unpin(hit.frame);
+                *seen_out = true;
+                *changed_out = hit.lsn >= since;
+                return ESKER_OK;
+            case SEGMENT_ABSENT:
+                break;
+            default:
+                return status_last()->status;
+            }
+        }
+    }
+    return ESKER_OK;
+}
+
+esker_status
+db_changed_since(esker_db *db, struct thread_state *self, struct version *version, struct bytes key,
+                 uint64_t since, uint64_t limit, bool *changed_out)
+{
+    (void)self;
+    uint64_t hash = memtable_hash(key, db->hash_seed);
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        const struct window *window = version->windows[i];
+        struct memtable_hit hit;
+        if (memtable_get(window->table, key, hash, limit, &hit)) {
+            *changed_out = hit.lsn >= since;
+            return ESKER_OK;
+        }
+        if (window->base_lsn <= since) {
+            *changed_out = false; /* whatever is older is older than `since` */
+            return ESKER_OK;
+        }
+    }
+    bool seen = false;
+    *changed_out = false;
+    TRY(read_changed_in_segments(db, version, key, since, limit, &seen, changed_out));
+    if (!seen) {
+        /* Nothing at all: unless history since then is complete, a put and a delete
+         * may both have come and gone. */
+        mutex_lock(&db->snap_mu);
+        *changed_out = since < db->history_floor;
+        mutex_unlock(&db->snap_mu);
+    }
+    return ESKER_OK;
+}

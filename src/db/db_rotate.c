@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Windows and the log files under them: preparing the next one in the
+ * background, making it the active one, giving files back.
+ *
+ * Invariants
+ *  I1 A window becomes active only when its log file is listed in the manifest,
+ *     fully written and begun (both header pages synced): from then on commits
+ *     into it cannot fail for want of space.
+ *  I2 Windows tile the LSN space: base of the next = end of the active one.
+ *  I3 A log file goes back to the pool when its window was flushed and no
+ *     leader writes or syncs it.
+ *  I4 Rotation waits for flush and merge progress, never for a reader.
+ *  I5 One window is in the making at a time (`preparing`, `rotating`). Of two logs
+ *     that follow the same one recovery believes the one begun last, so a log
+ *     begun beside the one that becomes active would take its place.
+ */
+#include "db/db.h"
+
+static bool
+rotate_is_full(const struct window *window)
+{
+    /* pairs: TAIL */
+    uint64_t tail = load_acquire(&window->tail);
+    return window_tail_bytes(tail) > window->cap_bytes || window_tail_ops(tail) > window->op_cap;
+}
+
+/* ---- The pool of log files ------------------------------------------------ */
+
+void
+db_pool_add_locked(esker_db *db, struct log_file *log)
+{
+    if (db->pool.count == db->pool.cap) {
+        size_t cap = MAX(db->pool.cap * 2, (size_t)8);
+        struct log_file **files = mem_alloc_array(&db->mem, cap, sizeof *files);
+        if (files == NULL) { /* the file stays listed; the next open finds it again */
+            log_file_destroy(log);
+            return;
+        }
+        if (db->pool.count > 0) {
+            memcpy(files, db->pool.files, db->pool.count * sizeof *files);
+        }
+        mem_free(&db->mem, db->pool.files);
+        db->pool.files = files;
+        db->pool.cap = cap;
+    }
+    db->pool.files[db->pool.count++] = log;
+}
+
+/* The smallest file with enough space, or NULL. */
+static struct log_file *
+rotate_pool_take(esker_db *db, uint64_t cap_bytes)
+{
+    mutex_lock(&db->mu);
+    size_t best = db->pool.count;
+    for (size_t i = 0; i < db->pool.count; i++) {
+        struct log_file *log = db->pool.files[i];
+        if (log->space_bytes >= cap_bytes &&
+            (best == db->pool.count || log->space_bytes < db->pool.files[best]->space_bytes)) {
+            best = i;
+        }
+    }
+    struct log_file *taken = NULL;
+    if (best < db->pool.count) {
+        taken = db->pool.files[best];
+        db->pool.files[best] = db->pool.files[--db->pool.count];
+    }
+    mutex_unlock(&db->mu);
+    return taken;
+}
+
+static void
+rotate_pool_put(esker_db *db, struct log_file *log)
+{
+    mutex_lock(&db->mu);
+    db_pool_add_locked(db, log);
+    mutex_unlock(&db->mu);
+}
+
+/* Lists a new file, its header begun: a listed file always has a valid header. */
+static esker_status
+rotate_list_log(esker_db *db, struct log_file *log)
+{
+    uint64_t number = log->number;
+    struct edit edit = {.add_logs = &number, .add_log_count = 1};
+    TRY(io_sync_dir(db->io));
+    TRY(db_manifest_append(db, &edit));
+    mutex_lock(&db->mu);
+    db->log_file_count++;
+    db->log_file_bytes += LOG_HEADER_BYTES + log->space_bytes;
+    mutex_unlock(&db->mu);
+    return ESKER_OK;
+}
+
+/* A file that could not be listed. Whether the edit is on disk is not known,
+ * so the file stays: an orphan is removed at the next open. */
+static void
+rotate_abandon_log(struct log_file *log)
+{
+    esker_error story = *status_last();
+    log_file_destroy(log);
+    IGNORE_STATUS(status_restore(&story), "keeps the first story");
+}
+
+/* A pool file that is too many or too small; off the pool, NULL if there is none. */
+static struct log_file *
+rotate_pool_excess(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
+{
+    struct log_file *log = NULL;
+    mutex_lock(&db->mu);
+    for (size_t i = 0; i < db->pool.count && log == NULL; i++) {
+        if (db->log_file_bytes > keep_bytes || db->pool.files[i]->space_bytes < useful_bytes) {
+            log = db->pool.files[i];
+            db->pool.files[i] = db->pool.files[--db->pool.count];
+            db->log_file_count--;
+            db->log_file_bytes -= LOG_HEADER_BYTES + log->space_bytes;
+        }
+    }
+    mutex_unlock(&db->mu);
+    return log;
+}
+
+esker_status
+db_drop_pool(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
+{
+    struct log_file *log;
+    while ((log = rotate_pool_excess(db, keep_bytes, useful_bytes)) != NULL) {
+        uint64_t number = log->number;
+        log_file_destroy(log);
+        struct edit edit = {.drop_logs = &number, .drop_log_count = 1};
+        TRY(db_manifest_append(db, &edit));
+        char name[40];
+        log_file_name(number, name);
+        TRY(io_unlink(db->io, name));
+    }
+    return ESKER_OK;
+}
+
+void
+db_unpin_log_locked(esker_db *db, struct window *window)
+{
+    ASSERT(window->log_pins > 0);
+    window->log_pins--;
+    if (window->log_pins == 0 && window->log_released) {
+        db_pool_add_locked(db, window->log);
+        window->log = NULL;
+        window->map = NULL;
+    }
+}
+
+void
+db_release_log_locked(esker_db *db, struct window *window)
+{
+    ASSERT(!window->log_released);
+    window->log_pins++;
+    window->log_released = true;
+    db_unpin_log_locked(db, window);
+}
+
+/* ---- Making a window ------------------------------------------------------ */
+
+static esker_status
+rotate_begin_log(esker_db *db, struct log_file *log, uint64_t cap_bytes, uint64_t base_lsn, uint64_t prev_gen,
+                 uint64_t prev_end_lsn)
+{
+    struct log_header header = {.base_lsn = base_lsn,
+                                .cap_bytes = cap_bytes,
+                                .prev_gen = prev_gen,
+                                .prev_end_lsn = prev_end_lsn,
+                                .durable_lsn = db_durable_proof(db)};
+    memcpy(header.uuid, db->uuid, sizeof header.uuid);
+    struct io_machine_id id;
+    db->io->ops->machine_id(db->io, &id);
+    memcpy(header.boot_id, id.boot_id, sizeof header.boot_id);
+    header.mount_id = id.mount_id;
+    mutex_lock(&db->manifest_mu);
+    esker_status status = manifest_confirm(db->manifest); /* the header claims that this edit is durable */
+    header.manifest_no = manifest_number(db->manifest);
+    header.edit_no = manifest_edit_no(db->manifest);
+    mutex_unlock(&db->manifest_mu);
+    TRY(status);
+    mutex_lock(&db->mu);
+    header.gen = ++db->log_gen_max;
+    mutex_unlock(&db->mu);
+    return log_file_begin(log, &header);
+}
+
+esker_status
+db_map_log(esker_db *db, struct window *window)
+{
+    if (!db->tail_mode) {
+        return ESKER_OK;
+    }
+    /* A file from the pool keeps its mapping: no unmap under mu, no faults again. */
+    esker_status status = window->log->map != NULL ? ESKER_OK : log_file_map(window->log);
+    if (status == ESKER_UNSUPPORTED && db->magic != DB_MAGIC_OPEN) {
+        db->tail_mode = false; /* still opening: leaders will write the log */
+        return ESKER_OK;
+    }
+    TRY(status);
+    window->map = window->log->map;
+    return ESKER_OK;
+}
+
+esker_status
+db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_lsn, uint64_t prev_gen,
+               uint64_t prev_end_lsn, struct window **out)
+{
+    ASSERT(cap_bytes % LOG_PAGE_BYTES == 0);
+    struct window *window = NULL;
+    TRY(window_create(db->io, &db->mem, NULL, cap_bytes, base_lsn, op_cap, db->hash_seed, &window));
+    struct log_file *log = rotate_pool_take(db, cap_bytes);
+    esker_status status = ESKER_OK;
+    bool listed = log != NULL;
+    if (!listed) {
+        TRY_OUT(log_file_create(db->io, &db->mem, db_next_file_id(db), cap_bytes, &log));
+    }
+    TRY_OUT(rotate_begin_log(db, log, cap_bytes, base_lsn, prev_gen, prev_end_lsn));
+    if (!listed) {
+        TRY_OUT(rotate_list_log(db, log));
+        listed = true;
+    }
+    window->gen = log->header.gen;
+    window->file_seed = log_file_seed(&log->header);
+    window->log = log;
+    TRY_OUT(db_map_log(db, window));
+    *out = window;
+    return ESKER_OK;
+out:
+    window->log = NULL;
+    if (log != NULL && listed) {
+        rotate_pool_put(db, log);
+    } else if (log != NULL) {
+        rotate_abandon_log(log);
+    }
+    window_unref(window);
+    return status;
+}
+
+void
+db_discard_window_locked(esker_db *db, struct window *window)
+{
+    db_pool_add_locked(db, window->log);
+    window->log = NULL;
+    window->map = NULL;
+    window_unref(window);
+}
+
+void
+db_prepare_job(struct job *job)
+{
+    esker_db *db = CONTAINER_OF(job, struct esker_db, prepare_job);
+    mutex_lock(&db->mu);
+    /* pairs: CURRENT — installers hold mu, so this is the newest. */
+    struct window *active = load_acquire(&db->current)->windows[0];
+    bool needed = db->prepared == NULL && !db->rotating;
+    uint64_t base_lsn = active->end_lsn;
+    uint64_t prev_gen = active->gen;
+    uint64_t cap_bytes = db->window_bytes_want;
+    needed = needed && load_acquire(&db->poisoned) == 0; /* pairs: POISON */
+    db->preparing = needed;
+    mutex_unlock(&db->mu);
+    if (!needed) {
+        return;
+    }
+    struct window *window = NULL;
+    esker_status status =
+        db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, prev_gen, base_lsn, &window);
+    mutex_lock(&db->mu);
+    db->preparing = false;
+    if (status != ESKER_OK) {
+        mutex_unlock(&db->mu);
+        db_background_failed(db, job); /* wakes those who wait, too */
+        return;
+    }
+    /* pairs: CURRENT — as above. */
+    bool fits = load_acquire(&db->current)->windows[0]->end_lsn == base_lsn && db->prepared == NULL &&
+                !db->rotating && db->window_bytes_want <= cap_bytes;
+    if (fits) {
+        db->prepared = window;
+        db->window_bytes_want = MIN(cap_bytes * 2, db->window_bytes_max);
+    } else {
+        db_discard_window_locked(db, window);
+        job_kick(job);
+    }
+    cond_broadcast(&db->changed);
+    mutex_unlock(&db->mu);
+    db_background_ok(db, job);
+    /* Windows only grow while there is work: smaller files are of no use any more. */
+    IGNORE_STATUS(db_drop_pool(db, UINT64_MAX, cap_bytes), "a file too many is dropped another time");
+}
+
+/* ---- Rotation ------------------------------------------------------------- */
+
+static void
+rotate_write_reopen_locked(esker_db *db, struct window *active)
+{
+    uint64_t offset = db->reopen_offset;
+    ASSERT(active->cap_bytes - offset >= REOPEN_FRAME_BYTES); /* recovery begins a new log otherwise */
+    struct io_machine_id id;
+    db->io->ops->machine_id(db->io, &id);
+    uint8_t *body = active->data + offset + FRAME_HEADER_BYTES;
+    memcpy(body, id.boot_id, sizeof id.boot_id);
+    le64_store(body + 16, id.mount_id);
+    le64_store(body + 24, 0);
+    db_write_frame(db, active, offset, REOPEN_FRAME_BYTES, FRAME_REOPEN, FRAME_BACK_NO_CLAIM);
+    window_set_applied(active, offset);
+    db->reopen_pending = false;
+    /* pairs: TAIL — the frame stands before anyone reserves behind it. */
+    store_release(&active->tail, window_tail(db->reopen_ops, offset + REOPEN_FRAME_BYTES));
+}
+
+static esker_status
+rotate_install_locked(esker_db *db, struct window *next)
+{
+    /* pairs: CURRENT — installers hold mu. */
+    const struct version *version = load_acquire(&db->current);
+    ASSERT(next->base_lsn == version->end_lsn);
+    struct window *windows[WINDOWS_MAX];
+    windows[0] = next;
+    memcpy(windows + 1, version->windows, version->window_count * sizeof *windows);
+    TRY(db_publish_windows_locked(db, windows, version->window_count + 1));
+    window_unref(next); /* the version holds it now */
+    return ESKER_OK;
+}
+
+static bool
+rotate_has_room_locked(const struct version *version)
+{
+    const struct level_run *level0 = version->levels[0];
+    return version->window_count < WINDOWS_LIVE_MAX && (level0 == NULL || level0->count < L0_STALL);
+}
+
+/* A prepared window that the frame would not fit is given back and a larger one is asked for. */
+static void
+rotate_fit_prepared_locked(esker_db *db, uint64_t need_bytes, uint32_t need_ops)
+{
+    uint64_t want = db->window_bytes_want;
+    while (want < db->window_bytes_max && (want < need_bytes * 4 || window_op_capacity(want) < need_ops)) {
+        want = MIN(want * 2, db->window_bytes_max);
+    }
+    struct window *prepared = db->prepared;
+    if (prepared != NULL && (prepared->cap_bytes < need_bytes || prepared->op_cap < need_ops)) {
+        db_discard_window_locked(db, prepared);
+        db->prepared = NULL;
+    }
+    if (db->prepared == NULL) {
+        db->window_bytes_want = want;
+    }
+}
+
+/* One wait for background work; mu held. */
+static esker_status
+rotate_wait_locked(esker_db *db, uint64_t deadline_ns, uint64_t *since_ns)
+{
+    /* pairs: CURRENT */
+    const struct level_run *level0 = load_acquire(&db->current)->levels[0];
+    bool level0_full = level0 != NULL && level0->count >= L0_STALL;
+    if (db->background.status != ESKER_OK) {
+        return status_restore(&db->background);
+    }
+    if (level0_full && db->merge_failure.status != ESKER_OK) {
+        return status_restore(&db->merge_failure);
+    }
+    if (*since_ns == 0) {
+        *since_ns = io_monotonic_ns(db->io);
+    }
+    if (db->prepared == NULL && !db->rotating) {
+        job_kick(&db->prepare_job);
+    }
+    job_kick(&db->flush_job);
+    if (level0_full) {
+        db_kick_compaction(db);
+    }
+    if (!workers_wait(&db->changed, &db->mu, deadline_ns)) {
+        return FAIL(ESKER_TIMED_OUT, "no memory for the write became free in time");
+    }
+    return ESKER_OK;
+}
+
+static void
+rotate_count_stall_locked(esker_db *db, uint64_t since_ns)
+{
+    if (since_ns != 0) {
+        uint64_t waited = io_monotonic_ns(db->io) - since_ns;
+        add_relaxed(&db->stalls, 1);        /* relaxed: statistic */
+        add_relaxed(&db->stall_ns, waited); /* relaxed: statistic */
+        db->stall_report_ns += waited;
+        job_kick(&db->purge_job);
+    }
+}
+
+esker_status
+db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t need_ops,
+          uint64_t deadline_ns)
+{
+    esker_status status = ESKER_OK;
+    uint64_t since_ns = 0;
+    mutex_lock(&db->mu);
+    for (;;) {
+        /* pairs: CURRENT — installers hold mu. */
+        const struct version *version = load_acquire(&db->current);
+        struct window *active = version->windows[0];
+        if (db->reopen_pending && !db->rotating) {
+            rotate_write_reopen_locked(db, active);
+            break;
+        }
+        if (!rotate_is_full(active)) {
+            break;
+        }
+        if (load_acquire(&db->poisoned) != 0) { /* pairs: POISON */
+            break;                              /* the caller's own check reports it */
+        }
+        rotate_fit_prepared_locked(db, need_bytes, need_ops);
+        if (db->prepared != NULL && !db->rotating && rotate_has_room_locked(version)) {
+            struct window *next = db->prepared;
+            status = rotate_install_locked(db, next);
+            if (status == ESKER_OK) {
+                db->prepared = NULL;
+                cond_broadcast(&db->changed);
+                job_kick(&db->flush_job);
+                job_kick_after(&db->rest_job, DB_REST_NS);
+            }
+            break;
+        }
+        status = rotate_wait_locked(db, deadline_ns, &since_ns);
+        if (status != ESKER_OK) {
+            break;
+        }
+    }
+    rotate_count_stall_locked(db, since_ns);
+    mutex_unlock(&db->mu);
+    db_ratchet(db, self);
+    return status;
+}
+
+/* Fills what is left of the active window; the caller holds `rotating` or does not mind company. */
+static uint64_t
+rotate_seal_active(esker_db *db, struct thread_state *self)
+{
+    mutex_lock(&db->mu);
+    if (db->reopen_pending) {
+        rotate_write_reopen_locked(db, load_acquire(&db->current)->windows[0]); /* pairs: CURRENT */
+    }
+    mutex_unlock(&db->mu);
+    epoch_enter(self);
+    struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT */
+    uint64_t end_lsn = active->end_lsn;
+    if (!rotate_is_full(active)) {
+        /* pairs: TAIL */
+        uint64_t tail = add_acq_rel(&active->tail, window_tail(0, active->cap_bytes + WINDOW_GRANULE));
+        uint64_t offset = window_tail_bytes(tail);
+        bool straddler = offset <= active->cap_bytes && window_tail_ops(tail) <= active->op_cap;
+        if (straddler && offset < active->cap_bytes) {
+            db_write_frame(db, active, offset, active->cap_bytes - offset, FRAME_PAD, FRAME_BACK_NO_CLAIM);
+            window_set_applied(active, offset);
+        }
+    }
+    epoch_exit(self);
+    db_ratchet(db, self);
+    return end_lsn;
+}
+
+esker_status
+db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, uint64_t *end_lsn_out)
+{
+    TRY(db_poison_status(db));
+    epoch_enter(self);
+    struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT */
+    uint64_t base_lsn = active->base_lsn;
+    epoch_exit(self);
+    /* pairs: VISIBLE */
+    if (load_acquire(&db->visible) == base_lsn) {
+        *end_lsn_out = base_lsn; /* nothing in it */
+        return ESKER_OK;
+    }
+    *end_lsn_out = rotate_seal_active(db, self);
+    TRY(db_rotate(db, self, 0, 0, deadline_ns));
+    return db_poison_status(db); /* then it may still be the active one, which nobody flushes */
+}
+
+/* Becomes the only one who rotates. mu held. */
+static esker_status
+rotate_claim_locked(esker_db *db, uint64_t deadline_ns)
+{
+    uint64_t since_ns = 0;
+    esker_status status = ESKER_OK;
+    /* pairs: CURRENT — installers hold mu. */
+    while (db->rotating || db->preparing || !rotate_has_room_locked(load_acquire(&db->current))) {
+        status = rotate_wait_locked(db, deadline_ns, &since_ns);
+        if (status != ESKER_OK) {
+            break;
+        }
+    }
+    rotate_count_stall_locked(db, since_ns);
+    return status;
+}
+
+esker_status
+db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes, uint32_t op_count,
+                   uint64_t deadline_ns, struct window **out)
+{
+    mutex_lock(&db->mu);
+    esker_status status = rotate_claim_locked(db, deadline_ns);
+    if (status == ESKER_OK) {
+        db->rotating = true;
+        if (db->prepared != NULL) {
+            db_discard_window_locked(db, db->prepared);
+            db->prepared = NULL;
+        }
+    }
+    mutex_unlock(&db->mu);
+    TRY(status);
+
+    (void)rotate_seal_active(db, self);
+    mutex_lock(&db->mu);
+    struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT — nobody else rotates */
+    uint64_t base_lsn = active->end_lsn;
+    uint64_t prev_gen = active->gen;
+    mutex_unlock(&db->mu);
+    struct window *window = NULL;
+    status = db_make_window(db, align_up(frame_bytes, LOG_PAGE_BYTES), op_count, base_lsn, prev_gen, base_lsn,
+                            &window);
+    if (status == ESKER_OK) {
+        /* relaxed: published with the version below. Full from the start: it is all one frame's. */
+        store_relaxed(&window->tail, window_tail((uint64_t)op_count + 1, window->cap_bytes + WINDOW_GRANULE));
+        window_ref(window);
+    }
+    mutex_lock(&db->mu);
+    if (status == ESKER_OK) {
+        status = rotate_install_locked(db, window);
+        if (status == ESKER_OK) {
+            *out = window;
+        } else {
+            window_unref(window);
+            db_discard_window_locked(db, window);
+        }
+    }
+    db->rotating = false;
+    cond_broadcast(&db->changed);
+    mutex_unlock(&db->mu);
+    return status;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Snapshots are LSNs in a registry. They pin neither a version nor an epoch:
+ * merges look at the registry and keep what some snapshot can see.
+ *
+ * Invariant: a snapshot's LSN is read under snap_mu, where merges also copy the
+ * registry. So a merge either knows of the snapshot, or the snapshot's LSN is
+ * not below anything the merge reads.
+ */
+#include "db/db.h"
+
+/* Keeps the list in LSN order; at the end almost always. snap_mu held. */
+static void
+snapshot_link_locked(esker_db *db, struct esker_snapshot *snapshot)
+{
+    struct esker_snapshot *older = db->snapshots.newest;
+    while (older != NULL && older->lsn > snapshot->lsn) {
+        older = older->older;
+    }
+    snapshot->older = older;
+    snapshot->newer = older != NULL ? older->newer : db->snapshots.oldest;
+    if (snapshot->newer != NULL) {
+        snapshot->newer->older = snapshot;
+    } else {
+        db->snapshots.newest = snapshot;
+    }
+    if (older != NULL) {
+        older->newer = snapshot;
+    } else {
+        db->snapshots.oldest = snapshot;
+    }
+    db->snapshots.count++;
+}
+
+static void
+snapshot_unlink_locked(esker_db *db, struct esker_snapshot *snapshot)
+{
+    if (snapshot->older != NULL) {
+        snapshot->older->newer = snapshot->newer;
+    } else {
+        db->snapshots.oldest = snapshot->newer;
+    }
+    if (snapshot->newer != NULL) {
+        snapshot->newer->older = snapshot->older;
+    } else {
+        db->snapshots.newest = snapshot->older;
+    }
+    db->snapshots.count--;
+}
+
+static struct esker_snapshot *
+snapshot_alloc(esker_db *db)
+{
+    struct esker_snapshot *snapshot = mem_zalloc(&db->mem, sizeof *snapshot);
+    if (snapshot != NULL) {
+        snapshot->magic = SNAPSHOT_MAGIC;
+        snapshot->db = db;
+        snapshot->refs = 1;
+        snapshot->created_ns = io_monotonic_ns(db->io);
+    }
+    return snapshot;
+}
+
+esker_status
+esker_snapshot_create(esker_db *db, esker_snapshot **out)
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = ESKER_OK;
+    struct esker_snapshot *snapshot = NULL;
+    if (out == NULL) {
+        status = FAIL(ESKER_INVALID, "an output pointer is NULL");
+    } else if ((snapshot = snapshot_alloc(db)) == NULL) {
+        status = FAIL_NO_MEMORY("a snapshot");
+    } else {
+        mutex_lock(&db->snap_mu);
+        snapshot->lsn = load_acquire(&db->visible); /* pairs: VISIBLE */
+        snapshot_link_locked(db, snapshot);
+        mutex_unlock(&db->snap_mu);
+        add_relaxed(&db->snapshots_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+        *out = snapshot;
+    }
+    db_call_exit(&call);
+    return status;
+}
+
+/* The greatest commit boundary <= lsn, for lsn <= visible. */
+static uint64_t
+snapshot_round_down(esker_db *db, struct thread_state *self, uint64_t lsn)
+{
+    struct version *version = db_current_ref(db, self);
+    uint64_t rounded = lsn;
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        const struct window *window = version->windows[i];
+        uint64_t start = 0;
+        if (lsn <= window->base_lsn || lsn >= window->end_lsn) {
+            continue;
+        }
+        uint64_t offset = (lsn - window->base_lsn) * LSN_BYTES;
+        if (window_frame_at_or_before(window, offset, &start) &&
+            start + window_frame_bytes(window, start) > offset) {
+            rounded = window_lsn(window, start);
+        }
+        break;
+    }
+    version_unref(version);
+    return rounded;
+}
+
+/* Links it unless history below has been merged away. */
+static esker_status
+snapshot_link_at(esker_db *db, struct esker_snapshot *snapshot)
+{
+    esker_status status = ESKER_OK;
+    mutex_lock(&db->snap_mu);
+    bool exact = snapshot->lsn >= db->history_floor;
+    for (const struct esker_snapshot *other = db->snapshots.oldest; other != NULL && !exact;
+         other = other->newer) {
+        if (other->lsn == snapshot->lsn) {
+            exact = true;
+        }
+        if (other->lsn > snapshot->lsn) {
+            break;
+        }
+    }
+    if (exact) {
+        snapshot_link_locked(db, snapshot);
+    } else {
+        status = ESKER_NOT_FOUND;
+    }
+    mutex_unlock(&db->snap_mu);
+    return status;
+}
+
+static esker_status
+snapshot_create_at(esker_db *db, struct thread_state *self, esker_lsn lsn, esker_snapshot **out)
+{
+    if (lsn > load_acquire(&db->visible)) { /* pairs: VISIBLE */
+        return FAIL(ESKER_INVALID, "LSN %llu is beyond what was written", (unsigned long long)lsn);
+    }
+    struct esker_snapshot *snapshot = snapshot_alloc(db);
+    if (snapshot == NULL) {
+        return FAIL_NO_MEMORY("a snapshot");
+    }
+    snapshot->lsn = snapshot_round_down(db, self, lsn);
+    esker_status status = snapshot_link_at(db, snapshot);
+    if (status != ESKER_OK) {
+        mem_free(&db->mem, snapshot);
+        return status;
+    }
+    add_relaxed(&db->snapshots_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+    *out = snapshot;
+    return ESKER_OK;
+}
+
+esker_status
+esker_snapshot_create_at(esker_db *db, esker_lsn lsn, esker_snapshot **out)
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = out == NULL ? FAIL(ESKER_INVALID, "an output pointer is NULL")
+                                      : snapshot_create_at(db, call.self, lsn, out);
+    db_call_exit(&call);
+    return status;
+}
+
+void
+db_snapshot_ref(struct esker_snapshot *snapshot)
+{
+    esker_db *db = snapshot->db;
+    mutex_lock(&db->snap_mu);
+    snapshot->refs++;
+    mutex_unlock(&db->snap_mu);
+}
+
+void
+db_snapshot_unref(struct esker_snapshot *snapshot)
+{
+    esker_db *db = snapshot->db;
+    mutex_lock(&db->snap_mu);
+    bool last = --snapshot->refs == 0;
+    if (last) {
+        snapshot_unlink_locked(db, snapshot);
+    }
+    mutex_unlock(&db->snap_mu);
+    if (last) {
+        snapshot->magic = 0;
+        mem_free(&db->mem, snapshot);
+        sub_acq_rel(&db->snapshots_live, 1); /* pairs: SNAPSHOTS_LIVE — freed before close goes on */
+    }
+}
+
+void
+esker_snapshot_release(esker_snapshot *snapshot)
+{
+    if (snapshot == NULL || snapshot->magic != SNAPSHOT_MAGIC) {
+        return;
+    }
+    /* relaxed: set in the child before fork returns there. */
+    if (load_relaxed(&fork_generation) != snapshot->db->fork_generation) {
+        return;
+    }
+    db_snapshot_unref(snapshot);
+}
+
+esker_lsn
+esker_snapshot_lsn(const esker_snapshot *snapshot)
+{
+    return snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC ? snapshot->lsn : 0;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/* Statistics: counters summed over stripes, and three text forms of one table. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "db/db.h"
+
+static void
+stats_sum_stripes(esker_db *db, esker_stats *stats)
+{
+    for (uint32_t i = 0; i < STRIPE_COUNT; i++) {
+        struct stripe *stripe = &db->stripes[i];
+        /* relaxed: statistics, all of them */
+        stats->gets += load_relaxed(&stripe->gets);
+        stats->gets_from_memtable += load_relaxed(&stripe->gets_from_memtable); /* relaxed: statistic */
+        stats->gets_not_found += load_relaxed(&stripe->gets_not_found);         /* relaxed: statistic */
+        stats->commits += load_relaxed(&stripe->commits);                       /* relaxed: statistic */
+        stats->puts += load_relaxed(&stripe->puts);                             /* relaxed: statistic */
+        stats->deletes += load_relaxed(&stripe->deletes);                       /* relaxed: statistic */
+        stats->bytes_written += load_relaxed(&stripe->bytes_written);           /* relaxed: statistic */
+    }
+}
+
+static void
+stats_of_version(const struct version *version, esker_stats *stats)
+{
+    stats->memtables = version->window_count;
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        const struct window *window = version->windows[i];
+        uint64_t tail = load_relaxed(&window->tail); /* relaxed: statistic */
+        stats->memtable_bytes +=
+            MIN(window_tail_bytes(tail), window->cap_bytes) + memtable_used_bytes(window->table);
+    }
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        const struct level_run *run = version->levels[level];
+        if (run != NULL) {
+            stats->level_segments[level] = run->count;
+            stats->level_bytes[level] = run->size_bytes;
+            stats->segments += run->count;
+            stats->segment_bytes += run->size_bytes;
+        }
+    }
+}
+
+static void
+stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
+{
+    stats->visible_lsn = load_acquire(&db->visible); /* pairs: VISIBLE */
+    stats->durable_lsn = load_acquire(&db->durable); /* pairs: DURABLE */
+    stats_sum_stripes(db, stats);
+    /* relaxed: statistics, down to stall_ns */
+    stats->log_bytes_written = load_relaxed(&db->log_bytes_written);               /* relaxed: statistic */
+    stats->log_syncs = load_relaxed(&db->log_syncs);                               /* relaxed: statistic */
+    stats->flushes = load_relaxed(&db->flushes);                                   /* relaxed: statistic */
+    stats->flush_bytes_written = load_relaxed(&db->flush_bytes_written);           /* relaxed: statistic */
+    stats->compactions = load_relaxed(&db->compactions);                           /* relaxed: statistic */
+    stats->compaction_bytes_read = load_relaxed(&db->compaction_bytes_read);       /* relaxed: statistic */
+    stats->compaction_bytes_written = load_relaxed(&db->compaction_bytes_written); /* relaxed: statistic */
+    stats->stalls = load_relaxed(&db->stalls);                                     /* relaxed: statistic */
+    stats->stall_ns = load_relaxed(&db->stall_ns);                                 /* relaxed: statistic */
+    stats->iterators_live = load_relaxed(&db->iterators_live);                     /* relaxed: statistic */
+    stats->values_live = load_relaxed(&db->values_live);                           /* relaxed: statistic */
+    stats->versions_live = load_relaxed(&db->versions_live);                       /* relaxed: statistic */
+    struct version *version = db_current_ref(db, self);
+    stats_of_version(version, stats);
+    version_unref(version);
+    struct block_cache_stats cache;
+    block_cache_get_stats(db->cache, &cache);
+    stats->cache_bytes = cache.used_bytes;
+    stats->cache_capacity_bytes = cache.capacity_bytes;
+    stats->cache_hits = cache.hits;
+    stats->cache_misses = cache.misses;
+    mutex_lock(&db->mu);
+    stats->log_files = db->log_file_count;
+    stats->log_file_bytes = db->log_file_bytes;
+    mutex_unlock(&db->mu);
+    mutex_lock(&db->snap_mu);
+    stats->snapshots_live = db->snapshots.count;
+    stats->oldest_snapshot_lsn = db->snapshots.oldest != NULL ? db->snapshots.oldest->lsn : 0;
+    mutex_unlock(&db->snap_mu);
+    stats->recovery_ns = db->recovery_ns;
+    stats->recovery_bytes = db->recovery_bytes;
+    stats->io_backend = strcmp(db->io->ops->label, "uring") == 0 ? ESKER_IO_URING : ESKER_IO_POSIX;
+    snprintf(stats->io_reason, sizeof stats->io_reason, "%s", db->io->reason);
+}
+
+esker_status
+esker_get_stats(esker_db *db, esker_stats *out)
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = ESKER_OK;
+    if (out == NULL || out->struct_size < sizeof(size_t)) {
+        status = FAIL(ESKER_INVALID, "the statistics were not initialised with esker_stats_init");
+    } else {
+        esker_stats stats = {0};
+        stats_fill(db, call.self, &stats);
+        size_t size = out->struct_size;
+        memcpy(out, &stats, MIN(size, sizeof stats));
+        out->struct_size = size;
+    }
+    db_call_exit(&call);
+    return status;
+}
+
+/* ---- Text --------------------------------------------------------------------- */
+
+struct stats_field {
+    const char *name;
+    size_t offset;
+    const char *help;
+};
+
+#define STATS_FIELD(name, help)                                                                              \
+    {                                                                                                        \
+#name, offsetof(esker_stats, name), help                                                             \
+    }
+
+static const struct stats_field stats_fields[] = {
+    STATS_FIELD(visible_lsn, "first LSN that readers do not see yet"),
+    STATS_FIELD(durable_lsn, "first LSN that a power loss may lose"),
+    STATS_FIELD(commits, "batches and single writes committed"),
+    STATS_FIELD(puts, "keys put"),
+    STATS_FIELD(deletes, "keys deleted"),
+    STATS_FIELD(bytes_written, "bytes of keys and values written"),
+    STATS_FIELD(gets, "point reads"),
+    STATS_FIELD(gets_from_memtable, "point reads served by a memtable"),
+    STATS_FIELD(gets_not_found, "point reads of absent keys"),
+    STATS_FIELD(log_bytes_written, "log bytes written by leaders (mapped log: 0)"),
+    STATS_FIELD(log_syncs, "log syncs"),
+    STATS_FIELD(log_files, "log files"),
+    STATS_FIELD(log_file_bytes, "bytes of log files on disk"),
+    STATS_FIELD(flushes, "memtables flushed"),
+    STATS_FIELD(flush_bytes_written, "bytes written by flushes"),
+    STATS_FIELD(compactions, "merges"),
+    STATS_FIELD(compaction_bytes_read, "bytes read by merges"),
+    STATS_FIELD(compaction_bytes_written, "bytes written by merges"),
+    STATS_FIELD(memtables, "memtables in memory"),
+    STATS_FIELD(memtable_bytes, "bytes of memtables, index included"),
+    STATS_FIELD(cache_bytes, "bytes in the block cache"),
+    STATS_FIELD(cache_capacity_bytes, "capacity of the block cache"),
+    STATS_FIELD(cache_hits, "block cache hits"),
+    STATS_FIELD(cache_misses, "block cache misses"),
+    STATS_FIELD(segments, "segments"),
+    STATS_FIELD(segment_bytes, "bytes of segments on disk"),
+    STATS_FIELD(snapshots_live, "live snapshots"),
+    STATS_FIELD(iterators_live, "live iterators"),
+    STATS_FIELD(values_live, "values not released yet"),
+    STATS_FIELD(versions_live, "versions that somebody reads"),
+    STATS_FIELD(oldest_snapshot_lsn, "LSN of the oldest snapshot, 0 if none"),
+    STATS_FIELD(stalls, "writes that waited for memory"),
+    STATS_FIELD(stall_ns, "nanoseconds they waited"),
+    STATS_FIELD(recovery_ns, "nanoseconds that opening took to recover"),
+    STATS_FIELD(recovery_bytes, "log bytes read by recovery"),
+};
+
+struct stats_text {
+    struct buf buf;
+    esker_status status;
+};
+
+static void PRINTF_LIKE(2, 3) stats_print(struct stats_text *text, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    int len = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (text->status == ESKER_OK && len > 0) {
+        text->status = buf_append(&text->buf, line, MIN((size_t)len, sizeof line - 1));
+    }
+}
+
+static uint64_t
+stats_value(const esker_stats *stats, const struct stats_field *field)
+{
+    uint64_t value;
+    memcpy(&value, (const char *)stats + field->offset, sizeof value);
+    return value;
+}
+
+static void
+stats_as_text(const esker_stats *stats, struct stats_text *text)
+{
+    for (size_t i = 0; i < COUNTOF(stats_fields); i++) {
+        stats_print(text, "%-26s %20" PRIu64 "  %s\n", stats_fields[i].name,
+                    stats_value(stats, &stats_fields[i]), stats_fields[i].help);
+    }
+    stats_print(text, "%-26s %20s  %s\n", "io_backend",
+                stats->io_backend == ESKER_IO_URING ? "uring" : "posix", stats->io_reason);
+    stats_print(text, "level   segments          bytes\n");
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        stats_print(text, "%5" PRIu32 " %10" PRIu64 " %14" PRIu64 "\n", level, stats->level_segments[level],
+                    stats->level_bytes[level]);
+    }
+}
+
+static void
+stats_as_json(const esker_stats *stats, struct stats_text *text)
+{
+    stats_print(text, "{");
+    for (size_t i = 0; i < COUNTOF(stats_fields); i++) {
+        stats_print(text, "\"%s\":%" PRIu64 ",", stats_fields[i].name, stats_value(stats, &stats_fields[i]));
+    }
+    stats_print(text, "\"levels\":[");
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        stats_print(text, "%s{\"segments\":%" PRIu64 ",\"bytes\":%" PRIu64 "}", level > 0 ? "," : "",
+                    stats->level_segments[level], stats->level_bytes[level]);
+    }
+    stats_print(text, "],\"io_backend\":\"%s\",\"io_reason\":\"",
+                stats->io_backend == ESKER_IO_URING ? "uring" : "posix");
+    for (const char *at = stats->io_reason; *at != 0; at++) {
+        stats_print(text, *at == '"' || *at == '\\' ? "\\%c" : "%c", *at);
+    }
+    stats_print(text, "\"}\n");
+}
+
+static void
+stats_as_prometheus(const esker_stats *stats, struct stats_text *text)
+{
+    for (size_t i = 0; i < COUNTOF(stats_fields); i++) {
+        stats_print(text, "# HELP esker_%s %s\n# TYPE esker_%s untyped\nesker_%s %" PRIu64 "\n",
+                    stats_fields[i].name, stats_fields[i].help, stats_fields[i].name, stats_fields[i].name,
+                    stats_value(stats, &stats_fields[i]));
+    }
+    stats_print(text,
+                "# HELP esker_level_bytes bytes of segments by level\n# TYPE esker_level_bytes gauge\n");
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        stats_print(text, "esker_level_bytes{level=\"%" PRIu32 "\"} %" PRIu64 "\n", level,
+                    stats->level_bytes[level]);
+    }
+    stats_print(text,
+                "# HELP esker_io_backend the I/O back-end in use\n# TYPE esker_io_backend gauge\n"
+                "esker_io_backend{backend=\"%s\"} 1\n",
+                stats->io_backend == ESKER_IO_URING ? "uring" : "posix");
+}
+
+esker_status
+esker_stats_text(esker_db *db, int format, char **out)
+{
+    if (out == NULL || format < ESKER_STATS_TEXT || format > ESKER_STATS_PROMETHEUS) {
+        return FAIL(ESKER_INVALID, "the format is unknown or the output pointer is NULL");
+    }
+    esker_stats stats;
+    esker_stats_init(&stats);
+    TRY(esker_get_stats(db, &stats));
+    struct stats_text text = {.status = ESKER_OK};
+    buf_init(&text.buf, &mem_default);
+    if (format == ESKER_STATS_JSON) {
+        stats_as_json(&stats, &text);
+    } else if (format == ESKER_STATS_PROMETHEUS) {
+        stats_as_prometheus(&stats, &text);
+    } else {
+        stats_as_text(&stats, &text);
+    }
+    if (text.status == ESKER_OK) {
+        text.status = buf_append_u8(&text.buf, 0);
+    }
+    if (text.status != ESKER_OK) {
+        buf_fini(&text.buf);
+        return text.status;
+    }
+    *out = (char *)text.buf.ptr;
+    return ESKER_OK;
+}
+
+void
+esker_free(void *ptr)
+{
+    mem_free(&mem_default, ptr);
+}

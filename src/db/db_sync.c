@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From visible to durable. Whoever needs durability first becomes the leader
+ * for everybody: writes what the log file lacks, syncs, moves the watermark,
+ * wakes. Writers that arrive during a sync are covered by the next one, so
+ * batching comes by itself and one writer alone pays no hand-off.
+ *
+ * Durability: `durable` moves only after every write of the group completed
+ * at full length and a later sync of every file touched returned success. A
+ * failed write or sync poisons the database for writes: the first cause is
+ * kept, nothing is retried on that file and no LSN is used again.
+ *
+ * The next group carries the proof: a SYNCMARK frame with the durable LSN, by
+ * which recovery tells damage from a torn tail.
+ */
+#include "io/io_event.h"
+
+#include "db/db.h"
+
+enum { LEADER_SLEEP_NS = 1000000000 };
+
+void
+db_poison(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    bool first = db->poison_cause.status == ESKER_OK;
+    if (first) {
+        db->poison_cause = *status_last();
+        /* pairs: POISON — the cause is written before the flag. */
+        store_release(&db->poisoned, 1);
+        cond_broadcast(&db->changed);
+    }
+    esker_error cause = db->poison_cause;
+    mutex_unlock(&db->mu);
+    if (first) {
+        db_emit(db, ESKER_EVENT_POISONED, 0, 0, &cause);
+    }
+}
+
+static NOINLINE esker_status
+sync_poison_story(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    esker_error story = db->poison_cause;
+    mutex_unlock(&db->mu);
+    return status_fail(ESKER_POISONED, story.os_errno, story.file[0] != 0 ? story.file : NULL, story.offset,
+                       "writes are refused until reopened; first cause: %.120s", story.message);
+}
+
+esker_status
+db_poison_status(esker_db *db)
+{
+    /* pairs: POISON */
+    return LIKELY(load_acquire(&db->poisoned) == 0) ? ESKER_OK : sync_poison_story(db);
+}
+
+void
+db_durable_advance(esker_db *db, uint64_t lsn)
+{
+    uint64_t before = load_acquire(&db->durable); /* pairs: DURABLE */
+    while (before < lsn) {
+        /* pairs: DURABLE — the sync that proves it happened before. */
+        if (cas_seq(&db->durable, &before, lsn)) {
+            int fd = load_acquire(&db->event_fd); /* pairs: EVENT_FD */
+            if (fd >= 0) {
+                io_event_signal(fd);
+            }
+            return;
+        }
+    }
+}
+
+/* The windows of `version` that reach into [from, to), oldest first, their logs pinned. */
+static uint32_t
+sync_collect(esker_db *db, const struct version *version, uint64_t from, uint64_t to,
+             struct window *windows[WINDOWS_MAX])
+{
+    uint32_t count = 0;
+    mutex_lock(&db->mu);
+    for (uint32_t i = version->window_count; i-- > 0;) {
+        struct window *window = version->windows[i];
+        if (window->base_lsn < to && window->end_lsn > from && window->log != NULL && !window->log_released &&
+            !window->recovered) {
+            window->log_pins++;
+            windows[count++] = window;
+        }
+    }
+    mutex_unlock(&db->mu);
+    return count;
+}
+
+static void
+sync_unpin(esker_db *db, struct window *const *windows, uint32_t count)
+{
+    mutex_lock(&db->mu);
+    for (uint32_t i = 0; i < count; i++) {
+        db_unpin_log_locked(db, windows[i]);
+    }
+    mutex_unlock(&db->mu);
+}
+
+/* Frame bytes of [from, to) into the log files, for windows that are not mapped. */
+static esker_status
+sync_write(esker_db *db, struct window *const *windows, uint32_t count, uint64_t from, uint64_t to)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct window *window = windows[i];
+        uint64_t first = MAX(from, window->base_lsn);
+        uint64_t last = MIN(to, window->end_lsn);
+        if (window->map != NULL || first >= last) {
+            continue;
+        }
+        uint64_t from_byte = (first - window->base_lsn) * LSN_BYTES;
+        uint64_t to_byte = (last - window->base_lsn) * LSN_BYTES;
+        TRY(log_file_write(window->log, window->data, from_byte, to_byte));
+        add_relaxed(&db->log_bytes_written, to_byte - from_byte); /* relaxed: statistic */
+    }
+    return ESKER_OK;
+}
+
+/* One group, as the leader. sync: make it durable too. */
+static esker_status
+sync_lead(esker_db *db, struct thread_state *self, bool sync)
+{
+    /* pairs: DURABLE */
+    uint64_t from = load_acquire(&db->durable);
+    if (sync && from > db->marked_lsn) {
+        uint8_t body[16];
+        le64_store(body, from);
+        le64_store(body + 8, db->io->ops->wall_ns(db->io));
+        if (db_append_frame(db, self, FRAME_SYNCMARK, body, sizeof body)) {
+            db->marked_lsn = from;
+        }
+    }
+    struct version *version = db_current_ref(db, self);
+    /* pairs: VISIBLE */
+    uint64_t to = MIN(load_acquire(&db->visible), version->end_lsn);
+    uint64_t logged = db_logged(db);
+    struct window *windows[WINDOWS_MAX];
+    uint32_t count = sync_collect(db, version, sync ? MIN(from, logged) : logged, to, windows);
+    esker_status status = ESKER_OK;
+    if (!db->tail_mode && logged < to) {
+        TRY_OUT(sync_write(db, windows, count, logged, to));
+        /* pairs: LOGGED — the bytes are in the file before the watermark says so. */
+        store_release(&db->logged, to);
+    }
+    for (uint32_t i = 0; sync && i < count; i++) {
+        TRY_OUT(log_file_sync(windows[i]->log));
+        add_relaxed(&db->log_syncs, 1); /* relaxed: statistic */
+    }
+    if (sync) {
+        db_durable_advance(db, to);
+    }
+out:
+    sync_unpin(db, windows, count);
+    version_unref(version);
+    if (status != ESKER_OK) {
+        db_poison(db);
+        /* The batch is visible and its fate open: IO and POISONED say that, another status would deny it. */
+        return status == ESKER_IO ? status : db_poison_status(db);
+    }
+    return ESKER_OK;
+}
+
+/* What waits here is visible: NO_SPACE and the like would say that nothing was written. */
+static esker_status
+sync_flush_failed(const esker_error *story)
+{
+    return status_fail(ESKER_IO, story->os_errno, story->file[0] != 0 ? story->file : NULL, story->offset,
+                       "recovered rows cannot be flushed: %.120s", story->message);
+}
+
+/* Rows that recovery found in a log that was not closed cleanly are in the page
+ * cache at best: they become durable by being flushed. */
+static esker_status
+sync_wait_recovered(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
+{
+    esker_status status = ESKER_OK;
+    mutex_lock(&db->mu);
+    db->background.status = ESKER_OK; /* what failed before is tried again */
+    for (;;) {
+        uint64_t end = load_relaxed(&db->recovered_end_lsn); /* relaxed: guarded by mu here */
+        /* pairs: DURABLE */
+        if (end == 0 || load_acquire(&db->durable) >= MIN(lsn, end)) {
+            break;
+        }
+        if (db->background.status != ESKER_OK) {
+            status = sync_flush_failed(&db->background);
+            break;
+        }
+        job_kick(&db->flush_job);
+        if (!workers_wait(&db->changed, &db->mu, deadline_ns)) {
+            status = FAIL(ESKER_TIMED_OUT, "recovered rows were not flushed in time");
+            break;
+        }
+    }
+    mutex_unlock(&db->mu);
+    return status;
+}
+
+/* Until *watermark >= lsn. */
+static esker_status
+sync_until(esker_db *db, struct thread_state *self, uint64_t lsn, bool durable, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint32_t seq = load_seq(&db->sync_seq); /* pairs: LEADER */
+        /* pairs: DURABLE, LOGGED */
+        uint64_t reached = durable ? load_acquire(&db->durable) : db_logged(db);
+        if (reached >= lsn) {
+            return ESKER_OK;
+        }
+        TRY(db_poison_status(db));
+        uint32_t idle = 0;
+        if (cas_seq(&db->sync_inflight, &idle, 1)) { /* pairs: LEADER */
+            esker_status status = sync_lead(db, self, durable);
+            store_seq(&db->sync_inflight, 0); /* pairs: LEADER */
+            add_seq(&db->sync_seq, 1);        /* pairs: LEADER */
+            futex_wake_all(&db->sync_seq);
+            TRY(status);
+            continue;
+        }
+        uint64_t timeout_ns = LEADER_SLEEP_NS;
+        if (deadline_ns != 0) {
+            uint64_t now = io_monotonic_ns(db->io);
+            if (now >= deadline_ns) {
+                return FAIL(ESKER_TIMED_OUT, "the sync did not complete in time");
+            }
+            timeout_ns = MIN(timeout_ns, deadline_ns - now);
+        }
+        futex_wait(&db->sync_seq, seq, timeout_ns);
+    }
+}
+
+esker_status
+db_wait_logged(esker_db *db, struct thread_state *self, uint64_t lsn)
+{
+    return sync_until(db, self, lsn, false, 0);
+}
+
+esker_status
+db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn, uint64_t deadline_ns)
+{
+    if (UNLIKELY(load_acquire(&db->recovered_end_lsn) != 0)) { /* pairs: RECOVERED */
+        TRY(sync_wait_recovered(db, lsn, deadline_ns));
+    }
+    return sync_until(db, self, lsn, true, deadline_ns);
+}
+
+/* INTERVAL and MEMORY: what was acknowledged is pushed on after a while. */
+void
+db_sync_job(struct job *job)
+{
+    esker_db *db = CONTAINER_OF(job, struct esker_db, sync_job);
+    struct thread_state *self = thread_state_get();
+    if (self == NULL) {
+        job_kick_after(job, LEADER_SLEEP_NS);
+        return;
+    }
+    if (!db_append_begin(db)) {
+        return;
+    }
+    /* pairs: INTERVAL_WANTED — a later write sets it and kicks again. */
+    bool wanted = exchange_seq(&db->interval_wanted, false);
+    bool durable = wanted || db->options.durability != ESKER_DURABLE_MEMORY;
+    if (durable && load_acquire(&db->recovered_end_lsn) != 0) { /* pairs: RECOVERED */
+        /* The flush comes first. A worker that waited for it could be the one that it needs. */
+        store_relaxed(&db->interval_wanted, true); /* relaxed: for this job's own next run */
+        job_kick(&db->flush_job);
+        job_kick_after(job, (uint64_t)db->options.sync_interval_ms * 1000000);
+        durable = false;
+    }
+    /* pairs: VISIBLE */
+    uint64_t lsn = load_acquire(&db->visible);
+    IGNORE_STATUS(durable ? db_wait_durable(db, self, lsn, 0) : db_wait_logged(db, self, lsn),
+                  "a failure poisons the database, which the next write reports");
+    db_append_end(db);
+}
+
+static esker_status
+sync_public_wait(esker_db *db, struct thread_state *self, esker_lsn lsn, int64_t timeout_ms)
+{
+    /* pairs: VISIBLE */
+    if (lsn > load_acquire(&db->visible)) {
+        return FAIL(ESKER_INVALID, "LSN %llu is beyond what was written", (unsigned long long)lsn);
+    }
+    uint64_t deadline_ns = 0;
+    if (timeout_ms >= 0 && timeout_ms <= INT64_MAX / 2 / 1000000) { /* beyond it: centuries */
+        deadline_ns = io_monotonic_ns(db->io) + (uint64_t)timeout_ms * 1000000 + 1;
+    }
+    return db_wait_durable(db, self, lsn, deadline_ns);
+}
+
+esker_status
+esker_wait_durable(esker_db *db, esker_lsn lsn, int64_t timeout_ms)
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = sync_public_wait(db, call.self, lsn, timeout_ms);
+    db_call_exit(&call);
+    return status;
+}
+
+esker_status
+esker_sync(esker_db *db)
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    /* pairs: VISIBLE */
+    esker_status status = sync_public_wait(db, call.self, load_acquire(&db->visible), -1);
+    db_call_exit(&call);
+    return status;
+}
+
+esker_lsn
+esker_durable_lsn(const esker_db *db)
+{
+    struct db_call call;
+    if (db_call_enter(db, &call) != ESKER_OK) {
+        return 0;
+    }
+    uint64_t lsn = load_acquire(&db->durable); /* pairs: DURABLE */
+    db_call_exit(&call);
+    return lsn;
+}
+
+esker_lsn
+esker_visible_lsn(const esker_db *db)
+{
+    struct db_call call;
+    if (db_call_enter(db, &call) != ESKER_OK) {
+        return 0;
+    }
+    uint64_t lsn = load_acquire(&db->visible); /* pairs: VISIBLE */
+    db_call_exit(&call);
+    return lsn;
+}
+
+int
+esker_durable_eventfd(esker_db *db)
+{
+    struct db_call call;
+    if (db_call_enter(db, &call) != ESKER_OK) {
+        return -1;
+    }
+    mutex_lock(&db->mu);
+    int fd = load_acquire(&db->event_fd); /* pairs: EVENT_FD */
+    if (fd < 0) {
+        fd = io_event_create();
+        if (fd >= 0) {
+            store_release(&db->event_fd, fd); /* pairs: EVENT_FD */
+        }
+    }
+    mutex_unlock(&db->mu);
+    db_call_exit(&call);
+    return fd;
+}

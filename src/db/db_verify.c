@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Looking at a closed database from outside: verify reads every byte and
+ * writes none; destroy removes what is provably ours and nothing else.
+ */
+#include <errno.h>
+
+#include "db/db_files.h"
+#include "db/db_handle.h"
+#include "db/db_recover.h"
+#include "io/io_path.h"
+
+/* ---- A closed database in hand ---------------------------------------------------- */
+
+/* A handle with io and lock but nothing loaded. Returns NOT_FOUND, BUSY, IO... */
+static esker_status
+closed_open(const char *path, esker_db **out)
+{
+    if (path == NULL || *path == 0) {
+        return FAIL(ESKER_INVALID, "the path is empty");
+    }
+    esker_options options;
+    TRY(db_options_resolve(NULL, &options));
+    esker_db *db = NULL;
+    TRY(db_handle_alloc(&options, &db));
+    esker_status status = io_open_dir(path, false, ESKER_IO_POSIX, &db->mem, &db->io);
+    if (status == ESKER_OK) {
+        /* An existing LOCK is taken; a missing one means nobody has it open. */
+        struct io_file *lock = NULL;
+        int failed = db->io->ops->open_file(db->io, DB_LOCK_NAME, IO_OPEN_READ, &lock);
+        if (failed == 0) {
+            io_close_file(db->io, lock);
+            failed = db->io->ops->lock(db->io, DB_LOCK_NAME);
+            if (failed == -EWOULDBLOCK || failed == -EACCES) {
+                status = FAIL_AT(ESKER_BUSY, DB_LOCK_NAME, 0,
+                                 "the database is open in this process or another one");
+            }
+        }
+    }
+    if (status != ESKER_OK) {
+        if (db->io != NULL) {
+            io_close_dir(db->io);
+        }
+        db_handle_free(db);
+        return status;
+    }
+    *out = db;
+    return ESKER_OK;
+}
+
+static void
+closed_free(esker_db *db)
+{
+    manifest_destroy(db->manifest);
+    if (db->cache != NULL) {
+        block_cache_destroy(db->cache);
+    }
+    mem_free(&db->mem, db->log_numbers);
+    db->io->ops->unlock(db->io);
+    io_close_dir(db->io);
+    db_handle_free(db);
+}
+
+/* ---- Verify ------------------------------------------------------------------------- */
+
+struct verify {
+    esker_verify_fn *each;
+    void *ctx;
+    bool found, stopped;
+};
+
+/* True when the search goes on. Operating system trouble is not a finding. */
+static bool
+verify_note(struct verify *verify, esker_status status)
+{
+    if (status == ESKER_OK) {
+        return true;
+    }
+    verify->found = true;
+    if (verify->each != NULL && verify->each(verify->ctx, status_last()) != 0) {
+        verify->stopped = true;
+    }
+    return !verify->stopped;
+}
+
+static bool
+verify_is_finding(esker_status status)
+{
+    return status == ESKER_CORRUPT || status == ESKER_UNSUPPORTED;
+}
+
+static esker_status
+verify_segment(esker_db *db, const struct segment_meta *meta)
+{
+    struct segment *segment = NULL;
+    struct segment_open_options options = {.io = db->io, .mem = &db->mem, .cache = db->cache};
+    memcpy(options.uuid, db->uuid, sizeof options.uuid);
+    TRY(segment_create(&options, meta, &segment));
+    esker_status status = segment_verify(segment);
+    segment_unref(segment);
+    return status;
+}
+
+static esker_status
+verify_files(esker_db *db, struct recover_state *state, struct verify *verify)
+{
+    for (size_t i = 0; i < state->segment_count && !verify->stopped; i++) {
+        const struct segment_meta *meta = &state->segments[i]->meta;
+        esker_status status = verify_segment(db, meta);
+        if (status == ESKER_IO && status_last()->os_errno == ENOENT) {
+            char name[40];
+            segment_file_name(meta->id, name);
+            status = FAIL_AT(ESKER_CORRUPT, name, 0, "%s is listed in the manifest but missing", name);
+        }
+        if (status != ESKER_OK && !verify_is_finding(status)) {
+            return status;
+        }
+        (void)verify_note(verify, status);
+    }
+    if (verify->stopped) {
+        return ESKER_OK;
+    }
+    struct wal_recovered recovered = {0};
+    esker_status status = recover_read_logs(state, &recovered);
+    if (status == ESKER_OK) {
+        recover_release_logs(db, &recovered);
+    } else if (!verify_is_finding(status)) {
+        return status;
+    }
+    (void)verify_note(verify, status);
+    return ESKER_OK;
+}
+
+static esker_status
+verify_database(esker_db *db, struct verify *verify)
+{
+    struct recover_state state = {.db = db};
+    TRY(block_cache_create(&db->mem, db->options.memory_budget_bytes / 8, &db->cache));
+    esker_status status = manifest_open(db->io, &db->mem, recover_apply, &state, &db->manifest);
+    if (status == ESKER_OK) {
+        memcpy(db->uuid, manifest_uuid(db->manifest), sizeof db->uuid);
+        status = verify_files(db, &state, verify);
+    } else if (status == ESKER_NOT_FOUND) {
+        struct db_file_list files;
+        status = db_file_list(db->io, &db->mem, &files);
+        if (status == ESKER_OK) {
+            bool any = false;
+            for (size_t i = 0; i < db_file_count(&files); i++) {
+                any = any || db_file_at(&files, i)->kind != DB_FILE_LOCK;
+            }
+            db_file_list_fini(&files);
+            if (any) {
+                (void)verify_note(verify, FAIL_AT(ESKER_CORRUPT, DB_CURRENT_NAME, 0,
+                                                  "CURRENT is missing but files of a database are here"));
+            } else {
+                status = FAIL(ESKER_NOT_FOUND, "there is no database in that directory");
+            }
+        }
+    } else if (verify_is_finding(status)) {
+        (void)verify_note(verify, status);
+        status = ESKER_OK;
+    }
+    recover_state_fini(&state);
+    epoch_drain();
+    return status;
+}
+
+esker_status
+esker_verify(const char *path, esker_verify_fn *each_finding, void *ctx)
+{
+    esker_db *db = NULL;
+    TRY(closed_open(path, &db));
+    struct verify verify = {.each = each_finding, .ctx = ctx};
+    esker_status status = verify_database(db, &verify);
+    esker_error story = *status_last();
+    closed_free(db);
+    if (status != ESKER_OK) {
+        return status_restore(&story);
+    }
+    return verify.found ? status_restore(&story) : ESKER_OK;
+}
+
+/* ---- Destroy -------------------------------------------------------------------------- */
+
+static esker_status
+destroy_files(esker_db *db, const struct db_file_list *files)
+{
+    esker_status first = ESKER_OK;
+    /* CURRENT goes first: from then on the directory is no database any more. */
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < db_file_count(files); i++) {
+            const struct db_file *file = db_file_at(files, i);
+            bool ours = false;
+            if ((file->kind == DB_FILE_CURRENT) != (pass == 0) || file->kind == DB_FILE_LOCK) {
+                continue;
+            }
+            TRY(db_file_is_ours(db->io, file, NULL, &ours));
+            if (ours) {
+                TRY(io_unlink(db->io, file->name));
+            } else if (first == ESKER_OK) {
+                first = FAIL_AT(ESKER_CORRUPT, file->name, 0, "%s is not provably esker's and was left alone",
+                                file->name);
+            }
+        }
+        TRY(io_sync_dir(db->io));
+    }
+    return first;
+}
+
+esker_status
+esker_destroy(const char *path)
+{
+    esker_db *db = NULL;
+    struct db_file_list files;
+    TRY(closed_open(path, &db));
+    esker_status status = db_file_list(db->io, &db->mem, &files);
+    bool any = status == ESKER_OK && db_file_count(&files) > 0;
+    if (status == ESKER_OK) {
+        status =
+            any ? destroy_files(db, &files) : FAIL(ESKER_NOT_FOUND, "there is no database in that directory");
+        db_file_list_fini(&files);
+    }
+    if (status == ESKER_OK) {
+        status = io_unlink(db->io, DB_LOCK_NAME);
+    }
+    esker_error story = *status_last();
+    closed_free(db);
+    if (status != ESKER_OK) {
+        return status_restore(&story);
+    }
+    return io_remove_empty_dir(path);
+}

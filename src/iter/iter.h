@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one internal iterator contract. Rows are ordered by key ascending, then
+ * LSN descending (the newest version of a key first). key, value, lsn and op
+ * are plain fields, refreshed by every successful step and valid until the
+ * next one; after ESKER_END or a failure they are undefined.
+ *
+ * Steps return ESKER_OK (positioned), ESKER_END, or a failure. next and prev
+ * are called only on a positioned iterator.
+ *
+ * value: `value.ptr` is set together with the key (sources hold whole rows in
+ * memory); its bytes are not touched by a step.
+ */
+#ifndef ESKER_ITER_ITER_H
+#define ESKER_ITER_ITER_H
+
+#include "base/bytes.h"
+#include "base/status.h"
+
+struct iter;
+
+struct iter_ops {
+    esker_status (*first)(struct iter *it);
+    esker_status (*last)(struct iter *it);
+    /* The first row with row.key >= key (so the newest version of `key`, if any). */
+    esker_status (*seek)(struct iter *it, struct bytes key);
+    /* The last row with row.key < key. */
+    esker_status (*seek_before)(struct iter *it, struct bytes key);
+    esker_status (*next)(struct iter *it);
+    esker_status (*prev)(struct iter *it);
+    void (*destroy)(struct iter *it);
+};
+
+struct iter {
+    const struct iter_ops *ops;
+    struct bytes key;
+    struct bytes value;
+    uint64_t lsn;
+    uint8_t op; /* enum entry_op: ENTRY_PUT or ENTRY_DELETE */
+};
+
+static inline esker_status
+iter_first(struct iter *it)
+{
+    return it->ops->first(it);
+}
+
+static inline esker_status
+iter_last(struct iter *it)
+{
+    return it->ops->last(it);
+}
+
+static inline esker_status
+iter_seek(struct iter *it, struct bytes key)
+{
+    return it->ops->seek(it, key);
+}
+
+static inline esker_status
+iter_seek_before(struct iter *it, struct bytes key)
+{
+    return it->ops->seek_before(it, key);
+}
+
+static inline esker_status
+iter_next(struct iter *it)
+{
+    return it->ops->next(it);
+}
+
+static inline esker_status
+iter_prev(struct iter *it)
+{
+    return it->ops->prev(it);
+}
+
+/* it may be NULL. */
+static inline void
+iter_destroy(struct iter *it)
+{
+    if (it != NULL) {
+        it->ops->destroy(it);
+    }
+}
+
+#endif

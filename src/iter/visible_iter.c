@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a reader at LSN S sees of a sorted source of versions.
+ *
+ * Forward the source delivers the versions of a key newest first: the first
+ * one below S decides, a put is the entry, and the key's other rows are
+ * passed over. Backward they come oldest first, and whether a version is the
+ * newest one below S shows only at the row before it; so each candidate is
+ * copied and the source goes one row further than the entry. A value too
+ * large to copy is fetched by seeking its key once more instead.
+ *
+ * A run of more than VISIBLE_RUN_MAX rows of one key is left by a seek.
+ *
+ * States, and where the source stands:
+ *
+ *   NOWHERE   anywhere. Before the first positioning, and after a failure.
+ *   ON_ROW    on the row that is the entry; value points into it.
+ *   BEHIND    on a row before the entry's row, or ended (source_ended); key
+ *             and value are copies. Never on a visible row of a key that is
+ *             neither the entry's nor before it.
+ *   AT_END    anywhere; past the last entry.
+ *   AT_START  anywhere; before the first entry.
+ *
+ *             next                            prev
+ *   ON_ROW    source next, scan forward       source prev, scan backward
+ *   BEHIND    source next, or seek of the     scan backward from where it
+ *             key when ended; scan forward    stands; AT_START when ended
+ *   AT_END    END                             as last
+ *   AT_START  as first                        END
+ *
+ * Both scans start behind the entry's key: its remaining rows are passed over
+ * (`passing`). seek and first end in AT_END, seek_before and last in AT_START,
+ * when they find nothing; every step that fails ends in NOWHERE.
+ *
+ * Rows that a live memtable takes in meanwhile have LSNs >= S: they are
+ * passed over like any other invisible row.
+ *
+ * Concurrency: one thread at a time.
+ */
+#include "iter/visible_iter.h"
+
+#include "base/buf.h"
+#include "format/log_format.h"
+
+enum {
+    VISIBLE_RUN_MAX = 16,          /* rows of one key passed one by one */
+    VISIBLE_COPY_BYTES_MAX = 16384 /* beyond it two seeks cost less than the copy */
+};
+
+enum visible_state { VISIBLE_NOWHERE, VISIBLE_ON_ROW, VISIBLE_BEHIND, VISIBLE_AT_END, VISIBLE_AT_START };
+
+struct visible_iter {
+    struct iter base; /* first: the iterator is this struct */
+    struct iter *source;
+    const struct mem *mem;
+    uint64_t snapshot_lsn;
+    struct buf lower, upper;
+    uint64_t upper_prefix;
+    enum visible_state state;
+    bool source_ended; /* BEHIND: the source has no row before the entry's */
+    struct buf key;    /* the entry's; inside a scan: the key whose rows are being passed or weighed */
+    struct buf value;  /* BEHIND: the entry's */
+    struct buf target; /* what is sought: the caller's key may lie in a row of ours */
+    uint64_t skipped;
+};
+
+static struct visible_iter *
+visible_of(struct iter *it)
+{
+    return CONTAINER_OF(it, struct visible_iter, base);
+}
+
+/* ---- Bounds ----------------------------------------------------------------- */
+
+static bool
+visible_beyond_upper(const struct visible_iter *visible, struct bytes key)
+{
+    if (LIKELY(bytes_prefix64(key.ptr, key.len) < visible->upper_prefix)) {
+        return false;
+    }
+    return visible->upper.len > 0 && bytes_compare(key, buf_bytes(&visible->upper)) >= 0;
+}
+
+static bool
+visible_below_lower(const struct visible_iter *visible, struct bytes key)
+{
+    return visible->lower.len > 0 && bytes_compare(key, buf_bytes(&visible->lower)) < 0;
+}
+
+/* ---- Where a step ends --------------------------------------------------------- */
+
+static esker_status
+visible_fail(struct visible_iter *visible, esker_status status)
+{
+    visible->state = VISIBLE_NOWHERE;
+    return status;
+}
+
+static esker_status
+visible_edge(struct visible_iter *visible, enum visible_state edge)
+{
+    visible->state = edge;
+    return ESKER_END;
+}
+
+static void
+visible_publish(struct visible_iter *visible, enum visible_state state, struct bytes value, uint64_t lsn)
+{
+    visible->state = state;
+    visible->base.key = buf_bytes(&visible->key);
+    visible->base.value = value;
+    visible->base.lsn = lsn;
+    visible->base.op = ENTRY_PUT;
+}
+
+/* ---- Forward ------------------------------------------------------------------- */
+
+static esker_status
+visible_seek_past_key(struct visible_iter *visible)
+{
+    TRY(buf_append_u8(&visible->key, 0)); /* the smallest key after it */
+    esker_status status = iter_seek(visible->source, buf_bytes(&visible->key));
+    visible->key.len--;
+    return status;
+}
+
+/* status: of the step that brought the source to where it is. passing: rows
+ * of visible->key are done with. */
+static esker_status
+visible_scan_forward(struct visible_iter *visible, esker_status status, bool passing)
+{
+    struct iter *source = visible->source;
+    unsigned run = 0;
+    while (status == ESKER_OK && !visible_beyond_upper(visible, source->key)) {
+        if (passing && bytes_equal(source->key, buf_bytes(&visible->key))) {
+            visible->skipped++;
+            if (++run > VISIBLE_RUN_MAX) {
+                run = 0;
+                status = visible_seek_past_key(visible);
+            } else {
+                status = iter_next(source);
+            }
+            continue;
+        }
+        if (source->lsn < visible->snapshot_lsn) {
+            status = buf_assign(&visible->key, source->key);
+            if (UNLIKELY(status != ESKER_OK)) {
+                break;
+            }
+            if (LIKELY(source->op == ENTRY_PUT)) {
+                visible_publish(visible, VISIBLE_ON_ROW, source->value, source->lsn);
+                return ESKER_OK;
+            }
+            passing = true; /* a delete hides the older rows */
+            run = 0;
+        }
+        visible->skipped++;
+        status = iter_next(source);
+    }
+    if (status == ESKER_OK || status == ESKER_END) {
+        return visible_edge(visible, VISIBLE_AT_END);
+    }
+    return visible_fail(visible, status);
+}
+
+/* ---- Backward ------------------------------------------------------------------ */
+
+/* What is known of visible->key while its rows come by, oldest first. */
+struct visible_weighing {
+    enum { WEIGHING_NOTHING, WEIGHING_PUT, WEIGHING_DONE } verdict; /* DONE: no row of it is of interest */
+
+    bool is_copied; /* the put's value lies in visible->value */
+    uint64_t lsn;
+    unsigned run;
+};
+
+/* Stands on the newest version of visible->key below S, found from the front.
+ * OK: the entry, published; END: it is deleted, the source stands on that row. */
+static esker_status
+visible_seek_version(struct visible_iter *visible)
+{
+    struct iter *source = visible->source;
+    struct bytes key = buf_bytes(&visible->key);
+    esker_status status = iter_seek(source, key);
+    while (status == ESKER_OK && source->lsn >= visible->snapshot_lsn && bytes_equal(source->key, key)) {
+        visible->skipped++;
+        status = iter_next(source);
+    }
+    if (status != ESKER_OK && status != ESKER_END) {
+        return status;
+    }
+    if (status == ESKER_END || !bytes_equal(source->key, key)) {
+        return FAIL(ESKER_CORRUPT, "rows are out of order: a version seen backward is not found forward");
+    }
+    if (source->op != ENTRY_PUT) {
+        visible->skipped++;
+        return ESKER_END;
+    }
+    visible_publish(visible, VISIBLE_ON_ROW, source->value, source->lsn);
+    return ESKER_OK;
+}
+
+/* All rows of visible->key have come by, or those left are not visible. */
+static esker_status
+visible_finish_put(struct visible_iter *visible, const struct visible_weighing *weighing, bool source_ended)
+{
+    visible->skipped--; /* one of the rows that came by is the entry */
+    if (!weighing->is_copied) {
+        esker_status status = visible_seek_version(visible);
+        if (status == ESKER_END) {
+            status = FAIL(ESKER_CORRUPT, "rows are out of order: a put seen backward is a delete forward");
+        }
+        return status == ESKER_OK ? status : visible_fail(visible, status);
+    }
+    visible->source_ended = source_ended;
+    visible_publish(visible, VISIBLE_BEHIND, buf_bytes(&visible->value), weighing->lsn);
+    return ESKER_OK;
+}
+
+/* The source's row is one more version of visible->key. */
+static esker_status
+visible_weigh_row(struct visible_iter *visible, struct visible_weighing *weighing)
+{
+    const struct iter *source = visible->source;
+    visible->skipped++;
+    if (weighing->verdict == WEIGHING_DONE) {
+        return ESKER_OK;
+    }
+    if (source->lsn >= visible->snapshot_lsn) {
+        weighing->verdict = WEIGHING_DONE; /* and so are all newer ones */
+        return ESKER_OK;
+    }
+    weighing->verdict = source->op == ENTRY_PUT ? WEIGHING_PUT : WEIGHING_NOTHING;
+    weighing->lsn = source->lsn;
+    weighing->is_copied = source->value.len <= VISIBLE_COPY_BYTES_MAX;
+    if (weighing->verdict == WEIGHING_PUT && weighing->is_copied) {
+        return buf_assign(&visible->value, source->value);
+    }
+    return ESKER_OK;
+}
+
+/* Out of a long run of rows of one key. OK or END: the source stands before
+ * the key; *found: it holds the entry after all, which is published. */
+static esker_status
+visible_leave_run(struct visible_iter *visible, struct visible_weighing *weighing, bool *found)
+{
+    *found = false;
+    if (weighing->verdict != WEIGHING_DONE) {
+        if (weighing->verdict == WEIGHING_PUT) {
+            visible->skipped--;
+        }
+        esker_status status = visible_seek_version(visible);
+        if (status != ESKER_END) {
+            *found = status == ESKER_OK;
+            return status;
+        }
+        weighing->verdict = WEIGHING_DONE;
+    }
+    weighing->run = 0;
+    return iter_seek_before(visible->source, buf_bytes(&visible->key));
+}
+
+/* As visible_scan_forward, towards the start. */
+static esker_status
+visible_scan_backward(struct visible_iter *visible, esker_status status, bool passing)
+{
+    struct iter *source = visible->source;
+    struct visible_weighing weighing = {.verdict = passing ? WEIGHING_DONE : WEIGHING_NOTHING};
+    bool have_key = passing;
+    for (;;) {
+        if (UNLIKELY(status != ESKER_OK && status != ESKER_END)) {
+            return visible_fail(visible, status);
+        }
+        bool ended = status == ESKER_END || visible_below_lower(visible, source->key);
+        bool same = !ended && have_key && bytes_equal(source->key, buf_bytes(&visible->key));
+        if (weighing.verdict == WEIGHING_PUT && (!same || source->lsn >= visible->snapshot_lsn)) {
+            return visible_finish_put(visible, &weighing, status == ESKER_END);
+        }
+        if (ended) {
+            return visible_edge(visible, VISIBLE_AT_START);
+        }
+        if (!same) {
+            status = buf_assign(&visible->key, source->key);
+            if (UNLIKELY(status != ESKER_OK)) {
+                continue;
+            }
+            have_key = true;
+            weighing = (struct visible_weighing){.verdict = WEIGHING_NOTHING};
+        } else if (++weighing.run > VISIBLE_RUN_MAX) {
+            bool found;
+            status = visible_leave_run(visible, &weighing, &found);
+            if (found) {
+                return ESKER_OK;
+            }
+            continue;
+        }
+        status = visible_weigh_row(visible, &weighing);
+        if (LIKELY(status == ESKER_OK)) {
+            status = iter_prev(source);
+        }
+    }
+}
+
+/* ---- Operations ------------------------------------------------------------------ */
+
+static esker_status
+visible_first(struct iter *it)
+{
+    struct visible_iter *visible = visible_of(it);
+    struct iter *source = visible->source;
+    bool bounded = visible->lower.len > 0;
+    esker_status status = bounded ? iter_seek(source, buf_bytes(&visible->lower)) : iter_first(source);
+    return visible_scan_forward(visible, status, false);
+}
+
+static esker_status
+visible_last(struct iter *it)
+{
+    struct visible_iter *visible = visible_of(it);
+    struct iter *source = visible->source;
+    bool bounded = visible->upper.len > 0;
+    esker_status status = bounded ? iter_seek_before(source, buf_bytes(&visible->upper)) : iter_last(source);
+    return visible_scan_backward(visible, status, false);
+}
+
+static esker_status
+visible_seek(struct iter *it, struct bytes key)
+{
+    struct visible_iter *visible = visible_of(it);
+    if (visible_beyond_upper(visible, key)) {
+        return visible_edge(visible, VISIBLE_AT_END);
+    }
+    if (visible_below_lower(visible, key)) {
+        return visible_first(it);
+    }
+    esker_status status = buf_assign(&visible->target, key);
+    if (status == ESKER_OK) {
+        status = iter_seek(visible->source, buf_bytes(&visible->target));
+    }
+    return visible_scan_forward(visible, status, false);
+}
+
+static esker_status
+visible_seek_before(struct iter *it, struct bytes key)
+{
+    struct visible_iter *visible = visible_of(it);
+    if (visible_below_lower(visible, key)) {
+        return visible_edge(visible, VISIBLE_AT_START);
+    }
+    if (visible_beyond_upper(visible, key)) {
+        return visible_last(it);
+    }
+    esker_status status = buf_assign(&visible->target, key);
+    if (status == ESKER_OK) {
+        status = iter_seek_before(visible->source, buf_bytes(&visible->target));
+    }
+    return visible_scan_backward(visible, status, false);
+}
+
+static esker_status
+visible_next(struct iter *it)
+{
+    struct visible_iter *visible = visible_of(it);
+    struct iter *source = visible->source;
+    switch (visible->state) {
+    case VISIBLE_ON_ROW:
+        return visible_scan_forward(visible, iter_next(source), true);
+    case VISIBLE_BEHIND:
+        return visible_scan_forward(
+            visible, visible->source_ended ? iter_seek(source, buf_bytes(&visible->key)) : iter_next(source),
+            true);
+    case VISIBLE_AT_END:
+        return ESKER_END;
+    case VISIBLE_AT_START:
+        return visible_first(it);
+    case VISIBLE_NOWHERE:
+        break;
+    }
+    return FAIL(ESKER_INVALID, "the iterator is not positioned");
+}
+
+static esker_status
+visible_prev(struct iter *it)
+{
+    struct visible_iter *visible = visible_of(it);
+    switch (visible->state) {
+    case VISIBLE_ON_ROW:
+        return visible_scan_backward(visible, iter_prev(visible->source), true);
+    case VISIBLE_BEHIND:
+        return visible_scan_backward(visible, visible->source_ended ? ESKER_END : ESKER_OK, true);
+    case VISIBLE_AT_END:
+        return visible_last(it);
+    case VISIBLE_AT_START:
+        return ESKER_END;
+    case VISIBLE_NOWHERE:
+        break;
+    }
+    return FAIL(ESKER_INVALID, "the iterator is not positioned");
+}
+
+/* ---- Life ------------------------------------------------------------------------ */
+
+static void
+visible_destroy(struct iter *it)
+{
+    struct visible_iter *visible = visible_of(it);
+    iter_destroy(visible->source);
+    buf_fini(&visible->lower);
+    buf_fini(&visible->upper);
+    buf_fini(&visible->key);
+    buf_fini(&visible->value);
+    buf_fini(&visible->target);
+    mem_free(visible->mem, visible);
+}
+
+static const struct iter_ops visible_ops = {
+    .first = visible_first,
+    .last = visible_last,
+    .seek = visible_seek,
+    .seek_before = visible_seek_before,
+    .next = visible_next,
+    .prev = visible_prev,
+    .destroy = visible_destroy,
+};
+
+esker_status
+visible_iter_create(struct iter *source, uint64_t snapshot_lsn, struct visible_bounds bounds,
+                    const struct mem *mem, struct iter **out)
+{
+    struct visible_iter *visible = mem_zalloc(mem, sizeof *visible);
+    if (visible == NULL) {
+        iter_destroy(source);
+        return FAIL_NO_MEMORY("an iterator");
+    }
+    visible->base.ops = &visible_ops;
+    visible->source = source;
+    visible->mem = mem;
+    visible->snapshot_lsn = snapshot_lsn;
+    visible->state = VISIBLE_NOWHERE;
+    buf_init(&visible->lower, mem);
+    buf_init(&visible->upper, mem);
+    buf_init(&visible->key, mem);
+    buf_init(&visible->value, mem);
+    buf_init(&visible->target, mem);
+    visible->upper_prefix =
+        bounds.upper.len > 0 ? bytes_prefix64(bounds.upper.ptr, bounds.upper.len) : UINT64_MAX;
+    esker_status status = buf_append_bytes(&visible->lower, bounds.lower);
+    if (status == ESKER_OK) {
+        status = buf_append_bytes(&visible->upper, bounds.upper);
+    }
+    if (status != ESKER_OK) {
+        visible_destroy(&visible->base);
+        return status;
+    }
+    *out = &visible->base;
+    return ESKER_OK;
+}
+
+uint64_t
+visible_iter_take_skipped(struct iter *it)
+{
+    struct visible_iter *visible = visible_of(it);
+    uint64_t skipped = visible->skipped;
+    visible->skipped = 0;
+    return skipped;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a reader at LSN S sees of a sorted source of versions: of each key the
+ * newest version with lsn < S, unless that is a delete; inside [lower, upper).
+ * One row per key. Honours the public iterator's edge rules: next after END at
+ * the end, or prev after END at the start, is END again, and the opposite step
+ * returns to the entry at that edge.
+ */
+#ifndef ESKER_ITER_VISIBLE_ITER_H
+#define ESKER_ITER_VISIBLE_ITER_H
+
+#include "base/mem.h"
+#include "iter/iter.h"
+
+struct visible_bounds {
+    struct bytes lower, upper; /* len 0 = none */
+};
+
+/* Takes over `source` (also when it fails). Bounds are copied. In the result
+ * op is always ENTRY_PUT. Unlike the internal contract its next and prev may be
+ * called at either END (not before the first positioning: INVALID). */
+NODISCARD esker_status visible_iter_create(struct iter *source, uint64_t snapshot_lsn,
+                                           struct visible_bounds bounds, const struct mem *mem,
+                                           struct iter **out);
+
+/* Versions and deletes stepped over since the last call; resets. */
+uint64_t visible_iter_take_skipped(struct iter *it);
+
+#endif

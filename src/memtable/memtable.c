@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The memtable's joints: one run of page memory cut into directory, vnodes and
+ * tree arena; insertion; point reads. The iterator is memtable_iter.c, the
+ * parts are hashdir.c and art.c; the contract and its invariants are memtable.h.
+ *
+ * The region is reserved as a whole and touched as it fills: the directory one
+ * bucket per key, vnodes and arena from their start.
+ */
+#include "memtable/memtable_priv.h"
+
+enum { MEMTABLE_PAGE_BYTES = 4096, MEMTABLE_GROUP = 16 };
+
+/* ---- Life ------------------------------------------------------------------ */
+
+static uint64_t
+memtable_vnode_bytes(uint32_t op_count)
+{
+    return align_up(((uint64_t)op_count + 1) * sizeof(struct vnode), CACHE_LINE_BYTES);
+}
+
+/* Directory, vnodes and tree are each bounded by a proof of their own: at most
+ * one vnode per entry, at most one directory slot and ART_KEY_BYTES_MAX arena
+ * bytes (art.h, "Space") per distinct key. So their sum is an upper bound for
+ * every set of op_count entries. */
+uint64_t
+memtable_index_bytes(uint32_t op_count)
+{
+    uint64_t bytes = hashdir_bytes(op_count) + memtable_vnode_bytes(op_count) + art_bytes_max(op_count);
+    return align_up(bytes, MEMTABLE_PAGE_BYTES);
+}
+
+esker_status
+memtable_create(struct io *io, const uint8_t *data, uint64_t data_bytes, uint64_t base_lsn,
+                uint32_t op_capacity, uint64_t hash_seed, struct memtable **out)
+{
+    ASSERT(op_capacity <= MEMTABLE_OPS_MAX && data_bytes / LSN_BYTES <= UINT32_MAX);
+    ASSERT(((uintptr_t)data & (LSN_BYTES - 1)) == 0);
+    struct memtable *table = mem_alloc_aligned(io->mem, CACHE_LINE_BYTES, sizeof *table);
+    if (table == NULL) {
+        return FAIL_NO_MEMORY("a memtable");
+    }
+    void *region = NULL;
+    uint64_t region_bytes = memtable_index_bytes(op_capacity);
+    int failed = io->ops->map_memory(io, region_bytes, &region);
+    if (failed < 0) {
+        mem_free(io->mem, table);
+        return FAIL_OS(-failed, NULL, 0, "no page memory for a memtable's index of %llu bytes",
+                       (unsigned long long)region_bytes);
+    }
+    memset(table, 0, sizeof *table);
+    table->io = io;
+    table->region = region;
+    table->region_bytes = region_bytes;
+    table->data_bytes = data_bytes;
+    table->base_lsn = base_lsn;
+    table->hash_seed = hash_seed;
+    table->dir_bytes = hashdir_bytes(op_capacity);
+    hashdir_init(&table->dir, region, op_capacity);
+    uint8_t *rest = (uint8_t *)region + table->dir_bytes;
+    table->vnodes.array = (struct vnode *)rest;
+    table->vnodes.data = data;
+    table->vnodes.count_max = op_capacity;
+    rest += memtable_vnode_bytes(op_capacity);
+    index_arena_init(&table->arena, rest, art_bytes_max(op_capacity));
+    art_init(&table->art, &table->vnodes, &table->arena);
+    *out = table;
+    return ESKER_OK;
+}
+
+void
+memtable_destroy(struct memtable *table)
+{
+    if (table != NULL) {
+        struct io *io = table->io;
+        io->ops->unmap_memory(io, table->region, table->region_bytes);
+        mem_free(io->mem, table);
+    }
+}
+
+/* ---- Insertion --------------------------------------------------------------- */
+
+static void
+memtable_insert_hashed(struct memtable *table, uint32_t entry, struct bytes key, uint64_t hash)
+{
+    uint32_t index = vnode_take(&table->vnodes);
+    table->vnodes.array[index].entry = entry;
+    uint32_t anchor = hashdir_link(&table->dir, &table->vnodes, key, hash, index);
+    ESKER_RACE_POINT("memtable_linked");
+    if (anchor == index) {
+        add_relaxed(&table->key_count, 1); /* relaxed: statistics */
+        art_insert(&table->art, anchor);
+    } else if (table->vnodes.array[anchor].entry > entry) {
+        /* I3: the writer of the anchor, which has a later LSN, may not have put
+         * it into the tree yet, and this version may become visible before it does. */
+        art_insert(&table->art, anchor);
+    }
+}
+
+void
+memtable_insert(struct memtable *table, uint64_t offset)
+{
+    ASSERT(offset % LSN_BYTES == 0 && offset < table->data_bytes);
+    uint32_t entry = (uint32_t)(offset / LSN_BYTES);
+    struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entry));
+    memtable_insert_hashed(table, entry, key, memtable_hash(key, table->hash_seed));
+}
+
+void
+memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes)
+{
+    ASSERT(body_offset % LSN_BYTES == 0 && body_offset <= table->data_bytes);
+    ASSERT(body_bytes <= table->data_bytes - body_offset);
+    uint64_t at = body_offset;
+    uint64_t end = body_offset + body_bytes;
+    for (;;) {
+        uint64_t hashes[MEMTABLE_GROUP];
+        uint32_t entries[MEMTABLE_GROUP];
+        uint32_t count = 0;
+        while (count < MEMTABLE_GROUP && at + ENTRY_HEADER_BYTES <= end &&
+               table->vnodes.data[at] != ENTRY_END) {
+            const uint8_t *entry = table->vnodes.data + at;
+            struct bytes key = entry_key_trusted(entry);
+            hashes[count] = memtable_hash(key, table->hash_seed);
+            entries[count] = (uint32_t)(at / LSN_BYTES);
+            hashdir_prefetch(&table->dir, hashes[count]);
+            at += entry_size_bytes(key.len, entry_value_trusted(entry).len);
+            count++;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entries[i]));
+            memtable_insert_hashed(table, entries[i], key, hashes[i]);
+        }
+        if (count < MEMTABLE_GROUP) {
+            break;
+        }
+    }
+    ASSERT(at <= end);
+}
+
+/* ---- Point reads --------------------------------------------------------------- */
+
+bool
+memtable_get(const struct memtable *table, struct bytes key, uint64_t hash, uint64_t snapshot_lsn,
+             struct memtable_hit *hit_out)
+{
+    uint64_t word = hashdir_find(&table->dir, &table->vnodes, key, hash);
+    if (word == 0) {
+        return false;
+    }
+    uint64_t limit = memtable_granule_limit(table, snapshot_lsn);
+    uint32_t entry = hashdir_word_entry(&table->vnodes, word);
+    if (UNLIKELY(entry >= limit)) {
+        uint32_t index = vnode_older_than(&table->vnodes, hashdir_word_vnode(word), limit);
+        if (index == 0) {
+            return false;
+        }
+        entry = table->vnodes.array[index].entry;
+    }
+    hit_out->entry = vnode_entry_at(&table->vnodes, entry);
+    hit_out->lsn = table->base_lsn + entry;
+    return true;
+}
+
+void
+memtable_prefetch(const struct memtable *table, uint64_t hash)
+{
+    hashdir_prefetch(&table->dir, hash);
+}
+
+/* ---- Statistics ------------------------------------------------------------------ */
+
+uint64_t
+memtable_key_count(const struct memtable *table)
+{
+    return load_relaxed(&table->key_count); /* relaxed: statistics */
+}
+
+uint64_t
+memtable_used_bytes(const struct memtable *table)
+{
+    uint64_t dir = MIN(memtable_key_count(table) * MEMTABLE_PAGE_BYTES, table->dir_bytes);
+    /* relaxed: statistics */
+    uint64_t vnodes = ((uint64_t)load_relaxed(&table->vnodes.used) + 1) * sizeof(struct vnode);
+    uint64_t arena = index_arena_used_bytes(&table->arena);
+    return align_up(dir, MEMTABLE_PAGE_BYTES) + align_up(vnodes, MEMTABLE_PAGE_BYTES) +
+           align_up(arena, MEMTABLE_PAGE_BYTES);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A window of the log, and the index over it: the memtable.
+ *
+ * The window's bytes are commit frames in log format (format/frame.h); the
+ * index only points at the entries inside them. Point reads go through a
+ * lock-free hash directory, ordered reads through an insert-only adaptive radix
+ * tree (Leis, Kemper, Neumann, "The Adaptive Radix Tree", 2013; Leis et al.,
+ * "The ART of Practical Synchronization", 2016, variant ROWEX). Nothing is freed
+ * before the whole window is.
+ *
+ * Invariants
+ *  I1 Versions of one key form a chain from newest to oldest LSN.
+ *  I2 A reader at S finds every version with LSN < S, because S was read from
+ *     `visible`, which passed those frames only after they were indexed. What a
+ *     reader finds with LSN >= S it must skip.
+ *  I3 Every anchor (first vnode of a key) whose key has a version below
+ *     `visible` is in the tree: whoever chains behind a vnode with a later LSN
+ *     inserts the anchor into the tree itself.
+ *  I4 Index space is bounded by the reservation: `ops` entries need at most
+ *     memtable_index_bytes(ops).
+ *
+ * Concurrency
+ *  Writers: any number, each inserting entries of frames it reserved.
+ *  Readers: wait-free; no lock, no retry, no shared write.
+ *
+ * LSN of the entry at byte offset o of the window = base_lsn + o / 8.
+ */
+#ifndef ESKER_MEMTABLE_MEMTABLE_H
+#define ESKER_MEMTABLE_MEMTABLE_H
+
+#include "base/bytes.h"
+#include "io/io.h"
+#include "iter/iter.h"
+#include "sync/atomic.h"
+
+struct memtable; /* hash directory + radix tree + vnodes */
+
+/* What the index of `op_count` entries may take, in bytes of page memory reserved. */
+uint64_t memtable_index_bytes(uint32_t op_count);
+
+enum { MEMTABLE_OPS_MAX = (1 << 24) - 2 };
+
+/* An empty index over `data` (a window's bytes, 8-aligned, address fixed for
+ * the memtable's life), for at most op_capacity entries. hash_seed: secret and
+ * random per open, so that keys cannot be chosen to collide. */
+NODISCARD esker_status memtable_create(struct io *io, const uint8_t *data, uint64_t data_bytes,
+                                       uint64_t base_lsn, uint32_t op_capacity, uint64_t hash_seed,
+                                       struct memtable **out);
+void memtable_destroy(struct memtable *table);
+
+/* Indexes the entry at byte offset `offset` of the window (its bytes complete).
+ * Cannot fail: space was reserved. The caller publishes afterwards. */
+void memtable_insert(struct memtable *table, uint64_t offset);
+
+/* All entries of one BATCH frame body that starts at byte offset body_offset:
+ * prefetches the directory lines first. */
+void memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes);
+
+struct memtable_hit {
+    const uint8_t *entry; /* format/log_format.h, in the window */
+    uint64_t lsn;
+};
+
+static inline uint64_t memtable_hash(struct bytes key, uint64_t hash_seed);
+
+/* The newest version of key with LSN < snapshot_lsn; false if there is none.
+ * hash = memtable_hash(key, seed). Wait-free. */
+bool memtable_get(const struct memtable *table, struct bytes key, uint64_t hash, uint64_t snapshot_lsn,
+                  struct memtable_hit *hit_out);
+/* Starts the cache miss of a later memtable_get. */
+void memtable_prefetch(const struct memtable *table, uint64_t hash);
+
+/* Every version with LSN < limit_lsn, in iterator order. The memtable must
+ * outlive it. keys and values point into the window. */
+NODISCARD esker_status memtable_iter_create(const struct memtable *table, uint64_t limit_lsn,
+                                            const struct mem *mem, struct iter **out);
+
+uint64_t memtable_key_count(const struct memtable *table);  /* distinct keys, approximate while writers run */
+uint64_t memtable_used_bytes(const struct memtable *table); /* index memory touched so far */
+
+#include "base/hash.h"
+
+static inline uint64_t
+memtable_hash(struct bytes key, uint64_t hash_seed)
+{
+    return hash64(key.ptr, key.len, hash_seed);
+}
+
+#endif

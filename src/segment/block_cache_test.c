@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: the cache keeps to its budget, drops what was not used lately, never
+ * frees what is pinned or may still be read, and loads a block once however
+ * many threads ask for it.
+ * Method: frames and tables by hand for the clock and the budget; then a
+ * segment under a tiny capacity, read by several threads with pins that cross
+ * threads, while segments come and go. Runs under the address and thread
+ * sanitizers.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "segment/segment_internal.h"
+#include "segment/test_mem_io.h"
+#include "segment/test_segments.h"
+
+#define assert_ok(expression) assert_int_equal((expression), ESKER_OK)
+
+enum { CACHE_DATA_BYTES = 1000, CACHE_TABLE_BLOCKS = 1200 };
+
+/* ---- By hand ------------------------------------------------------------ */
+
+struct cache_fixture {
+    struct test_mem mem;
+    struct block_cache *cache;
+    struct frame_table table;
+    uint64_t frame_bytes; /* of one frame */
+    uint64_t table_bytes; /* charged for the table and its first chunk */
+};
+
+static struct block_cache_stats
+cache_stats(const struct cache_fixture *fixture)
+{
+    struct block_cache_stats stats;
+    block_cache_get_stats(fixture->cache, &stats);
+    return stats;
+}
+
+static void
+cache_fixture_init(struct cache_fixture *fixture, uint64_t frames)
+{
+    memset(fixture, 0, sizeof *fixture);
+    test_mem_init(&fixture->mem);
+    assert_ok(epoch_runtime_acquire(true));
+    fixture->frame_bytes = align_up(sizeof(struct frame_ref), CACHE_LINE_BYTES) + CACHE_DATA_BYTES;
+    fixture->table_bytes =
+        3 * sizeof(void *) + sizeof(struct frame_chunk) + FRAME_CHUNK_SLOTS * sizeof(void *);
+    assert_ok(block_cache_create(&fixture->mem.base, frames * fixture->frame_bytes + fixture->table_bytes,
+                                 &fixture->cache));
+    assert_ok(frame_table_init(&fixture->table, fixture->cache, CACHE_TABLE_BLOCKS));
+}
+
+static void
+cache_fixture_fini(struct cache_fixture *fixture)
+{
+    frame_table_fini(&fixture->table);
+    epoch_drain();
+    assert_int_equal(cache_stats(fixture).used_bytes, 0);
+    block_cache_destroy(fixture->cache);
+    assert_int_equal(load_relaxed(&fixture->mem.live_bytes), 0); /* relaxed: one thread. */
+    epoch_runtime_release();
+}
+
+/* Links a frame marked with its number; returns it pinned. */
+static struct frame_ref *
+cache_link_pinned(struct cache_fixture *fixture, uint32_t block_no)
+{
+    struct frame_ref *frame = frame_create(fixture->cache, CACHE_DATA_BYTES);
+    assert_non_null(frame);
+    memset(frame_data(frame), (int)block_no, CACHE_DATA_BYTES);
+    return frame_table_link(&fixture->table, block_no, frame);
+}
+
+static void
+cache_link(struct cache_fixture *fixture, uint32_t block_no)
+{
+    frame_unpin(cache_link_pinned(fixture, block_no));
+}
+
+static bool
+cache_has(const struct cache_fixture *fixture, uint32_t block_no)
+{
+    struct frame_ref *frame = frame_table_pin(&fixture->table, block_no);
+    if (frame == NULL) {
+        return false;
+    }
+    assert_int_equal(frame_data(frame)[CACHE_DATA_BYTES - 1], (uint8_t)block_no);
+    frame_unpin(frame);
+    return true;
+}
+
+static void
+block_cache__keeps_to_its_budget(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 5);
+    for (uint32_t block = 0; block < 20; block++) {
+        cache_link(&fixture, block);
+        epoch_drain();
+        struct block_cache_stats stats = cache_stats(&fixture);
+        assert_true(stats.used_bytes <= stats.capacity_bytes);
+        assert_int_equal(stats.evictions, block < 5 ? 0 : block - 4);
+        assert_true(cache_has(&fixture, block));
+    }
+    for (uint32_t block = 0; block < 20; block++) {
+        assert_int_equal(cache_has(&fixture, block), block >= 15);
+    }
+    cache_fixture_fini(&fixture);
+}
+
+static void
+block_cache__spares_what_was_used(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 8);
+    cache_link(&fixture, 0);
+    cache_link(&fixture, 1);
+    struct frame_ref *used = frame_table_pin(&fixture.table, 1);
+    assert_non_null(used);
+    frame_unpin(used);
+    for (uint32_t block = 2; block < 100; block++) {
+        /* A scan: each block once. The one that lookups touch stays. */
+        frame_touch(used);
+        cache_link(&fixture, block);
+        epoch_drain();
+        assert_true(cache_has(&fixture, 1));
+    }
+    assert_false(cache_has(&fixture, 0));
+    /* Use wears off: when all were used, the hand clears and then takes. */
+    for (uint32_t block = 100; block < 130; block++) {
+        cache_link(&fixture, block);
+        used = frame_table_pin(&fixture.table, block);
+        assert_non_null(used);
+        frame_touch(used);
+        frame_unpin(used);
+        epoch_drain();
+        assert_true(cache_stats(&fixture).used_bytes <= cache_stats(&fixture).capacity_bytes);
+    }
+    assert_false(cache_has(&fixture, 1));
+    cache_fixture_fini(&fixture);
+}
+
+static void
+block_cache__never_frees_what_is_pinned(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 3);
+    struct frame_ref *pinned[6];
+    for (uint32_t block = 0; block < 6; block++) {
+        pinned[block] = cache_link_pinned(&fixture, block);
+    }
+    /* Evicting them would give nothing back: they stay linked, over budget. */
+    for (uint32_t block = 0; block < 6; block++) {
+        assert_true(cache_has(&fixture, block));
+    }
+    for (uint32_t block = 0; block < 6; block++) {
+        frame_unpin(pinned[block]);
+    }
+    cache_link(&fixture, 7);
+    epoch_drain();
+    assert_true(cache_stats(&fixture).used_bytes <= cache_stats(&fixture).capacity_bytes);
+
+    /* Evicted between a lookup and its pin: the table's reference goes last. */
+    struct frame_ref *frame = cache_link_pinned(&fixture, 8);
+    frame_unpin(frame);
+    struct thread_state *self = thread_state_get();
+    epoch_enter(self);
+    struct frame_ref *seen = frame_table_get(&fixture.table, 8);
+    assert_ptr_equal(seen, frame);
+    for (uint32_t block = 20; block < 40; block++) {
+        cache_link(&fixture, block);
+    }
+    assert_null(frame_table_get(&fixture.table, 8));
+    frame_pin(seen);
+    epoch_exit(self);
+    epoch_drain();
+    assert_int_equal(frame_data(seen)[0], 8);
+    frame_unpin(seen);
+    cache_fixture_fini(&fixture);
+}
+
+static void
+block_cache__charges_shrink_the_room_for_frames(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 10);
+    for (uint32_t block = 0; block < 10; block++) {
+        cache_link(&fixture, block);
+    }
+    assert_int_equal(cache_stats(&fixture).evictions, 0);
+    block_cache_charge(fixture.cache, 6 * fixture.frame_bytes);
+    epoch_drain();
+    assert_int_equal(cache_stats(&fixture).evictions, 6);
+    assert_int_equal(cache_stats(&fixture).used_bytes, cache_stats(&fixture).capacity_bytes);
+    /* More than everything: nothing stays linked, pins work all the same. */
+    block_cache_charge(fixture.cache, 60 * fixture.frame_bytes);
+    struct frame_ref *frame = cache_link_pinned(&fixture, 3);
+    assert_int_equal(frame_data(frame)[0], 3);
+    frame_unpin(frame);
+    cache_link(&fixture, 4);
+    cache_link(&fixture, 5);
+    epoch_drain();
+    assert_true(cache_stats(&fixture).evictions >= 12);
+    block_cache_discharge(fixture.cache, 66 * fixture.frame_bytes);
+    cache_fixture_fini(&fixture);
+}
+
+static void
+block_cache__second_copy_loses(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 10);
+    struct frame_ref *first = cache_link_pinned(&fixture, 600);
+    struct frame_ref *second = cache_link_pinned(&fixture, 600);
+    assert_ptr_equal(first, second);
+    frame_unpin(first);
+    frame_unpin(second);
+    cache_link(&fixture, CACHE_TABLE_BLOCKS - 1);
+    assert_true(cache_has(&fixture, 600) && cache_has(&fixture, CACHE_TABLE_BLOCKS - 1));
+    assert_false(cache_has(&fixture, 601));
+
+    /* No memory for a chunk: the frame serves its owner and is not kept. */
+    fixture.mem.fail_at = 1;
+    fixture.mem.fail_on = true;
+    assert_null(frame_create(fixture.cache, CACHE_DATA_BYTES));
+    fixture.mem.fail_on = false;
+    store_relaxed(&fixture.mem.calls, 0); /* relaxed: one thread. */
+    fixture.mem.fail_at = 2;
+    struct frame_ref *unkept = cache_link_pinned(&fixture, 5);
+    assert_int_equal(frame_data(unkept)[0], 5);
+    assert_false(cache_has(&fixture, 5));
+    frame_unpin(unkept);
+    fixture.mem.fail_at = 0;
+    cache_fixture_fini(&fixture);
+}
+
+/* ---- Threads ------------------------------------------------------------ */
+
+enum { RACE_THREADS = 4, RACE_ROWS = 600, RACE_STEPS = 400, RACE_SHELF = 16 };
+
+struct race {
+    struct mem_io mio;
+    struct block_cache *cache;
+    struct test_rows rows;
+    struct test_segment written;
+    _Atomic(struct segment *) segment; /* swapped under the mutex */
+    struct mutex mutex;
+    _Atomic(struct frame_ref *) shelf[RACE_SHELF]; /* pins that change hands */
+    uint32_t steps;
+    _Atomic uint64_t wrong, found;
+};
+
+static void
+race_check(struct race *race, const struct test_row *row, enum segment_result result,
+           const struct segment_hit *hit)
+{
+    bool right = result == SEGMENT_FOUND && hit->lsn == row->lsn && bytes_equal(hit->value, row->value);
+    add_relaxed(right ? &race->found : &race->wrong, 1); /* relaxed: a count. */
+}
+
+/* The segment of now, with a reference. */
+static struct segment *
+race_grab(struct race *race)
+{
+    mutex_lock(&race->mutex);
+    struct segment *segment = load_relaxed(&race->segment); /* relaxed: under the mutex. */
+    segment_ref(segment);
+    mutex_unlock(&race->mutex);
+    return segment;
+}
+
+static void
+race_get(struct race *race, struct segment *segment, struct rng *rng, struct thread_state *self)
+{
+    const struct test_row *row = &race->rows.at[rng_below(rng, race->rows.count)];
+    uint64_t hash = segment_filter_hash(row->key);
+    struct segment_hit hit;
+    bool keep = rng_below(rng, 4) == 0;
+    epoch_enter(self);
+    enum segment_result result = segment_get(segment, row->key, hash, row->lsn + 1, &hit);
+    if (result != SEGMENT_NEEDS_IO) {
+        race_check(race, row, result, &hit);
+        if (result == SEGMENT_FOUND && keep) {
+            frame_pin(hit.frame);
+        }
+    }
+    epoch_exit(self);
+    if (result == SEGMENT_NEEDS_IO) {
+        result = segment_get_slow(segment, row->key, hash, row->lsn + 1, rng_below(rng, 8) != 0, &hit);
+        race_check(race, row, result, &hit);
+        if (result == SEGMENT_FOUND && !keep) {
+            frame_unpin(hit.frame);
+        }
+    }
+    if (result == SEGMENT_FOUND && keep) {
+        /* Another thread will drop it. pairs: RACE_SHELF */
+        struct frame_ref *other = exchange_seq(&race->shelf[rng_below(rng, RACE_SHELF)], hit.frame);
+        if (other != NULL) {
+            add_relaxed(&race->found, frame_data(other)[0] & 0); /* relaxed: touches it before the drop. */
+            frame_unpin(other);
+        }
+    }
+}
+
+static void
+race_scan(struct race *race, struct segment *segment, struct rng *rng)
+{
+    struct iter *it = NULL;
+    uint32_t at = (uint32_t)rng_below(rng, race->rows.count);
+    esker_status status = segment_iter_create(segment, rng_below(rng, 2) == 0, &it);
+    ASSERT(status == ESKER_OK);
+    status = iter_seek(it, race->rows.at[at].key);
+    at = test_segment_lower(&race->rows, race->rows.at[at].key);
+    for (uint32_t i = 0; i < 60 && status == ESKER_OK && at < race->rows.count; i++, at++) {
+        bool right =
+            bytes_equal(it->key, race->rows.at[at].key) && bytes_equal(it->value, race->rows.at[at].value);
+        add_relaxed(right ? &race->found : &race->wrong, 1); /* relaxed: a count. */
+        status = iter_next(it);
+    }
+    add_relaxed(&race->wrong, status != ESKER_OK && status != ESKER_END); /* relaxed: a count. */
+    iter_destroy(it);
+}
+
+static void *
+race_read(void *arg)
+{
+    struct race *race = arg;
+    struct thread_state *self = thread_state_get();
+    struct rng rng = {(uint64_t)(uintptr_t)&rng};
+    ASSERT(self != NULL);
+    for (uint32_t step = 0; step < race->steps; step++) {
+        struct segment *segment = race_grab(race);
+        for (int i = 0; i < 20; i++) {
+            race_get(race, segment, &rng, self);
+        }
+        if (step % 16 == 0) {
+            race_scan(race, segment, &rng);
+        }
+        segment_unref(segment);
+    }
+    return NULL;
+}
+
+/* A new handle for the same file; the old one goes when its last reader does. */
+static void
+race_swap(struct race *race)
+{
+    struct segment *fresh =
+        test_segment_handle(&race->mio.base, &mem_default, race->cache, &race->written.meta);
+    ASSERT(fresh != NULL);
+    mutex_lock(&race->mutex);
+    struct segment *old = load_relaxed(&race->segment); /* relaxed: under the mutex. */
+    store_relaxed(&race->segment, fresh);
+    mutex_unlock(&race->mutex);
+    if (old != NULL) {
+        segment_unref(old);
+    }
+}
+
+static void
+race_init(struct race *race, uint64_t capacity, uint32_t steps)
+{
+    memset(race, 0, sizeof *race);
+    mem_io_init(&race->mio);
+    mutex_init(&race->mutex);
+    race->steps = steps;
+    test_rows_init(&race->rows, RACE_ROWS, 4 << 20);
+    for (uint32_t i = 0; i < RACE_ROWS; i++) {
+        char key[24];
+        int len = snprintf(key, sizeof key, "key %06u", i / 2);
+        test_segment_row(&race->rows, bytes_make(key, (size_t)len), 2 + i % 2, 10 + i % 90);
+    }
+    test_rows_settle(&race->rows);
+    assert_ok(epoch_runtime_acquire(false));
+    assert_ok(block_cache_create(&mem_default, capacity, &race->cache));
+    assert_ok(test_segment_write(&race->mio.base, &mem_default, &race->rows, 3, ESKER_COMPRESS_LZ4, 512,
+                                 &race->written));
+    race_swap(race);
+}
+
+static void
+race_fini(struct race *race)
+{
+    for (size_t i = 0; i < RACE_SHELF; i++) {
+        struct frame_ref *frame = exchange_seq(&race->shelf[i], NULL); /* pairs: RACE_SHELF */
+        if (frame != NULL) {
+            frame_unpin(frame);
+        }
+    }
+    segment_unref(load_relaxed(&race->segment)); /* relaxed: one thread again. */
+    epoch_drain();
+    struct block_cache_stats stats;
+    block_cache_get_stats(race->cache, &stats);
+    assert_int_equal(stats.used_bytes, 0);
+    block_cache_destroy(race->cache);
+    epoch_runtime_release();
+    test_rows_fini(&race->rows);
+    mem_io_fini(&race->mio);
+    mutex_fini(&race->mutex);
+}
+
+static void
+block_cache__serves_threads_under_eviction(void **state)
+{
+    (void)state;
+    static const uint64_t capacities[] = {0, 20000, 1 << 20};
+    for (size_t capacity = 0; capacity < COUNTOF(capacities); capacity++) {
+        struct race race;
+        pthread_t threads[RACE_THREADS];
+        race_init(&race, capacities[capacity], RACE_STEPS);
+        for (size_t i = 0; i < RACE_THREADS; i++) {
+            assert_int_equal(pthread_create(&threads[i], NULL, race_read, &race), 0);
+        }
+        for (int i = 0; i < 40; i++) {
+            race_swap(&race);
+            epoch_drain();
+        }
+        for (size_t i = 0; i < RACE_THREADS; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+        }
+        assert_int_equal(load_relaxed(&race.wrong), 0); /* relaxed: joined. */
+        assert_true(load_relaxed(&race.found) >= RACE_THREADS * RACE_STEPS * 20);
+        struct block_cache_stats stats;
+        block_cache_get_stats(race.cache, &stats);
+        assert_true(stats.misses > 0);
+        assert_true(capacities[capacity] != 20000 || stats.evictions > 100);
+        race_fini(&race);
+    }
+}
+
+/* ---- Coalescing --------------------------------------------------------- */
+
+static void *
+race_read_one(void *arg)
+{
+    struct race *race = arg;
+    const struct test_row *row = &race->rows.at[RACE_ROWS / 2];
+    struct segment_hit hit;
+    struct segment *segment = race_grab(race);
+    enum segment_result result =
+        segment_get_slow(segment, row->key, segment_filter_hash(row->key), row->lsn + 1, true, &hit);
+    race_check(race, row, result, &hit);
+    if (result == SEGMENT_FOUND) {
+        frame_unpin(hit.frame);
+    }
+    segment_unref(segment);
+    return NULL;
+}
+
+static void
+block_cache__one_block_is_read_once(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        struct race race;
+        pthread_t threads[RACE_THREADS];
+        race_init(&race, 1 << 20, 0);
+        struct segment_loaded *loaded = NULL;
+        assert_ok(segment_load(load_relaxed(&race.segment), &loaded)); /* relaxed: one thread. */
+        race.mio.delay_us = 3000;
+        uint64_t before = load_relaxed(&race.mio.calls); /* relaxed: one thread. */
+        for (size_t i = 0; i < RACE_THREADS; i++) {
+            assert_int_equal(pthread_create(&threads[i], NULL, race_read_one, &race), 0);
+        }
+        for (size_t i = 0; i < RACE_THREADS; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+        }
+        assert_int_equal(load_relaxed(&race.mio.calls) - before, 1); /* relaxed: joined. */
+        assert_int_equal(load_relaxed(&race.found), RACE_THREADS);
+        race_fini(&race);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(block_cache__keeps_to_its_budget),
+        cmocka_unit_test(block_cache__spares_what_was_used),
+        cmocka_unit_test(block_cache__never_frees_what_is_pinned),
+        cmocka_unit_test(block_cache__charges_shrink_the_room_for_frames),
+        cmocka_unit_test(block_cache__second_copy_loses),
+        cmocka_unit_test(block_cache__serves_threads_under_eviction),
+        cmocka_unit_test(block_cache__one_block_is_read_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

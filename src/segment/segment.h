@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An immutable sorted file: built once by segment_writer, then read through
+ * the block cache. Byte layout: format/block.h, format/segment_format.h.
+ *
+ * Concurrency
+ *  - Readers call segment_get inside an epoch section: one load for the frame,
+ *    no pin, no lock, no I/O. What is not in memory is SEGMENT_NEEDS_IO; the
+ *    caller then takes a version reference, leaves its section and calls
+ *    segment_get_slow, which loads what is missing and pins the frame it used.
+ *  - A segment is referenced by versions. segment_unref to 0 (reclaimer or
+ *    opener) drops its frames and closes the file; if it was marked obsolete,
+ *    the owner's callback is told so that the file can be unlinked.
+ *
+ * Trust: a block is checked (checksum, then structure) when it is loaded;
+ * after that get and seek do no bounds checks.
+ */
+#ifndef ESKER_SEGMENT_SEGMENT_H
+#define ESKER_SEGMENT_SEGMENT_H
+
+#include "base/bytes.h"
+#include "format/edit.h"
+#include "format/log_format.h"
+#include "io/io.h"
+#include "iter/iter.h"
+#include "segment/block_cache.h"
+#include "sync/atomic.h"
+
+/* ---- Writing ------------------------------------------------------------ */
+
+struct segment_writer_options {
+    uint8_t uuid[16];
+    uint64_t id;
+    int compression;        /* ESKER_COMPRESS_NONE, _LZ4, _ZSTD (AUTO is resolved by the caller) */
+    uint32_t block_bytes;   /* raw target; 16 KiB when 0 */
+    uint64_t expected_rows; /* sizes buffers; 0 = unknown */
+};
+
+struct segment_writer;
+
+NODISCARD esker_status segment_writer_create(struct io *io, const struct mem *mem,
+                                             const struct segment_writer_options *options,
+                                             struct segment_writer **out);
+/* Rows in iterator order (key ascending, LSN descending), strictly; else
+ * CORRUPT, since rows of a merge come from disk. A writer that failed once
+ * fails for good; destroy it. */
+NODISCARD esker_status segment_writer_add(struct segment_writer *writer, struct bytes key, uint64_t lsn,
+                                          enum entry_op op, struct bytes value);
+uint64_t segment_writer_size_bytes(const struct segment_writer *writer); /* written so far, estimate */
+uint64_t segment_writer_row_count(const struct segment_writer *writer);
+/* At least one row, else INVALID. Writes index, filter and footer, syncs the file (not the directory) and
+ * fills *meta_out; its keys are copied into keys_out (at most 2 x 256 B). */
+NODISCARD esker_status segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_out,
+                                             uint8_t keys_out[2 * EDIT_KEY_BYTES_MAX]);
+/* Frees the writer; unless it was finished, removes the file. NULL is fine. */
+void segment_writer_destroy(struct segment_writer *writer);
+
+/* "%016x.seg" */
+void segment_file_name(uint64_t id, char out[40]);
+
+/* ---- Reading ------------------------------------------------------------ */
+
+struct segment;
+
+/* Called once when the last reference is dropped, on the thread that dropped
+ * it (not inside an epoch section); the struct is freed afterwards. */
+typedef void segment_gone_fn(void *ctx, uint64_t id, bool obsolete);
+
+struct segment_open_options {
+    struct io *io;
+    const struct mem *mem;
+    struct block_cache *cache;
+    uint8_t uuid[16];
+    segment_gone_fn *gone; /* nullable */
+    void *gone_ctx;
+};
+
+/* A handle with one reference; touches no file yet: the footer is read and
+ * checked against meta at first use. meta is copied, keys included. */
+NODISCARD esker_status segment_create(const struct segment_open_options *options,
+                                      const struct segment_meta *meta, struct segment **out);
+void segment_ref(struct segment *segment);
+void segment_unref(struct segment *segment);
+/* The file is to be unlinked once nobody uses it (see segment_gone_fn). */
+void segment_mark_obsolete(struct segment *segment);
+const struct segment_meta *segment_meta(const struct segment *segment);
+
+enum segment_result {
+    SEGMENT_FOUND,
+    SEGMENT_ABSENT,
+    SEGMENT_NEEDS_IO, /* fast path only */
+    SEGMENT_FAILED    /* slow path only: hit->status says why */
+};
+
+struct segment_hit {
+    enum entry_op op; /* ENTRY_PUT or ENTRY_DELETE */
+    uint64_t lsn;
+    struct bytes value; /* fast path: valid inside the section, or while a pin taken in it is held */
+    /* Where the value stands. Slow path: pinned for the caller, who calls
+     * frame_unpin. Fast path: not pinned; frame_pin it inside the section to keep the value. */
+    struct frame_ref *frame;
+    esker_status status;
+};
+
+/* One hash serves the filters of all segments. */
+uint64_t segment_filter_hash(struct bytes key);
+/* Starts the cache misses of a later segment_get (filter line). */
+void segment_prefetch(const struct segment *segment, uint64_t filter_hash);
+enum segment_result segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash,
+                                uint64_t snapshot_lsn, struct segment_hit *hit);
+enum segment_result segment_get_slow(struct segment *segment, struct bytes key, uint64_t filter_hash,
+                                     uint64_t snapshot_lsn, bool fill_cache, struct segment_hit *hit);
+
+/* Every row. The caller keeps a reference to the segment for the iterator's
+ * life. through_cache: false for merges, which must not disturb the cache:
+ * reads ahead in its own buffers. */
+NODISCARD esker_status segment_iter_create(struct segment *segment, bool through_cache, struct iter **out);
+
+/* Reads and checks every byte of the file, as it is now, whatever is cached.
+ * Returns OK or the first damage. */
+NODISCARD esker_status segment_verify(struct segment *segment);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Read-ahead: consecutive data blocks with few requests. Reads grow while the
+ * reader moves on in one direction: 128 KiB, then double, up to a limit. A
+ * block larger than that is read alone, and its memory is given back with the
+ * next one. Owned by one reader; no sharing.
+ */
+#include "segment/segment_internal.h"
+
+enum { SEGMENT_AHEAD_FIRST_BYTES = 128 << 10 };
+
+void
+segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment, struct segment_loaded *loaded,
+                   uint64_t limit_bytes)
+{
+    *ahead = (struct segment_ahead){.segment = segment, .loaded = loaded, .limit_bytes = limit_bytes};
+}
+
+void
+segment_ahead_fini(struct segment_ahead *ahead)
+{
+    if (ahead->segment == NULL) {
+        return;
+    }
+    mem_free(ahead->segment->mem, ahead->stored);
+    mem_free(ahead->segment->mem, ahead->raw);
+    *ahead = (struct segment_ahead){0};
+}
+
+/* Room for `needed` bytes whose present content may be lost; gives back what
+ * an oversize block took. */
+static esker_status
+segment_ahead_room(const struct segment *segment, uint8_t **ptr, uint64_t *cap, uint64_t needed)
+{
+    bool wasteful = *cap > 2 * (uint64_t)SEGMENT_AHEAD_BYTES && needed <= SEGMENT_AHEAD_BYTES;
+    if (needed <= *cap && !wasteful) {
+        return ESKER_OK;
+    }
+    mem_free(segment->mem, *ptr);
+    *cap = 0;
+    *ptr = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, needed);
+    if (*ptr == NULL) {
+        return FAIL_NO_MEMORY("reading ahead");
+    }
+    *cap = needed;
+    return ESKER_OK;
+}
+
+/* Chooses [from, to): whole blocks around the one at `at`, in the direction of travel. */
+static void
+segment_ahead_plan(const struct segment_ahead *ahead, struct segment_at at, bool backwards, uint64_t want,
+                   uint64_t *from_out, uint64_t *to_out)
+{
+    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    uint64_t from = handle.offset;
+    uint64_t to = handle.offset + handle.stored_len;
+    for (;;) {
+        bool more = backwards ? segment_at_prev(ahead->loaded, &at) : segment_at_next(ahead->loaded, &at);
+        if (!more) {
+            break;
+        }
+        handle = segment_at_handle(ahead->loaded, at);
+        if (to - from + handle.stored_len > want) {
+            break;
+        }
+        if (backwards) {
+            from = handle.offset;
+        } else {
+            to = handle.offset + handle.stored_len;
+        }
+    }
+    *from_out = from;
+    *to_out = to;
+}
+
+static esker_status
+segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backwards)
+{
+    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    bool goes_on = backwards ? handle.offset + handle.stored_len == ahead->from : handle.offset == ahead->to;
+    uint64_t want = SEGMENT_AHEAD_FIRST_BYTES;
+    if (goes_on && ahead->last_bytes != 0) {
+        want = MIN(2 * ahead->last_bytes, ahead->limit_bytes);
+    }
+    uint64_t from;
+    uint64_t to;
+    segment_ahead_plan(ahead, at, backwards, want, &from, &to);
+    ahead->from = 0;
+    ahead->to = 0;
+    ahead->last_bytes = 0;
+    TRY(segment_ahead_room(ahead->segment, &ahead->stored, &ahead->stored_cap,
+                           MAX(to - from, MIN(want, ahead->loaded->footer.data_end))));
+    TRY(segment_read(ahead->segment, ahead->loaded->file, from, ahead->stored, to - from));
+    ahead->from = from;
+    ahead->to = to;
+    ahead->last_bytes = want;
+    return ESKER_OK;
+}
+
+esker_status
+segment_ahead_stored(struct segment_ahead *ahead, struct segment_at at, bool backwards,
+                     struct block_stored *out)
+{
+    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    if (handle.offset < ahead->from || handle.offset + handle.stored_len > ahead->to) {
+        TRY(segment_ahead_read(ahead, at, backwards));
+    }
+    struct bytes stored = bytes_make(ahead->stored + (handle.offset - ahead->from), handle.stored_len);
+    esker_status status = segment_stored_open(ahead->segment, stored, &handle, BLOCK_DATA, out);
+    if (status != ESKER_OK) {
+        ahead->to = ahead->from; /* a second try reads the disk again */
+    }
+    return status;
+}
+
+esker_status
+segment_ahead_block(struct segment_ahead *ahead, struct segment_at at, bool backwards, struct block *out)
+{
+    const struct segment *segment = ahead->segment;
+    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    struct block_stored stored;
+    TRY(segment_ahead_stored(ahead, at, backwards, &stored));
+    struct bytes raw = stored.payload;
+    if (stored.codec != BLOCK_CODEC_NONE) {
+        TRY(segment_ahead_room(segment, &ahead->raw, &ahead->raw_cap, stored.raw_len));
+        esker_status status = block_stored_unpack(&stored, segment->mem, ahead->raw);
+        if (status != ESKER_OK) {
+            return segment_damaged(segment, status, handle.offset, "a block does not decompress");
+        }
+        raw = bytes_make(ahead->raw, stored.raw_len);
+    }
+    return segment_raw_open(segment, raw, &handle, BLOCK_DATA, out);
+}

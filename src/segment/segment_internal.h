@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of this room share: the handle, what it holds in memory once
+ * it was used, and the walk over the two index levels.
+ *
+ * Index rows. Row i's key is a separator: >= every key of block i, < every key
+ * of block i+1. A key whose versions go on in block i+1 is its own separator,
+ * and then the row's LSN is that of block i's last row (so equal separators
+ * are told apart and still descend); in every other row the LSN is 0. A root
+ * row repeats key and LSN of the last row of the index block it points to.
+ *
+ * Layout, checked when a segment is loaded: the data blocks follow the header
+ * without gaps up to data_end, then come the index blocks of level 1, the
+ * root, the filter, the properties and the footer, without gaps. So every
+ * byte of a file belongs to something that has a checksum.
+ */
+#ifndef ESKER_SEGMENT_SEGMENT_INTERNAL_H
+#define ESKER_SEGMENT_SEGMENT_INTERNAL_H
+
+#include "format/block.h"
+#include "format/segment_format.h"
+#include "segment/frame_table.h"
+#include "segment/segment.h"
+
+enum {
+    SEGMENT_NAME_BYTES = 40,
+    SEGMENT_INDEX_STORED_MAX = 1 << 30, /* all index blocks of a file together */
+    SEGMENT_PIECE_BYTES = 256 << 10,    /* one request of a larger transfer */
+    SEGMENT_PIECES = 4                  /* requests in flight */
+};
+
+/* One opened index block of the level that points at data blocks. */
+struct segment_index_part {
+    struct block block;
+    uint32_t first_block; /* data block number of its row 0 */
+};
+
+/* Everything but the data blocks. Immutable but for the frame table. */
+struct segment_loaded {
+    struct io_file *file;
+    struct segment_footer footer;
+    struct block root;
+    struct segment_index_part *parts;
+    uint32_t part_count;
+    uint8_t *root_raw;
+    uint8_t *parts_raw;     /* depth 2 */
+    uint8_t *filter_stored; /* 64-aligned; the pages stand at its start */
+    const uint8_t *filter;  /* NULL: no filter */
+    struct frame_table frames;
+    uint64_t charged_bytes;
+};
+
+struct segment {
+    /* immutable */
+    struct io *io;
+    const struct mem *mem;
+    struct block_cache *cache;
+    uint8_t uuid[16];
+    segment_gone_fn *gone;
+    void *gone_ctx;
+    struct segment_meta meta; /* keys point into bounds */
+    char name[SEGMENT_NAME_BYTES];
+    uint8_t bounds[2 * EDIT_KEY_BYTES_MAX];
+    /* guarded by load_mutex: who loads */
+    struct mutex load_mutex;
+    /* atomic */
+    _Atomic(struct segment_loaded *) loaded; /* pairs: SEGMENT_LOADED */
+    _Atomic uint32_t refs;                   /* pairs: SEGMENT_REFS */
+    _Atomic bool obsolete;
+};
+
+/* A place in the index: one data block. */
+struct segment_at {
+    uint32_t part, row;
+};
+
+/* ---- segment_open.c ----------------------------------------------------- */
+
+/* What is loaded, loading it first if need be. A failure leaves the segment
+ * as it was; the next call tries again. */
+NODISCARD esker_status segment_load(struct segment *segment, struct segment_loaded **out);
+/* A private copy, read from the file now, whatever the handle holds. */
+NODISCARD esker_status segment_loaded_create(const struct segment *segment, struct segment_loaded **out);
+void segment_loaded_destroy(const struct segment *segment, struct segment_loaded *loaded);
+
+/* ---- segment_block.c ---------------------------------------------------- */
+
+/* Tells the story of a failed check: which file, where. Passes NO_MEMORY on. */
+NODISCARD esker_status segment_damaged(const struct segment *segment, esker_status status, uint64_t offset,
+                                       const char *what);
+/* Reads [offset, offset + len) in up to SEGMENT_PIECES requests at once. */
+NODISCARD esker_status segment_read(const struct segment *segment, struct io_file *file, uint64_t offset,
+                                    uint8_t *data, uint64_t len);
+/* Checks stored bytes against checksum and handle. */
+NODISCARD esker_status segment_stored_open(const struct segment *segment, struct bytes stored,
+                                           const struct block_handle *handle, enum block_kind kind,
+                                           struct block_stored *out);
+/* Checks a raw block against structure and handle (row_count 0: not known). */
+NODISCARD esker_status segment_raw_open(const struct segment *segment, struct bytes raw,
+                                        const struct block_handle *handle, enum block_kind kind,
+                                        struct block *out);
+/* The data block at `at`, from the cache or else from disk, pinned. */
+NODISCARD esker_status segment_pin_block(const struct segment *segment, struct segment_loaded *loaded,
+                                         struct segment_at at, bool fill_cache, struct frame_ref **out);
+
+struct segment_ahead;
+
+/* The same with the cache filled, for a reader that goes from block to block:
+ * what is missing is read ahead into `ahead`, which is the caller's alone. */
+NODISCARD esker_status segment_pin_block_ahead(struct segment_ahead *ahead, struct segment_at at,
+                                               bool backwards, struct frame_ref **out);
+
+/* ---- segment_ahead.c: consecutive data blocks, read ahead ------------------ */
+
+/* The most that is read at once: by a merge or a check, and by a reader, who may
+ * have many segments open at once. */
+enum { SEGMENT_AHEAD_BYTES = 1 << 20, SEGMENT_AHEAD_CACHED_BYTES = 256 << 10 };
+
+struct segment_ahead {
+    const struct segment *segment;
+    struct segment_loaded *loaded;
+    uint64_t limit_bytes;
+    uint8_t *stored; /* the file's bytes [from, to) */
+    uint64_t stored_cap;
+    uint64_t from, to;
+    uint64_t last_bytes; /* what the last read aimed at */
+    uint8_t *raw;        /* the current block, if it was compressed */
+    uint64_t raw_cap;
+};
+
+void segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment,
+                        struct segment_loaded *loaded, uint64_t limit_bytes);
+void segment_ahead_fini(struct segment_ahead *ahead);
+/* The block as it is stored, its checksum checked; *out borrows from `ahead` until the next call. */
+NODISCARD esker_status segment_ahead_stored(struct segment_ahead *ahead, struct segment_at at, bool backwards,
+                                            struct block_stored *out);
+/* The block opened; *out borrows from `ahead` until the next call. */
+NODISCARD esker_status segment_ahead_block(struct segment_ahead *ahead, struct segment_at at, bool backwards,
+                                           struct block *out);
+
+/* ---- The index ---------------------------------------------------------- */
+
+static inline uint32_t
+segment_at_block_no(const struct segment_loaded *loaded, struct segment_at at)
+{
+    return loaded->parts[at.part].first_block + at.row;
+}
+
+static inline struct block_handle
+segment_at_handle(const struct segment_loaded *loaded, struct segment_at at)
+{
+    struct block_handle handle;
+    bool fits = block_handle_decode(block_value(&loaded->parts[at.part].block, at.row), &handle);
+    ASSERT(fits); /* checked when the index was loaded */
+    return handle;
+}
+
+/* The first block that may hold keys >= key. False: none. */
+static inline bool
+segment_at_seek(const struct segment_loaded *loaded, struct bytes key, struct segment_at *at)
+{
+    at->part = loaded->part_count == 1 ? 0 : block_seek(&loaded->root, key);
+    if (at->part == loaded->part_count) {
+        return false;
+    }
+    const struct block *part = &loaded->parts[at->part].block;
+    at->row = block_seek(part, key);
+    return at->row < part->row_count;
+}
+
+static inline struct segment_at
+segment_at_first(void)
+{
+    return (struct segment_at){0, 0};
+}
+
+static inline struct segment_at
+segment_at_last(const struct segment_loaded *loaded)
+{
+    uint32_t part = loaded->part_count - 1;
+    return (struct segment_at){part, loaded->parts[part].block.row_count - 1};
+}
+
+/* False: there is none, *at untouched. */
+static inline bool
+segment_at_next(const struct segment_loaded *loaded, struct segment_at *at)
+{
+    if (at->row + 1 < loaded->parts[at->part].block.row_count) {
+        at->row++;
+        return true;
+    }
+    if (at->part + 1 < loaded->part_count) {
+        *at = (struct segment_at){at->part + 1, 0};
+        return true;
+    }
+    return false;
+}
+
+static inline bool
+segment_at_prev(const struct segment_loaded *loaded, struct segment_at *at)
+{
+    if (at->row > 0) {
+        at->row--;
+        return true;
+    }
+    if (at->part > 0) {
+        *at = (struct segment_at){at->part - 1, loaded->parts[at->part - 1].block.row_count - 1};
+        return true;
+    }
+    return false;
+}
+
+#endif

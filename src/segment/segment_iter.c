@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every row of a segment, in both directions. One block is open at a time:
+ * through the cache as a pinned frame, else in a read-ahead buffer of its own.
+ * Through the cache, too, a longer walk reads ahead what is missing; the frames
+ * are made from the buffer when the walk gets there.
+ *
+ * Keys are put together in key_buf: the block's common prefix is copied once
+ * per block, so a step writes eight prefix bytes and the tail.
+ *
+ * Owned by one thread at a time; not safe for sharing.
+ */
+#include "segment/segment_internal.h"
+
+enum { SEGMENT_KEY_ROOM = KEY_BYTES_MAX + 8 /* the prefix word is stored whole */ };
+
+struct segment_iter {
+    struct iter base;
+    struct segment *segment;
+    struct segment_loaded *loaded; /* NULL until first positioned */
+    bool through_cache;
+    bool open; /* block is the one at `at` */
+    struct segment_at at;
+    uint32_t row;
+    uint32_t borders; /* blocks entered by stepping since the last seek */
+    struct block block;
+    struct frame_ref *frame;    /* through_cache: pinned while open */
+    struct segment_ahead ahead; /* its buffers are made at first need */
+    uint8_t key_buf[SEGMENT_KEY_ROOM];
+};
+
+static struct segment_iter *
+segment_iter_of(struct iter *it)
+{
+    return CONTAINER_OF(it, struct segment_iter, base);
+}
+
+/* ---- Blocks ------------------------------------------------------------- */
+
+static void
+segment_iter_close_block(struct segment_iter *it)
+{
+    it->open = false;
+    if (it->frame != NULL) {
+        frame_unpin(it->frame);
+        it->frame = NULL;
+    }
+}
+
+static esker_status
+segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool backwards)
+{
+    if (it->open && it->at.part == at.part && it->at.row == at.row) {
+        return ESKER_OK;
+    }
+    segment_iter_close_block(it);
+    if (it->through_cache) {
+        /* Whoever crossed two borders will cross more. */
+        TRY(it->borders < 2 ? segment_pin_block(it->segment, it->loaded, at, true, &it->frame)
+                            : segment_pin_block_ahead(&it->ahead, at, backwards, &it->frame));
+        it->block = it->frame->block;
+    } else {
+        TRY(segment_ahead_block(&it->ahead, at, backwards, &it->block));
+    }
+    it->at = at;
+    it->open = true;
+    return ESKER_OK;
+}
+
+/* Before each new positioning. */
+static esker_status
+segment_iter_start(struct segment_iter *it)
+{
+    it->borders = 0;
+    if (it->loaded != NULL) {
+        return ESKER_OK;
+    }
+    TRY(segment_load(it->segment, &it->loaded));
+    segment_ahead_init(&it->ahead, it->segment, it->loaded,
+                       it->through_cache ? SEGMENT_AHEAD_CACHED_BYTES : SEGMENT_AHEAD_BYTES);
+    return ESKER_OK;
+}
+
+/* ---- Rows --------------------------------------------------------------- */
+
+/* Presents a row of the block whose common prefix key_buf holds. */
+static inline esker_status
+segment_iter_show(struct segment_iter *it, uint32_t row)
+{
+    const struct block *block = &it->block;
+    uint8_t *at = it->key_buf + block->common_len;
+    uint64_t prefix = __builtin_bswap64(le64_load(block->pfx + 8 * (size_t)row));
+    memcpy(at, &prefix, sizeof prefix);
+    uint32_t from = le32_load(block->koff + 4 * (size_t)row);
+    uint32_t tail = le32_load(block->koff + 4 * (size_t)row + 4) - from;
+    size_t prefix_len = block->plen == NULL ? sizeof prefix : block->plen[row];
+    if (tail > 0) {
+        memcpy(at + sizeof prefix, block->tails + from, tail);
+    }
+    it->row = row;
+    it->base.key = bytes_make(it->key_buf, block->common_len + prefix_len + tail);
+    it->base.value = block_value(block, row);
+    it->base.lsn = block_lsn(block, row);
+    it->base.op = (uint8_t)block_op(block, row);
+    return ESKER_OK;
+}
+
+/* Presents a row of a block that was entered just now. Not before here is
+ * key_buf written: the key that a caller seeks may stand in it. */
+static esker_status
+segment_iter_enter(struct segment_iter *it, uint32_t row)
+{
+    if (it->block.common_len > 0) {
+        memcpy(it->key_buf, it->block.common, it->block.common_len);
+    }
+    return segment_iter_show(it, row);
+}
+
+static esker_status
+segment_iter_end(struct segment_iter *it)
+{
+    segment_iter_close_block(it);
+    return ESKER_END;
+}
+
+/* To the first row of the block after `at`, or the end. */
+static esker_status
+segment_iter_enter_next(struct segment_iter *it, struct segment_at at)
+{
+    if (!segment_at_next(it->loaded, &at)) {
+        return segment_iter_end(it);
+    }
+    it->borders++;
+    TRY(segment_iter_open_block(it, at, false));
+    return segment_iter_enter(it, 0);
+}
+
+/* To the last row of the block before `at`, or the end. */
+static esker_status
+segment_iter_enter_prev(struct segment_iter *it, struct segment_at at)
+{
+    if (!segment_at_prev(it->loaded, &at)) {
+        return segment_iter_end(it);
+    }
+    it->borders++;
+    TRY(segment_iter_open_block(it, at, true));
+    return segment_iter_enter(it, it->block.row_count - 1);
+}
+
+static esker_status
+segment_iter_last(struct iter *base)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    TRY(segment_iter_start(it));
+    TRY(segment_iter_open_block(it, segment_at_last(it->loaded), true));
+    return segment_iter_enter(it, it->block.row_count - 1);
+}
+
+static esker_status
+segment_iter_first(struct iter *base)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    TRY(segment_iter_start(it));
+    TRY(segment_iter_open_block(it, segment_at_first(), false));
+    return segment_iter_enter(it, 0);
+}
+
+static esker_status
+segment_iter_seek(struct iter *base, struct bytes key)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    TRY(segment_iter_start(it));
+    struct segment_at at;
+    if (!segment_at_seek(it->loaded, key, &at)) {
+        return segment_iter_end(it);
+    }
+    TRY(segment_iter_open_block(it, at, false));
+    uint32_t row = block_seek(&it->block, key);
+    return row < it->block.row_count ? segment_iter_enter(it, row) : segment_iter_enter_next(it, at);
+}
+
+static esker_status
+segment_iter_seek_before(struct iter *base, struct bytes key)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    TRY(segment_iter_start(it));
+    struct segment_at at;
+    if (!segment_at_seek(it->loaded, key, &at)) {
+        return segment_iter_last(base);
+    }
+    TRY(segment_iter_open_block(it, at, true));
+    uint32_t row = block_seek(&it->block, key);
+    return row > 0 ? segment_iter_enter(it, row - 1) : segment_iter_enter_prev(it, at);
+}
+
+static esker_status
+segment_iter_next(struct iter *base)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    ASSERT(it->open);
+    if (LIKELY(it->row + 1 < it->block.row_count)) {
+        return segment_iter_show(it, it->row + 1);
+    }
+    return segment_iter_enter_next(it, it->at);
+}
+
+static esker_status
+segment_iter_prev(struct iter *base)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    ASSERT(it->open);
+    if (LIKELY(it->row > 0)) {
+        return segment_iter_show(it, it->row - 1);
+    }
+    return segment_iter_enter_prev(it, it->at);
+}
+
+static void
+segment_iter_destroy(struct iter *base)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    segment_iter_close_block(it);
+    segment_ahead_fini(&it->ahead);
+    mem_free(it->segment->mem, it);
+}
+
+static const struct iter_ops segment_iter_ops = {
+    .first = segment_iter_first,
+    .last = segment_iter_last,
+    .seek = segment_iter_seek,
+    .seek_before = segment_iter_seek_before,
+    .next = segment_iter_next,
+    .prev = segment_iter_prev,
+    .destroy = segment_iter_destroy,
+};
+
+esker_status
+segment_iter_create(struct segment *segment, bool through_cache, struct iter **out)
+{
+    struct segment_iter *it = mem_alloc(segment->mem, sizeof *it);
+    if (it == NULL) {
+        return FAIL_NO_MEMORY("an iterator");
+    }
+    memset(it, 0, offsetof(struct segment_iter, key_buf));
+    it->base.ops = &segment_iter_ops;
+    it->segment = segment;
+    it->through_cache = through_cache;
+    *out = &it->base;
+    return ESKER_OK;
+}

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a file to a struct segment_loaded: header, footer, index and filter are
+ * read, checked against their checksums, against one another and against the
+ * manifest's meta. After that every handle in the index points inside the data
+ * and no arithmetic on it can go wrong.
+ *
+ * Two reads: header and footer; then index and filter. Memory is bounded by
+ * the file's size: what is stored raw is as long as it is stored, and index
+ * blocks, should they be compressed, unpack to at most four times the file.
+ */
+#include "segment/segment_internal.h"
+
+struct segment_opening {
+    const struct segment *segment;
+    struct segment_loaded *loaded;
+    uint8_t *index_stored; /* the file's bytes [data_end, end of the root) */
+    uint64_t index_len;
+    uint64_t index_budget; /* raw bytes that index blocks may still take */
+};
+
+/* Overflow is impossible: offsets are below the file's size, lengths 32 bits. */
+static uint64_t
+segment_open_end_of(const struct segment_handle *handle)
+{
+    return handle->offset + handle->stored_len;
+}
+
+static bool
+segment_open_is_absent(const struct segment_handle *handle)
+{
+    return handle->offset == 0 && handle->stored_len == 0 && handle->raw_len == 0;
+}
+
+/* ---- Header and footer -------------------------------------------------- */
+
+static esker_status
+segment_open_check_meta(const struct segment *segment, const struct segment_footer *footer)
+{
+    const struct segment_meta *meta = &segment->meta;
+    uint64_t footer_at = meta->size_bytes - SEGMENT_FOOTER_BYTES;
+    if (footer->row_count != meta->row_count || footer->tombstone_count != meta->tombstone_count ||
+        footer->min_lsn != meta->min_lsn || footer->max_lsn != meta->max_lsn) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, footer_at,
+                       "the footer's counts differ from the manifest");
+    }
+    return ESKER_OK;
+}
+
+/* One thing follows the other from the header to the footer, without gaps.
+ * (That each lies inside the file was checked when the footer was decoded.) */
+static esker_status
+segment_open_check_layout(const struct segment *segment, const struct segment_footer *footer)
+{
+    uint64_t footer_at = segment->meta.size_bytes - SEGMENT_FOOTER_BYTES;
+    uint64_t at = segment_open_end_of(&footer->root);
+    bool ordered = footer->data_end > SEGMENT_HEADER_BYTES && footer->root.offset >= footer->data_end &&
+                   at - footer->data_end <= SEGMENT_INDEX_STORED_MAX;
+    if (footer->filter_kind != SEGMENT_FILTER_NONE) {
+        ordered = ordered && footer->filter.offset == at &&
+                  footer->filter.stored_len == (uint64_t)footer->filter.raw_len + BLOCK_TRAILER_BYTES;
+        at = segment_open_end_of(&footer->filter);
+    }
+    if (!segment_open_is_absent(&footer->props)) {
+        ordered = ordered && footer->props.offset == at;
+        at = segment_open_end_of(&footer->props);
+    }
+    if (!ordered || at != footer_at) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, footer_at,
+                       "the footer's parts do not follow one another");
+    }
+    return ESKER_OK;
+}
+
+static esker_status
+segment_open_ends(const struct segment *segment, struct io_file *file, struct segment_footer *out)
+{
+    uint64_t size;
+    TRY(io_file_size(segment->io, file, &size));
+    if (size != segment->meta.size_bytes || size < SEGMENT_HEADER_BYTES + SEGMENT_FOOTER_BYTES) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, MIN(size, segment->meta.size_bytes),
+                       "the file's size differs from the manifest");
+    }
+    uint8_t header[SEGMENT_HEADER_BYTES];
+    uint8_t footer[SEGMENT_FOOTER_BYTES];
+    uint64_t footer_at = size - sizeof footer;
+    struct io_req reqs[] = {
+        {.op = IO_READ, .file = file, .offset = 0, .data = header, .len = sizeof header},
+        {.op = IO_READ, .file = file, .offset = footer_at, .data = footer, .len = sizeof footer},
+    };
+    TRY(io_run_full(segment->io, reqs, COUNTOF(reqs)));
+    esker_status status =
+        segment_header_decode(bytes_make(header, sizeof header), segment->uuid, segment->meta.id);
+    if (status != ESKER_OK) {
+        return segment_damaged(segment, status, 0, "the header is not valid");
+    }
+    struct segment_footer decoded;
+    status = segment_footer_decode(bytes_make(footer, sizeof footer), size, segment->uuid, segment->meta.id,
+                                   &decoded);
+    if (status != ESKER_OK) {
+        return segment_damaged(segment, status, footer_at, "the footer is not valid");
+    }
+    TRY(segment_open_check_meta(segment, &decoded));
+    TRY(segment_open_check_layout(segment, &decoded));
+    *out = decoded;
+    return ESKER_OK;
+}
+
+/* ---- Index -------------------------------------------------------------- */
+
+/* Takes what the block will unpack to from the budget. */
+static bool
+segment_open_afford(struct segment_opening *opening, const struct block_handle *handle)
+{
+    if (handle->raw_len < BLOCK_HEADER_BYTES || handle->raw_len > opening->index_budget) {
+        return false;
+    }
+    opening->index_budget -= handle->raw_len;
+    return true;
+}
+
+/* Unpacks one stored index block into raw (room for handle->raw_len) and opens it. */
+static esker_status
+segment_open_index_block(const struct segment_opening *opening, const struct block_handle *handle,
+                         uint8_t *raw, struct block *out)
+{
+    const struct segment *segment = opening->segment;
+    uint64_t at = handle->offset - opening->loaded->footer.data_end;
+    struct bytes bytes = bytes_make(opening->index_stored + at, handle->stored_len);
+    struct block_stored stored;
+    TRY(segment_stored_open(segment, bytes, handle, BLOCK_INDEX, &stored));
+    esker_status status = block_stored_unpack(&stored, segment->mem, raw);
+    if (status != ESKER_OK) {
+        return segment_damaged(segment, status, handle->offset, "an index block does not decompress");
+    }
+    return segment_raw_open(segment, bytes_make(raw, handle->raw_len), handle, BLOCK_INDEX, out);
+}
+
+static esker_status
+segment_open_root(struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    const struct segment_handle *root = &loaded->footer.root;
+    struct block_handle handle = {
+        .offset = root->offset, .stored_len = root->stored_len, .raw_len = root->raw_len};
+    if (!segment_open_afford(opening, &handle)) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset, "the size of the index is impossible");
+    }
+    loaded->root_raw = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, handle.raw_len);
+    if (loaded->root_raw == NULL) {
+        return FAIL_NO_MEMORY("a segment's index");
+    }
+    TRY(segment_open_index_block(opening, &handle, loaded->root_raw, &loaded->root));
+    loaded->charged_bytes += handle.raw_len;
+    return ESKER_OK;
+}
+
+/* Row `row` of an index block as a handle that must start at *end and stay
+ * below `limit`; moves *end behind it. */
+static esker_status
+segment_open_handle(const struct segment_opening *opening, const struct block *index, uint32_t row,
+                    uint64_t index_at, uint64_t *end, uint64_t limit, struct block_handle *out)
+{
+    struct block_handle handle;
+    bool fits = block_handle_decode(block_value(index, row), &handle);
+    if (!fits || handle.offset != *end || *end > limit || handle.stored_len <= BLOCK_TRAILER_BYTES ||
+        handle.stored_len > limit - *end || handle.row_count == 0 || handle.row_count > BLOCK_ROWS_MAX) {
+        return FAIL_AT(ESKER_CORRUPT, opening->segment->name, index_at, "row %u of the index points nowhere",
+                       row);
+    }
+    *end += handle.stored_len;
+    *out = handle;
+    return ESKER_OK;
+}
+
+/* A root row must repeat the last row of its index block, and the blocks must follow one another in order. */
+static bool
+segment_open_part_fits(const struct segment_loaded *loaded, uint32_t part_no)
+{
+    const struct block *part = &loaded->parts[part_no].block;
+    uint8_t key[KEY_BYTES_MAX];
+    uint32_t last = part->row_count - 1;
+    size_t len = block_key(part, last, key);
+    if (block_key_compare(&loaded->root, part_no, bytes_make(key, len)) != 0 ||
+        block_lsn(&loaded->root, part_no) != block_lsn(part, last)) {
+        return false;
+    }
+    if (part_no == 0) {
+        return true;
+    }
+    len = block_key(part, 0, key);
+    int order = block_key_compare(&loaded->root, part_no - 1, bytes_make(key, len));
+    return order < 0 || (order == 0 && block_lsn(&loaded->root, part_no - 1) > block_lsn(part, 0));
+}
+
+static esker_status
+segment_open_parts(struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    uint64_t root_at = loaded->footer.root.offset;
+    uint64_t end = loaded->footer.data_end;
+    uint64_t raw_bytes = 0;
+    struct block_handle handle;
+    for (uint32_t row = 0; row < loaded->root.row_count; row++) {
+        TRY(segment_open_handle(opening, &loaded->root, row, root_at, &end, root_at, &handle));
+        if (!segment_open_afford(opening, &handle)) {
+            return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset,
+                           "the size of the index is impossible");
+        }
+        raw_bytes += align_up(handle.raw_len, CACHE_LINE_BYTES);
+    }
+    if (end != root_at) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, end, "the index has a gap");
+    }
+    loaded->parts_raw = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, raw_bytes);
+    loaded->parts = mem_zalloc_array(segment->mem, loaded->root.row_count, sizeof *loaded->parts);
+    if (loaded->parts_raw == NULL || loaded->parts == NULL) {
+        return FAIL_NO_MEMORY("a segment's index");
+    }
+    loaded->charged_bytes += raw_bytes + loaded->root.row_count * sizeof *loaded->parts;
+    uint8_t *raw = loaded->parts_raw;
+    for (uint32_t row = 0; row < loaded->root.row_count; row++) {
+        bool fits = block_handle_decode(block_value(&loaded->root, row), &handle);
+        ASSERT(fits);
+        TRY(segment_open_index_block(opening, &handle, raw, &loaded->parts[row].block));
+        if (!segment_open_part_fits(loaded, row)) {
+            return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset,
+                           "an index block disagrees with the root");
+        }
+        raw += align_up(handle.raw_len, CACHE_LINE_BYTES);
+    }
+    loaded->part_count = loaded->root.row_count;
+    return ESKER_OK;
+}
+
+/* Every data block's handle: one after the other from the header to data_end. */
+static esker_status
+segment_open_check_handles(const struct segment_opening *opening)
+{
+    struct segment_loaded *loaded = opening->loaded;
+    const struct segment_footer *footer = &loaded->footer;
+    const char *name = opening->segment->name;
+    uint64_t end = SEGMENT_HEADER_BYTES;
+    uint64_t rows = 0;
+    uint64_t raw_bytes = 0;
+    uint32_t blocks = 0;
+    for (uint32_t at = 0; at < loaded->part_count; at++) {
+        struct segment_index_part *part = &loaded->parts[at];
+        part->first_block = blocks;
+        for (uint32_t row = 0; row < part->block.row_count; row++) {
+            struct block_handle handle;
+            TRY(segment_open_handle(opening, &part->block, row, footer->root.offset, &end, footer->data_end,
+                                    &handle));
+            rows += handle.row_count;
+            raw_bytes += handle.raw_len;
+        }
+        blocks += part->block.row_count;
+    }
+    if (end != footer->data_end || blocks != footer->data_block_count) {
+        return FAIL_AT(ESKER_CORRUPT, name, footer->root.offset, "the index does not cover the data blocks");
+    }
+    if (rows != footer->row_count || raw_bytes != footer->data_raw_bytes) {
+        return FAIL_AT(ESKER_CORRUPT, name, footer->root.offset,
+                       "the index disagrees with the footer's counts");
+    }
+    return ESKER_OK;
+}
+
+static esker_status
+segment_open_index(struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    TRY(segment_open_root(opening));
+    if (loaded->footer.index_depth == 2) {
+        TRY(segment_open_parts(opening));
+    } else {
+        if (loaded->footer.root.offset != loaded->footer.data_end) {
+            return FAIL_AT(ESKER_CORRUPT, segment->name, loaded->footer.data_end, "the index has a gap");
+        }
+        loaded->parts = mem_zalloc_array(segment->mem, 1, sizeof *loaded->parts);
+        if (loaded->parts == NULL) {
+            return FAIL_NO_MEMORY("a segment's index");
+        }
+        loaded->charged_bytes += sizeof *loaded->parts;
+        loaded->parts[0].block = loaded->root;
+        loaded->part_count = 1;
+    }
+    return segment_open_check_handles(opening);
+}
+
+/* ---- Filter ------------------------------------------------------------- */
+
+static esker_status
+segment_open_filter(const struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    const struct segment_handle *filter = &loaded->footer.filter;
+    struct block_handle handle = {
+        .offset = filter->offset, .stored_len = filter->stored_len, .raw_len = filter->raw_len};
+    struct block_stored stored;
+    struct bytes bytes = bytes_make(loaded->filter_stored, handle.stored_len);
+    TRY(segment_stored_open(segment, bytes, &handle, BLOCK_FILTER, &stored));
+    if (stored.codec != BLOCK_CODEC_NONE || stored.payload.len != handle.raw_len) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset, "the filter is not stored raw");
+    }
+    loaded->filter = stored.payload.ptr;
+    return ESKER_OK;
+}
+
+/* ---- All of it ---------------------------------------------------------- */
+
+static esker_status
+segment_open_read(struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    const struct segment_footer *footer = &loaded->footer;
+    opening->index_len = segment_open_end_of(&footer->root) - footer->data_end;
+    opening->index_stored = mem_alloc(segment->mem, opening->index_len);
+    if (opening->index_stored == NULL) {
+        return FAIL_NO_MEMORY("a segment's index");
+    }
+    if (footer->filter_kind != SEGMENT_FILTER_NONE) {
+        loaded->filter_stored = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, footer->filter.stored_len);
+        if (loaded->filter_stored == NULL) {
+            return FAIL_NO_MEMORY("a segment's filter");
+        }
+        loaded->charged_bytes += footer->filter.stored_len;
+    }
+    struct io_req reqs[] = {
+        {.op = IO_READ,
+         .file = loaded->file,
+         .offset = footer->data_end,
+         .data = opening->index_stored,
+         .len = (uint32_t)opening->index_len},
+        {.op = IO_READ,
+         .file = loaded->file,
+         .offset = footer->filter.offset,
+         .data = loaded->filter_stored,
+         .len = footer->filter.stored_len},
+    };
+    return io_run_full(segment->io, reqs, footer->filter_kind != SEGMENT_FILTER_NONE ? 2 : 1);
+}
+
+static esker_status
+segment_open_all(struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    esker_status status = io_open_file(segment->io, segment->name, IO_OPEN_READ, &loaded->file);
+    if (status == ESKER_NOT_FOUND) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, 0, "a segment that the manifest lists is missing");
+    }
+    TRY(status);
+    TRY(segment_open_ends(segment, loaded->file, &loaded->footer));
+    opening->index_budget = MAX(4 * segment->meta.size_bytes, (uint64_t)1 << 20);
+    TRY(segment_open_read(opening));
+    TRY(segment_open_index(opening));
+    if (loaded->footer.filter_kind != 0) {
+        TRY(segment_open_filter(opening));
+    }
+    return frame_table_init(&loaded->frames, segment->cache, loaded->footer.data_block_count);
+}
+
+esker_status
+segment_loaded_create(const struct segment *segment, struct segment_loaded **out)
+{
+    struct segment_loaded *loaded = mem_zalloc(segment->mem, sizeof *loaded);
+    if (loaded == NULL) {
+        return FAIL_NO_MEMORY("a segment");
+    }
+    struct segment_opening opening = {.segment = segment, .loaded = loaded};
+    esker_status status = segment_open_all(&opening);
+    mem_free(segment->mem, opening.index_stored);
+    if (status != ESKER_OK) {
+        loaded->charged_bytes = 0;
+        segment_loaded_destroy(segment, loaded);
+        return status;
+    }
+    loaded->charged_bytes += sizeof *loaded;
+    block_cache_charge(segment->cache, loaded->charged_bytes);
+    *out = loaded;
+    return ESKER_OK;
+}
+
+void
+segment_loaded_destroy(const struct segment *segment, struct segment_loaded *loaded)
+{
+    if (loaded == NULL) {
+        return;
+    }
+    frame_table_fini(&loaded->frames);
+    if (loaded->charged_bytes > 0) {
+        block_cache_discharge(segment->cache, loaded->charged_bytes);
+    }
+    io_close_file(segment->io, loaded->file);
+    mem_free(segment->mem, loaded->filter_stored);
+    mem_free(segment->mem, loaded->parts_raw);
+    mem_free(segment->mem, loaded->parts);
+    mem_free(segment->mem, loaded->root_raw);
+    mem_free(segment->mem, loaded);
+}

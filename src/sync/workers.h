@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The process's background threads, shared by all open databases, and the one
+ * way to wait for what they do.
+ *
+ * A job is embedded in its owner and is kicked, not queued: kicks that arrive
+ * before it runs coalesce; a kick while it runs makes it run once more. So a
+ * job's function looks at the state of the world and does what is needed.
+ *
+ * Concurrency
+ *  - job_kick: any thread, also inside an epoch section or with locks held
+ *    (it takes only the pool's own mutex, last in every order).
+ *  - One job never runs on two threads at once.
+ *  - Workers prefer lower `urgency`; at least one worker is always kept free of
+ *    JOB_COMPACT so that a flush never waits for a merge.
+ *
+ * Manual mode: no threads. Kicked jobs run when somebody waits (workers_wait)
+ * or calls workers_run_one; order is by urgency, then by kick. The simulator
+ * is deterministic because of it.
+ */
+#ifndef ESKER_SYNC_WORKERS_H
+#define ESKER_SYNC_WORKERS_H
+
+#include "base/status.h"
+#include "sync/mutex.h"
+
+enum job_urgency { JOB_LOG = 0, JOB_FLUSH = 1, JOB_PURGE = 2, JOB_COMPACT = 3 };
+
+enum { JOB_URGENCIES = 4 };
+
+struct job_owner;
+
+struct job {
+    /* immutable after job_init */
+    void (*run)(struct job *job);
+    struct job_owner *owner;
+    enum job_urgency urgency;
+    /* guarded by the pool's mutex */
+    struct job *next;
+    uint64_t due_ns; /* 0 = now */
+    bool queued, running, again;
+};
+
+/* Groups one database's jobs: bounds how many run at once and lets it stop them. */
+struct job_owner {
+    /* guarded by the pool's mutex */
+    uint32_t running_count;
+    uint32_t compact_count; /* those of them that are JOB_COMPACT */
+    uint32_t running_limit; /* binds JOB_COMPACT only: more urgent jobs may always run */
+    bool stopping;
+    uint32_t generation; /* immutable: fork_generation at init; in a child all calls for it do nothing */
+};
+
+/* Counted. manual as in epoch_runtime_acquire. Starts up to 4 threads, by the machine. */
+NODISCARD esker_status workers_acquire(bool manual);
+void workers_release(void);
+/* How many jobs can run at once; 1 in manual mode. */
+uint32_t workers_count(void);
+bool workers_manual(void);
+
+void job_owner_init(struct job_owner *owner, uint32_t running_limit);
+/* No job of the owner starts any more; returns when none runs. Queued ones are dropped. */
+void job_owner_stop(struct job_owner *owner); /* not from one of its own jobs */
+void job_init(struct job *job, struct job_owner *owner, enum job_urgency urgency,
+              void (*run)(struct job *job));
+void job_kick(struct job *job);
+/* Runs no earlier than delay_ns from now; an earlier pending kick stays. */
+void job_kick_after(struct job *job, uint64_t delay_ns);
+bool job_idle(struct job *job);
+
+/* Waits on cond as cond_wait does; in manual mode runs one kicked job instead
+ * (the mutex released meanwhile). deadline_ns: CLOCK_MONOTONIC, 0 = none.
+ * false: the deadline has passed. In manual mode with nothing to run and no
+ * deadline the wait could never end: a broken invariant. */
+bool workers_wait(struct cond *cond, struct mutex *mutex, uint64_t deadline_ns);
+/* Manual mode: runs one kicked job; false if there was none. Timed jobs count as due. */
+bool workers_run_one(void);
+
+#endif

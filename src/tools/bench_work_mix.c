@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workloads in which reads and writes meet: readers beside one writer, and
+ * YCSB A to F (Cooper et al., "Benchmarking cloud serving systems with YCSB",
+ * 2010).
+ *
+ * The paced writer has a plan: write i is due at start + i * interval, and its
+ * latency counts from when it was due, not from when the writer got round to
+ * it. So a stall is charged to every write that it delays (no "coordinated
+ * omission"), and so is a late wake-up of the writer.
+ */
+#include "tools/bench_work.h"
+
+#include <errno.h>
+
+enum {
+    MIX_SLEEP_NS_MIN = 2000, /* closer than that, the writer waits in a loop */
+    MIX_VERSION_SHIFT = 48   /* versions of different workers differ above */
+};
+
+static uint64_t
+mix_version(const struct bench_worker *worker)
+{
+    return ((uint64_t)(worker->index + 1) << MIX_VERSION_SHIFT) | (worker->ops + 1);
+}
+
+static void
+mix_sleep_until(uint64_t due_ns)
+{
+    uint64_t now = bench_now_ns();
+    while (now < due_ns) {
+        if (due_ns - now > MIX_SLEEP_NS_MIN) {
+            struct timespec until = {.tv_sec = (time_t)(due_ns / 1000000000ULL),
+                                     .tv_nsec = (long)(due_ns % 1000000000ULL)};
+            while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+            }
+        }
+        now = bench_now_ns();
+    }
+}
+
+/* ---- Readers beside a writer -------------------------------------------------------- */
+
+static void
+mix_read_role(struct bench_worker *worker)
+{
+    uint64_t version;
+    while (bench_more(worker)) {
+        if (!bench_get_timed(worker, rng_below(&worker->rng, worker->run->keys.records), &version)) {
+            return;
+        }
+    }
+}
+
+static void
+mix_write_role(struct bench_worker *worker)
+{
+    while (bench_more(worker)) {
+        if (!bench_put_timed(worker, rng_below(&worker->rng, worker->run->keys.records),
+                             mix_version(worker))) {
+            return;
+        }
+    }
+}
+
+static void
+mix_paced_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    uint32_t size = run->config->value_bytes;
+    uint64_t interval_ns = 1000000000ULL / run->workload->arg2;
+    uint64_t start_ns = bench_now_ns();
+    uint64_t due_ns = start_ns;
+    for (; bench_more(worker); due_ns += interval_ns) {
+        mix_sleep_until(due_ns);
+        bench_key_of(&run->keys, rng_below(&worker->rng, run->keys.records), worker->key);
+        bench_value_fill(worker->key, mix_version(worker), worker->value, size);
+        int answer = run->engine->put(worker->session, bytes_make(worker->key, BENCH_KEY_BYTES),
+                                      bytes_make(worker->value, size));
+        histogram_add(worker->latency, bench_now_ns() - due_ns);
+        worker->now = bench_ticks();
+        worker->ops++;
+        if (answer != BENCH_OK) {
+            (void)bench_fail_call(run, "put");
+            return;
+        }
+    }
+}
+
+int
+bench_work_mixed(struct bench_run *run)
+{
+    bool paced = run->workload->arg2 != 0;
+    const struct bench_role roles[] = {
+        {.name = "read", .fn = mix_read_role, .threads = run->workload->arg, .for_ns = run->config->phase_ns},
+        {.name = "write",
+         .fn = paced ? mix_paced_role : mix_write_role,
+         .threads = 1,
+         .for_ns = run->config->phase_ns},
+    };
+    if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK ||
+        bench_team(run, roles, COUNTOF(roles), true) != BENCH_OK ||
+        bench_check_count(run, run->keys.records) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close(run);
+}
+
+/* ---- YCSB ----------------------------------------------------------------------------- */
+
+/* Percent of operations; the rest are reads. */
+struct mix_ycsb {
+    uint32_t update, insert, scan, modify;
+    bool latest;
+};
+
+static const struct mix_ycsb mix_ycsb_kinds[] = {
+    {.update = 50}, {.update = 5}, {.update = 0}, {.insert = 5, .latest = true}, {.scan = 95, .insert = 5},
+    {.modify = 50},
+};
+
+enum { MIX_YCSB_SCAN_MAX = 100 };
+
+struct mix_shared {
+    const struct mix_ycsb *kind;
+    struct bench_zipf zipf;
+};
+
+/* Worker j of n inserts the records N + j, N + n + j, ... Only what it has
+ * inserted itself and what was loaded is surely there. */
+static uint64_t
+mix_own_record(const struct bench_worker *worker, uint64_t nth)
+{
+    return worker->run->keys.records + nth * worker->role->threads + worker->index;
+}
+
+static uint64_t
+mix_choose(struct bench_worker *worker, const struct mix_shared *shared, uint64_t inserted)
+{
+    uint64_t place = bench_zipf_next(&shared->zipf, &worker->rng);
+    if (!shared->kind->latest) {
+        /* Records are numbered in random key order: the hot ones are spread already. */
+        return place;
+    }
+    if (place < inserted) {
+        return mix_own_record(worker, inserted - 1 - place);
+    }
+    return worker->run->keys.records - 1 - MIN(place - inserted, worker->run->keys.records - 1);
+}
+
+static bool
+mix_range_timed(struct bench_worker *worker, uint64_t index)
+{
+    struct bench_run *run = worker->run;
+    const struct bench_engine *engine = run->engine;
+    uint64_t want = 1 + rng_below(&worker->rng, MIX_YCSB_SCAN_MAX);
+    bench_key_of(&run->keys, index, worker->key);
+    struct bytes key = bytes_make(worker->key, BENCH_KEY_BYTES);
+    void *iter = NULL;
+    struct bench_row row;
+    uint64_t began = bench_ticks();
+    if (engine->iter_open(worker->session, NULL, &iter) != BENCH_OK) {
+        (void)bench_fail_call(run, "iterator");
+        return false;
+    }
+    int answer = engine->iter_step(iter, BENCH_SEEK, key, &row);
+    if (answer != BENCH_OK || !bytes_equal(row.key, key)) {
+        (void)bench_wrong(run, "a seek to a present key landed elsewhere");
+    }
+    for (uint64_t rows = 0; answer == BENCH_OK && rows < want && bench_row_good(worker, &row); rows++) {
+        answer = engine->iter_step(iter, BENCH_NEXT, key, &row);
+    }
+    engine->iter_close(iter);
+    worker->begun = began;
+    bench_end(worker, 1);
+    if (answer == BENCH_FAILED) {
+        (void)bench_fail_call(run, "iterator");
+    }
+    return answer != BENCH_FAILED;
+}
+
+/* Read, then write with a new version; timed as one operation, the check comes after it. */
+static bool
+mix_modify_timed(struct bench_worker *worker, uint64_t index)
+{
+    struct bench_run *run = worker->run;
+    uint32_t size = run->config->value_bytes;
+    bench_key_of(&run->keys, index, worker->key);
+    struct bytes key = bytes_make(worker->key, BENCH_KEY_BYTES);
+    bench_value_fill(worker->key, mix_version(worker), worker->value, size);
+    size_t found = 0;
+    bench_begin(worker);
+    int got = run->engine->get(worker->session, NULL, key, worker->read, BENCH_READ_CAP, &found);
+    int put = run->engine->put(worker->session, key, bytes_make(worker->value, size));
+    bench_end(worker, 1);
+    uint64_t version;
+    if (got == BENCH_FAILED || put != BENCH_OK) {
+        (void)bench_fail_call(run, "get and put");
+        return false;
+    }
+    if (got == BENCH_NONE || !bench_value_check(key, bytes_make(worker->read, found), size, &version)) {
+        (void)bench_wrong(run, "a get gave what was never written");
+        return false;
+    }
+    return true;
+}
+
+static void
+mix_ycsb_role(struct bench_worker *worker)
+{
+    const struct mix_shared *shared = worker->role->arg;
+    const struct mix_ycsb *kind = shared->kind;
+    struct bench_run *run = worker->run;
+    uint64_t inserted = 0;
+    uint64_t room = (run->keys.capacity - run->keys.records) / worker->role->threads;
+    bool good = true;
+    while (good && bench_more(worker)) {
+        uint32_t dice = (uint32_t)rng_below(&worker->rng, 100);
+        uint64_t version;
+        if (dice < kind->insert && inserted < room) {
+            good = bench_put_timed(worker, mix_own_record(worker, inserted), mix_version(worker));
+            inserted++;
+            continue;
+        }
+        uint64_t index = mix_choose(worker, shared, inserted);
+        if (dice < kind->insert + kind->update) {
+            good = bench_put_timed(worker, index, mix_version(worker));
+        } else if (dice < kind->insert + kind->scan) {
+            good = mix_range_timed(worker, index);
+        } else if (dice < kind->modify) {
+            good = mix_modify_timed(worker, index);
+        } else {
+            good = bench_get_timed(worker, index, &version);
+        }
+    }
+}
+
+int
+bench_work_ycsb(struct bench_run *run)
+{
+    struct mix_shared shared = {.kind = &mix_ycsb_kinds[run->workload->arg]};
+    bench_zipf_init(&shared.zipf, run->keys.records, 0.99);
+    const struct bench_role role = {.name = "op",
+                                    .fn = mix_ycsb_role,
+                                    .threads = run->config->threads,
+                                    .for_ns = run->config->phase_ns,
+                                    .arg = &shared};
+    if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK ||
+        bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close(run);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* Workloads that get single records, and what several workloads share. */
+#include "tools/bench_work.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    READ_WARM_STEP = 5,
+    READ_MEM_SHARE = 10 /* readmem reads a tenth of the records */
+};
+
+/* ---- Shared ---------------------------------------------------------------------- */
+
+static void
+read_warm_role(struct bench_worker *worker)
+{
+    uint64_t version;
+    for (uint64_t index = worker->index; index < worker->run->keys.records && bench_more(worker);
+         index += READ_WARM_STEP * worker->role->threads) {
+        if (!bench_get_timed(worker, index, &version)) {
+            return;
+        }
+    }
+}
+
+int
+bench_warm(struct bench_run *run)
+{
+    const struct bench_role role = {.name = "warm", .fn = read_warm_role, .threads = 2};
+    return bench_team(run, &role, 1, false);
+}
+
+static void
+read_count_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    void *iter = NULL;
+    if (run->engine->iter_open(worker->session, NULL, &iter) != BENCH_OK) {
+        (void)bench_fail_call(run, "iterator");
+        return;
+    }
+    struct bench_row row;
+    uint8_t last[BENCH_KEY_BYTES] = {0};
+    int answer = run->engine->iter_step(iter, BENCH_FIRST, bytes_make(NULL, 0), &row);
+    while (answer == BENCH_OK && bench_row_good(worker, &row)) {
+        if (worker->ops > 0 && memcmp(last, row.key.ptr, BENCH_KEY_BYTES) >= 0) {
+            (void)bench_wrong(run, "an iterator went back after row %llu", (unsigned long long)worker->ops);
+            break;
+        }
+        memcpy(last, row.key.ptr, BENCH_KEY_BYTES);
+        worker->ops++;
+        answer = run->engine->iter_step(iter, BENCH_NEXT, bytes_make(NULL, 0), &row);
+    }
+    if (answer == BENCH_FAILED) {
+        (void)bench_fail_call(run, "iterator");
+    }
+    run->engine->iter_close(iter);
+    *(uint64_t *)worker->role->arg = worker->ops;
+}
+
+int
+bench_check_count(struct bench_run *run, uint64_t expected)
+{
+    uint64_t seen = 0;
+    const struct bench_role role = {.name = "check", .fn = read_count_role, .threads = 1, .arg = &seen};
+    if (bench_team(run, &role, 1, false) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    if (seen != expected) {
+        return bench_wrong(run, "%llu rows are there; %llu were written", (unsigned long long)seen,
+                           (unsigned long long)expected);
+    }
+    return BENCH_OK;
+}
+
+int
+bench_close_and_weigh(struct bench_run *run, uint64_t user_bytes, uint64_t live_bytes)
+{
+    uint64_t began = bench_now_ns();
+    if (bench_close(run) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    bench_set_metric(run, "close_seconds", (double)(bench_now_ns() - began) / 1e9);
+    uint64_t disk = bench_disk_bytes(run->setup.dir);
+    bench_set_metric(run, "disk_bytes", (double)disk);
+    if (live_bytes > 0) {
+        bench_set_metric(run, "space_amp", (double)disk / (double)live_bytes);
+    }
+    if (user_bytes > 0) {
+        bench_set_metric(run, "write_amp", bench_usage_written(run) / (double)user_bytes);
+    }
+    return BENCH_OK;
+}
+
+/* ---- Present records ------------------------------------------------------------- */
+
+static void
+read_random_role(struct bench_worker *worker)
+{
+    uint64_t records = worker->role->arg != NULL ? *(uint64_t *)worker->role->arg : worker->run->keys.records;
+    uint64_t version;
+    while (bench_more(worker)) {
+        if (!bench_get_timed(worker, rng_below(&worker->rng, records), &version)) {
+            return;
+        }
+    }
+}
+
+static int
+read_measure(struct bench_run *run, bench_role_fn *fn, uint32_t threads, uint64_t ops_max, void *arg)
+{
+    struct bench_role role = {.name = "read",
+                              .fn = fn,
+                              .threads = threads,
+                              .ops_max = ops_max,
+                              .for_ns = run->config->phase_ns,
+                              .arg = arg};
+    if (bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close(run);
+}
+
+int
+bench_work_readrandom(struct bench_run *run)
+{
+    if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return read_measure(run, read_random_role, run->workload->arg, 0, NULL);
+}
+
+static void
+read_mem_fill_role(struct bench_worker *worker)
+{
+    for (uint64_t index = 0; bench_more(worker); index++) {
+        if (!bench_put_timed(worker, index, 0)) {
+            return;
+        }
+    }
+}
+
+int
+bench_work_readmem(struct bench_run *run)
+{
+    uint64_t records = MAX(run->keys.records / READ_MEM_SHARE, 1u);
+    const struct bench_role fill = {
+        .name = "fill", .fn = read_mem_fill_role, .threads = 1, .ops_max = records};
+    if (bench_open(run) != BENCH_OK || bench_team(run, &fill, 1, false) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return read_measure(run, read_random_role, run->workload->arg, 0, &records);
+}
+
+/* Small cache; with dropped page cache too the reads go to the disk. */
+int
+bench_work_readcold(struct bench_run *run)
+{
+    if (bench_open(run) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    bool dropped = bench_is_cold(run);
+    if (!dropped && bench_warm(run) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    bench_set_metric(run, "page_cache_dropped", dropped ? 1.0 : 0.0);
+    uint64_t most = dropped ? MAX(bench_cold_ops(run) / run->workload->arg, 1u) : 0;
+    return read_measure(run, read_random_role, run->workload->arg, most, NULL);
+}
+
+/* ---- Absent records ---------------------------------------------------------------- */
+
+static void
+read_missing_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    uint64_t absent = run->keys.capacity - run->keys.records;
+    while (bench_more(worker)) {
+        bench_key_absent(&run->keys, rng_below(&worker->rng, absent), worker->key);
+        size_t size = 0;
+        bench_begin(worker);
+        int answer = run->engine->get(worker->session, NULL, bytes_make(worker->key, BENCH_KEY_BYTES),
+                                      worker->read, BENCH_READ_CAP, &size);
+        bench_end(worker, 1);
+        if (answer != BENCH_NONE) {
+            (void)(answer == BENCH_FAILED ? bench_fail_call(run, "get")
+                                          : bench_wrong(run, "get found a key that was never written"));
+            return;
+        }
+    }
+}
+
+int
+bench_work_readmissing(struct bench_run *run)
+{
+    if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return read_measure(run, read_missing_role, run->workload->arg, 0, NULL);
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/* Workloads that fill and overwrite. */
+#include "tools/bench_work.h"
+
+#include <stdlib.h>
+
+enum {
+    WRITE_SEQUENTIAL = 0,   /* workload->arg of fill */
+    WRITE_TIME_FACTOR = 10, /* a fill may take so many phases before it is cut short */
+    WRITE_SAMPLE = 20000    /* records whose exact version is checked, evenly chosen */
+};
+
+/* ---- Fill ---------------------------------------------------------------------- */
+
+static void
+write_fill_seq_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    uint32_t size = run->config->value_bytes;
+    for (uint64_t rank = 0; bench_more(worker); rank++) {
+        bench_key_at_rank(&run->keys, rank, worker->key);
+        bench_value_fill(worker->key, 0, worker->value, size);
+        bench_begin(worker);
+        int answer = run->engine->put(worker->session, bytes_make(worker->key, BENCH_KEY_BYTES),
+                                      bytes_make(worker->value, size));
+        bench_end(worker, 1);
+        if (answer != BENCH_OK) {
+            (void)bench_fail_call(run, "put");
+            return;
+        }
+    }
+}
+
+/* Worker j of n puts the records j, n + j, 2n + j, ... */
+static void
+write_fill_random_role(struct bench_worker *worker)
+{
+    uint32_t step = worker->role->threads;
+    for (uint64_t index = worker->index; bench_more(worker); index += step) {
+        if (!bench_put_timed(worker, index, 0)) {
+            return;
+        }
+    }
+}
+
+/* After a fill: what is there, is it right, what did it cost on disk. */
+static int
+write_fill_finish(struct bench_run *run)
+{
+    uint64_t bytes = run->result->ops * bench_record_bytes(run);
+    if (bench_check_count(run, run->result->ops) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close_and_weigh(run, bytes, bytes);
+}
+
+int
+bench_work_fill(struct bench_run *run)
+{
+    bool sequential = run->workload->arg == WRITE_SEQUENTIAL;
+    uint32_t threads = sequential ? 1 : run->workload->arg;
+    struct bench_role role = {.name = "write",
+                              .fn = sequential ? write_fill_seq_role : write_fill_random_role,
+                              .threads = threads,
+                              .ops_max = run->keys.records / threads,
+                              .for_ns = run->config->phase_ns * WRITE_TIME_FACTOR};
+    if (bench_open(run) != BENCH_OK || bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return write_fill_finish(run);
+}
+
+int
+bench_work_fillsync(struct bench_run *run)
+{
+    uint32_t threads = run->workload->arg;
+    struct bench_role role = {.name = "write",
+                              .fn = write_fill_random_role,
+                              .threads = threads,
+                              .ops_max = run->keys.records / threads,
+                              .for_ns = run->config->phase_ns};
+    if (bench_open(run) != BENCH_OK || bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return write_fill_finish(run);
+}
+
+/* ---- Batches --------------------------------------------------------------------- */
+
+static void
+write_batch_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    struct bench_rows rows;
+    if (bench_rows_make(run, &rows, *(uint32_t *)worker->role->arg) != BENCH_OK) {
+        return;
+    }
+    while (bench_more(worker)) {
+        for (uint32_t i = 0; i < rows.count; i++) {
+            bench_rows_set(&rows, i, worker->ops + i, 0);
+        }
+        bench_begin(worker);
+        int answer = run->engine->batch(worker->session, rows.writes, rows.count);
+        bench_end(worker, rows.count);
+        if (answer != BENCH_OK) {
+            (void)bench_fail_call(run, "batch");
+        }
+    }
+    bench_rows_free(&rows);
+}
+
+int
+bench_work_batch(struct bench_run *run)
+{
+    bool synced = run->workload->level == BENCH_SYNC;
+    uint32_t count = (uint32_t)MIN((uint64_t)run->workload->arg, run->keys.records);
+    struct bench_role role = {.name = "write",
+                              .fn = write_batch_role,
+                              .threads = 1,
+                              .ops_max = run->keys.records / count * count,
+                              .for_ns = run->config->phase_ns * (synced ? 1 : WRITE_TIME_FACTOR),
+                              .arg = &count};
+    if (bench_open(run) != BENCH_OK || bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return write_fill_finish(run);
+}
+
+/* ---- Overwrite --------------------------------------------------------------------- */
+
+/* Writes random records; remembers the last version of each, so that reads can be checked exactly. */
+static void
+write_overwrite_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    uint32_t *versions = worker->role->arg;
+    while (bench_more(worker)) {
+        uint64_t index = rng_below(&worker->rng, run->keys.records);
+        uint32_t version = (uint32_t)worker->ops + 1;
+        if (!bench_put_timed(worker, index, version)) {
+            return;
+        }
+        versions[index] = version;
+    }
+}
+
+static void
+write_versions_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    const uint32_t *versions = worker->role->arg;
+    uint64_t step = run->keys.records / WRITE_SAMPLE + 1;
+    for (uint64_t index = worker->index; index < run->keys.records; index += step) {
+        uint64_t version = 0;
+        if (!bench_get_timed(worker, index, &version)) {
+            return;
+        }
+        if (version != versions[index]) {
+            (void)bench_wrong(run, "record %llu has version %llu; the last one written is %u",
+                              (unsigned long long)index, (unsigned long long)version, versions[index]);
+            return;
+        }
+    }
+}
+
+int
+bench_work_overwrite(struct bench_run *run)
+{
+    uint32_t *versions = calloc(run->keys.records, sizeof *versions);
+    if (versions == NULL) {
+        return bench_fail(run, "out of memory");
+    }
+    struct bench_role role = {.name = "write",
+                              .fn = write_overwrite_role,
+                              .threads = 1,
+                              .ops_max = run->keys.records,
+                              .for_ns = run->config->phase_ns * WRITE_TIME_FACTOR,
+                              .arg = versions};
+    struct bench_role check = {.name = "check", .fn = write_versions_role, .threads = 1, .arg = versions};
+    int status = bench_open(run);
+    if (status == BENCH_OK) {
+        status = bench_team(run, &role, 1, true);
+    }
+    if (status == BENCH_OK) {
+        status = bench_team(run, &check, 1, false);
+    }
+    free(versions);
+    if (status != BENCH_OK) {
+        return status;
+    }
+    return bench_close_and_weigh(run, run->result->ops * bench_record_bytes(run),
+                                 run->keys.records * bench_record_bytes(run));
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A sorted level as one iterator: its segments follow one another, and only
+ * the one that the position is in is open. Segment bounds are conservative, so
+ * a segment may turn out to hold nothing on the wanted side; the walk goes on
+ * to its neighbour.
+ */
+#include "base/mem.h"
+#include "version/version.h"
+
+struct level_iter {
+    struct iter base;
+    const struct mem *mem;
+    const struct level_run *run;
+    bool through_cache;
+    uint32_t index; /* which segment `child` belongs to */
+    struct iter *child;
+};
+
+static struct level_iter *
+level_iter_of(struct iter *it)
+{
+    return CONTAINER_OF(it, struct level_iter, base);
+}
+
+static esker_status
+level_iter_open(struct level_iter *level, uint32_t index)
+{
+    if (level->child != NULL && level->index == index) {
+        return ESKER_OK;
+    }
+    iter_destroy(level->child);
+    level->child = NULL;
+    level->index = index;
+    return segment_iter_create(level->run->segments[index], level->through_cache, &level->child);
+}
+
+static esker_status
+level_iter_settle(struct level_iter *level, esker_status status)
+{
+    if (status == ESKER_OK) {
+        level->base.key = level->child->key;
+        level->base.value = level->child->value;
+        level->base.lsn = level->child->lsn;
+        level->base.op = level->child->op;
+    }
+    return status;
+}
+
+/* The first row of segments [index, count). */
+static esker_status
+level_iter_first_from(struct level_iter *level, uint32_t index)
+{
+    for (; index < level->run->count; index++) {
+        TRY(level_iter_open(level, index));
+        esker_status status = iter_first(level->child);
+        if (status != ESKER_END) {
+            return level_iter_settle(level, status);
+        }
+    }
+    return ESKER_END;
+}
+
+/* The last row of segments [0, end). */
+static esker_status
+level_iter_last_before(struct level_iter *level, uint32_t end)
+{
+    while (end > 0) {
+        end--;
+        TRY(level_iter_open(level, end));
+        esker_status status = iter_last(level->child);
+        if (status != ESKER_END) {
+            return level_iter_settle(level, status);
+        }
+    }
+    return ESKER_END;
+}
+
+static esker_status
+level_iter_do_first(struct iter *it)
+{
+    return level_iter_first_from(level_iter_of(it), 0);
+}
+
+static esker_status
+level_iter_do_last(struct iter *it)
+{
+    struct level_iter *level = level_iter_of(it);
+    return level_iter_last_before(level, level->run->count);
+}
+
+static esker_status
+level_iter_do_seek(struct iter *it, struct bytes key)
+{
+    struct level_iter *level = level_iter_of(it);
+    uint32_t index = level_run_seek(level->run, key);
+    if (index == level->run->count) {
+        return ESKER_END;
+    }
+    TRY(level_iter_open(level, index));
+    esker_status status = iter_seek(level->child, key);
+    if (status == ESKER_END) {
+        return level_iter_first_from(level, index + 1);
+    }
+    return level_iter_settle(level, status);
+}
+
+static esker_status
+level_iter_do_seek_before(struct iter *it, struct bytes key)
+{
+    struct level_iter *level = level_iter_of(it);
+    uint32_t index = level_run_seek(level->run, key);
+    if (index == level->run->count) {
+        return level_iter_last_before(level, index);
+    }
+    TRY(level_iter_open(level, index));
+    esker_status status = iter_seek_before(level->child, key);
+    if (status == ESKER_END) {
+        return level_iter_last_before(level, index);
+    }
+    return level_iter_settle(level, status);
+}
+
+static esker_status
+level_iter_do_next(struct iter *it)
+{
+    struct level_iter *level = level_iter_of(it);
+    esker_status status = iter_next(level->child);
+    if (status == ESKER_END) {
+        return level_iter_first_from(level, level->index + 1);
+    }
+    return level_iter_settle(level, status);
+}
+
+static esker_status
+level_iter_do_prev(struct iter *it)
+{
+    struct level_iter *level = level_iter_of(it);
+    esker_status status = iter_prev(level->child);
+    if (status == ESKER_END) {
+        return level_iter_last_before(level, level->index);
+    }
+    return level_iter_settle(level, status);
+}
+
+static void
+level_iter_do_destroy(struct iter *it)
+{
+    struct level_iter *level = level_iter_of(it);
+    iter_destroy(level->child);
+    mem_free(level->mem, level);
+}
+
+static const struct iter_ops level_iter_ops = {
+    .first = level_iter_do_first,
+    .last = level_iter_do_last,
+    .seek = level_iter_do_seek,
+    .seek_before = level_iter_do_seek_before,
+    .next = level_iter_do_next,
+    .prev = level_iter_do_prev,
+    .destroy = level_iter_do_destroy,
+};
+
+esker_status
+level_iter_create(const struct level_run *run, bool through_cache, const struct mem *mem, struct iter **out)
+{
+    struct level_iter *level = mem_zalloc(mem, sizeof *level);
+    if (level == NULL) {
+        return FAIL_NO_MEMORY("an iterator");
+    }
+    level->base.ops = &level_iter_ops;
+    level->mem = mem;
+    level->run = run;
+    level->through_cache = through_cache;
+    *out = &level->base;
+    return ESKER_OK;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+#include "version/version.h"
+
+#include "iter/merge_iter.h"
+
+esker_status
+version_create(const struct mem *mem, _Atomic uint64_t *live_count, struct version **out)
+{
+    struct version *version = mem_zalloc(mem, sizeof *version);
+    if (version == NULL) {
+        return FAIL_NO_MEMORY("a version");
+    }
+    version->mem = mem;
+    version->live_count = live_count;
+    store_relaxed(&version->refs, 1); /* relaxed: not shared yet */
+    add_relaxed(live_count, 1);       /* relaxed: statistic */
+    *out = version;
+    return ESKER_OK;
+}
+
+void
+version_ref(struct version *version)
+{
+    /* relaxed: inside a section `current` still holds one, elsewhere the caller does. */
+    uint64_t before = add_relaxed(&version->refs, 1);
+    ASSERT(before > 0);
+}
+
+void
+version_unref(struct version *version)
+{
+    /* pairs: VERSION_REFS — every holder's reads happen before the free. */
+    if (sub_acq_rel(&version->refs, 1) != 1) {
+        return;
+    }
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        window_unref(version->windows[i]);
+    }
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        level_run_unref(version->levels[level]);
+    }
+    _Atomic uint64_t *live_count = version->live_count;
+    mem_free(version->mem, version);
+    /* pairs: VERSION_LIVE — close reads 0 and then frees what versions point to. */
+    uint64_t before = sub_acq_rel(live_count, 1);
+    ASSERT(before > 0);
+}
+
+void
+version_set_windows(struct version *version, struct window *const *windows, uint32_t count)
+{
+    ASSERT(count <= WINDOWS_MAX && version->window_count == 0);
+    for (uint32_t i = 0; i < count; i++) {
+        window_ref(windows[i]);
+        version->windows[i] = windows[i];
+    }
+    version->window_count = count;
+    version->end_lsn = count > 0 ? windows[0]->end_lsn : 0;
+}
+
+void
+version_set_level(struct version *version, uint32_t level, struct level_run *run)
+{
+    ASSERT(level < ESKER_LEVELS_MAX && version->levels[level] == NULL);
+    if (run != NULL) {
+        level_run_ref(run);
+    }
+    version->levels[level] = run;
+}
+
+static void
+version_grace_passed(struct epoch_node *node)
+{
+    version_unref(CONTAINER_OF(node, struct version, node));
+}
+
+void
+version_publish(_Atomic(struct version *) *current, struct version *next)
+{
+    /* pairs: CURRENT — the version is complete before anyone can load it. */
+    struct version *before = exchange_seq(current, next);
+    if (before != NULL) {
+        epoch_retire(&before->node, version_grace_passed);
+    }
+}
+
+esker_status
+level_run_create(const struct mem *mem, struct segment *const *segments, uint32_t count,
+                 struct level_run **out)
+{
+    size_t pointers = sizeof(struct segment *) * (size_t)count;
+    struct level_run *run = mem_alloc(mem, sizeof *run + pointers + sizeof(uint64_t) * (size_t)count);
+    if (run == NULL) {
+        return FAIL_NO_MEMORY("a level");
+    }
+    *run = (struct level_run){.count = count, .mem = mem};
+    run->upper_prefix = (uint64_t *)(void *)((char *)run->segments + pointers);
+    store_relaxed(&run->refs, 1); /* relaxed: not shared yet */
+    for (uint32_t i = 0; i < count; i++) {
+        segment_ref(segments[i]);
+        run->segments[i] = segments[i];
+        const struct segment_meta *meta = segment_meta(segments[i]);
+        run->size_bytes += meta->size_bytes;
+        run->upper_prefix[i] =
+            meta->max_key.len == 0 ? UINT64_MAX : bytes_prefix64(meta->max_key.ptr, meta->max_key.len);
+    }
+    *out = run;
+    return ESKER_OK;
+}
+
+void
+level_run_ref(struct level_run *run)
+{
+    uint32_t before = add_relaxed(&run->refs, 1); /* relaxed: the caller holds one already */
+    ASSERT(before > 0);
+}
+
+void
+level_run_unref(struct level_run *run)
+{
+    /* pairs: RUN_REFS — uses by other versions happen before the segments are let go. */
+    if (run == NULL || sub_acq_rel(&run->refs, 1) != 1) {
+        return;
+    }
+    for (uint32_t i = 0; i < run->count; i++) {
+        segment_unref(run->segments[i]);
+    }
+    mem_free(run->mem, run);
+}
+
+uint32_t
+level_run_seek(const struct level_run *run, struct bytes key)
+{
+    uint64_t prefix = bytes_prefix64(key.ptr, key.len);
+    uint32_t from = 0;
+    uint32_t left = run->count;
+    while (left > 0) { /* the first segment whose bound's prefix is not below the key's */
+        uint32_t half = left / 2;
+        bool below = run->upper_prefix[from + half] < prefix;
+        from = below ? from + half + 1 : from;
+        left = below ? left - half - 1 : half;
+    }
+    while (from < run->count && run->upper_prefix[from] == prefix) {
+        struct bytes max_key = segment_meta(run->segments[from])->max_key;
+        if (max_key.len == 0 || bytes_compare(max_key, key) >= 0) {
+            break;
+        }
+        from++;
+    }
+    return from;
+}
+
+esker_status
+version_iter_create(const struct version *version, uint64_t limit_lsn, const struct mem *mem,
+                    struct iter **out)
+{
+    const struct level_run *level0 = version->levels[0];
+    size_t most = version->window_count + (level0 != NULL ? level0->count : 0) + ESKER_LEVELS_MAX;
+    struct iter **children = mem_alloc_array(mem, most, sizeof *children);
+    if (children == NULL) {
+        return FAIL_NO_MEMORY("an iterator");
+    }
+    size_t count = 0;
+    esker_status status = ESKER_OK;
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        TRY_OUT(memtable_iter_create(version->windows[i]->table, limit_lsn, mem, &children[count]));
+        count++;
+    }
+    for (uint32_t i = 0; level0 != NULL && i < level0->count; i++) {
+        TRY_OUT(segment_iter_create(level0->segments[i], true, &children[count]));
+        count++;
+    }
+    for (uint32_t level = 1; level < ESKER_LEVELS_MAX; level++) {
+        if (version->levels[level] != NULL) {
+            TRY_OUT(level_iter_create(version->levels[level], true, mem, &children[count]));
+            count++;
+        }
+    }
+    status = merge_iter_create(children, count, mem, out);
+    count = 0; /* taken over, also on failure */
+out:
+    for (size_t i = 0; i < count; i++) {
+        iter_destroy(children[i]);
+    }
+    mem_free(mem, children);
+    return status;
+}

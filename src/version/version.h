@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A version: which windows and segments make up the database at one moment.
+ * Immutable once published; published by one atomic exchange and retired
+ * through the epoch (sync/epoch.h).
+ *
+ * Concurrency by role
+ *  Readers: inside an epoch section, load `current` (acquire) and use it until
+ *     the section ends; version_ref inside the section keeps it longer. Read the
+ *     version first and `visible` second, and clamp the LSN to version->end_lsn:
+ *     a compaction could otherwise take away what the older LSN still needs.
+ *  Installers: hold the database's mutex; version_publish.
+ *  The reference of `current` is dropped only after a grace period, so a
+ *  reader inside a section finds refs >= 1.
+ *
+ * Level arrays are shared between versions and counted on their own, so a
+ * change costs the level that changed.
+ */
+#ifndef ESKER_VERSION_VERSION_H
+#define ESKER_VERSION_VERSION_H
+
+#include "segment/segment.h"
+#include "sync/epoch.h"
+#include "version/window.h"
+
+/* Sorted run of segments (level >= 1, by key), or level 0 (newest first). */
+struct level_run {
+    _Atomic uint32_t refs; /* pairs: RUN_REFS */
+    uint32_t count;
+    const struct mem *mem;
+    uint64_t size_bytes;
+    uint64_t *upper_prefix; /* bytes_prefix64 of each max key; UINT64_MAX = no bound */
+    struct segment *segments[];
+};
+
+enum { WINDOWS_MAX = 64 };
+
+struct version {
+    struct epoch_node node;
+    _Atomic uint64_t refs; /* pairs: VERSION_REFS */
+    const struct mem *mem;
+    _Atomic uint64_t *live_count; /* of the database; for statistics and close */
+    uint64_t id;
+    uint64_t end_lsn; /* where the newest window ends: no reader of this version sees more */
+    uint32_t window_count;
+    struct window *windows[WINDOWS_MAX];        /* newest first */
+    struct level_run *levels[ESKER_LEVELS_MAX]; /* NULL = empty */
+};
+
+/* An empty version with one reference (it becomes that of `current`). */
+NODISCARD esker_status version_create(const struct mem *mem, _Atomic uint64_t *live_count,
+                                      struct version **out);
+void version_ref(struct version *version);
+/* The last one drops windows and level arrays. Not inside an epoch section. */
+void version_unref(struct version *version);
+
+/* Fills in (each takes references of its own). */
+void version_set_windows(struct version *version, struct window *const *windows, uint32_t count);
+void version_set_level(struct version *version, uint32_t level, struct level_run *run /* nullable */);
+
+/* Swaps `current` and retires what was there. Caller holds the database's mutex. */
+void version_publish(_Atomic(struct version *) *current, struct version *next);
+
+/* A run of `count` segments, each referenced once more. One reference. */
+NODISCARD esker_status level_run_create(const struct mem *mem, struct segment *const *segments,
+                                        uint32_t count, struct level_run **out);
+void level_run_ref(struct level_run *run);
+void level_run_unref(struct level_run *run /* nullable */);
+
+/* For sorted levels: the index of the first segment whose max key is >= key; count if there is none. */
+uint32_t level_run_seek(const struct level_run *run, struct bytes key);
+
+/* All rows of a sorted level, opening segments as it goes. The caller keeps the version. */
+NODISCARD esker_status level_iter_create(const struct level_run *run, bool through_cache,
+                                         const struct mem *mem, struct iter **out);
+
+/* Every row of the version with LSN < limit_lsn in the windows, merged. */
+NODISCARD esker_status version_iter_create(const struct version *version, uint64_t limit_lsn,
+                                           const struct mem *mem, struct iter **out);
+
+#endif

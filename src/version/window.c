@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+#include "version/window.h"
+
+#include "base/assert.h"
+
+uint32_t
+window_op_capacity(uint64_t cap_bytes)
+{
+    uint64_t ops = cap_bytes / 48;
+    return (uint32_t)MIN(MAX(ops, (uint64_t)64), (uint64_t)MEMTABLE_OPS_MAX);
+}
+
+static uint64_t
+window_bitmap_bytes(uint64_t cap_bytes)
+{
+    return align_up(cap_bytes / WINDOW_GRANULE + 1, 64) / 8;
+}
+
+uint64_t
+window_bytes_max(uint64_t cap_bytes, uint32_t op_cap)
+{
+    return cap_bytes + memtable_index_bytes(op_cap) + window_bitmap_bytes(cap_bytes);
+}
+
+static void
+window_free(struct window *window)
+{
+    memtable_destroy(window->table);
+    log_file_destroy(window->log);
+    if (window->data != NULL) {
+        window->io->ops->unmap_memory(window->io, window->data, window->cap_bytes);
+    }
+    if (window->applied != NULL) {
+        void *bitmap = (void *)(uintptr_t)window->applied; /* the cast drops _Atomic */
+        window->io->ops->unmap_memory(window->io, bitmap, window_bitmap_bytes(window->cap_bytes));
+    }
+    mem_free(window->mem, window);
+}
+
+esker_status
+window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_bytes, uint64_t base_lsn,
+              uint32_t op_cap, uint64_t hash_seed, struct window **out)
+{
+    ASSERT(cap_bytes % WINDOW_GRANULE == 0 && base_lsn % 2 == 0);
+    struct window *window = mem_alloc_aligned(mem, CACHE_LINE_BYTES, sizeof *window);
+    if (window == NULL) {
+        if (data != NULL) {
+            io->ops->unmap_memory(io, data, cap_bytes);
+        }
+        return FAIL_NO_MEMORY("a memtable");
+    }
+    *window = (struct window){.io = io,
+                              .mem = mem,
+                              .data = data,
+                              .cap_bytes = cap_bytes,
+                              .base_lsn = base_lsn,
+                              .end_lsn = base_lsn + cap_bytes / LSN_BYTES,
+                              .op_cap = op_cap};
+    store_relaxed(&window->refs, 1); /* relaxed: not shared yet */
+    void *memory = NULL;
+    int failed = 0;
+    if (window->data == NULL) {
+        failed = io->ops->map_memory(io, cap_bytes, &memory);
+        window->data = failed == 0 ? memory : NULL;
+    }
+    if (failed == 0) {
+        failed = io->ops->map_memory(io, window_bitmap_bytes(cap_bytes), &memory);
+        window->applied = failed == 0 ? memory : NULL;
+    }
+    esker_status status = ESKER_OK;
+    if (failed != 0) {
+        status = FAIL_NO_MEMORY("a memtable");
+    } else {
+        status = memtable_create(io, window->data, cap_bytes, base_lsn, op_cap, hash_seed, &window->table);
+    }
+    if (status != ESKER_OK) {
+        window_free(window);
+        return status;
+    }
+    *out = window;
+    return ESKER_OK;
+}
+
+void
+window_ref(struct window *window)
+{
+    uint32_t before = add_relaxed(&window->refs, 1); /* relaxed: the caller holds one already */
+    ASSERT(before > 0);
+}
+
+void
+window_unref(struct window *window)
+{
+    /* pairs: WINDOW_REFS — uses by other holders happen before the memory goes. */
+    if (sub_acq_rel(&window->refs, 1) == 1) {
+        window_free(window);
+    }
+}
+
+void
+window_set_applied(struct window *window, uint64_t offset)
+{
+    uint64_t granule = offset / WINDOW_GRANULE;
+    /* pairs: APPLIED — bytes, log copy and index links before the bit; sequentially
+     * consistent because the writer looks at `visible` next while its predecessor
+     * advances `visible` and then looks at this bit (a Dekker hand-off). */
+    uint64_t before = or_seq(&window->applied[granule / 64], (uint64_t)1 << (granule % 64));
+    ASSERT((before >> (granule % 64) & 1) == 0);
+}
+
+bool
+window_is_applied(const struct window *window, uint64_t offset)
+{
+    uint64_t granule = offset / WINDOW_GRANULE;
+    /* pairs: APPLIED — the other half of the hand-off. */
+    return (load_seq(&window->applied[granule / 64]) >> (granule % 64) & 1) != 0;
+}
+
+bool
+window_frame_at_or_before(const struct window *window, uint64_t offset, uint64_t *start_out)
+{
+    uint64_t granule = MIN(offset, window->cap_bytes - 1) / WINDOW_GRANULE;
+    uint64_t word_index = granule / 64;
+    uint64_t keep = granule % 64;
+    uint64_t mask = keep == 63 ? UINT64_MAX : ((uint64_t)1 << (keep + 1)) - 1;
+    for (;;) {
+        /* pairs: APPLIED — the frame header behind the bit is read next. */
+        uint64_t word = load_seq(&window->applied[word_index]) & mask;
+        if (word != 0) {
+            uint64_t bit = 63 - (uint64_t)__builtin_clzll(word);
+            *start_out = (word_index * 64 + bit) * WINDOW_GRANULE;
+            return true;
+        }
+        if (word_index == 0) {
+            return false;
+        }
+        word_index--;
+        mask = UINT64_MAX;
+    }
+}

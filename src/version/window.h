@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A window: the part of the log that is in memory. Writers reserve space in it
+ * with one atomic add, copy a frame, index its entries and mark it applied;
+ * the ratchet (db/db_commit.c) moves `visible` over applied frames in order.
+ *
+ * Invariants
+ *  I1 tail counts reserved granules (low 32 bits, 16 bytes each) and reserved
+ *     entries (high 32 bits). The one reservation that first exceeds either
+ *     capacity is the straddler; it fills the rest with a PAD frame.
+ *  I2 A frame's applied bit is set after its bytes, its copy in the mapped log
+ *     and its index entries are complete; nothing of it changes afterwards.
+ *  I3 Frames tile [base_lsn, end_lsn) without gaps once every bit is set.
+ *
+ * Concurrency: any number of writers and readers; the memory lives while a
+ * version refers to it.
+ */
+#ifndef ESKER_VERSION_WINDOW_H
+#define ESKER_VERSION_WINDOW_H
+
+#include "memtable/memtable.h"
+#include "wal/log_file.h"
+
+struct window {
+    /* immutable after creation */
+    struct io *io;
+    const struct mem *mem;
+    uint8_t *data;
+    uint64_t cap_bytes;
+    uint64_t base_lsn, end_lsn; /* end_lsn = base + cap / 8, or where recovery ended it */
+    uint64_t gen;
+    uint64_t file_seed;
+    uint32_t op_cap;
+    bool recovered; /* its rows become durable by a flush, not by a sync */
+    struct memtable *table;
+    uint8_t *map; /* the log file's frame space as shared memory, or NULL; owned by log */
+    /* guarded by the database's mutex */
+    struct log_file *log; /* NULL once it went back to the pool */
+    uint32_t log_pins;    /* leaders that write or sync it */
+    bool log_released;    /* flushed: back to the pool when log_pins is 0 */
+    /* atomic */
+    _Atomic uint64_t tail CACHE_ALIGNED; /* {entries:32, granules:32} */
+    _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: WINDOW_REFS */
+    _Atomic uint64_t *applied;           /* pairs: APPLIED; one bit per 16-byte granule */
+};
+
+enum { WINDOW_GRANULE = 16 };
+
+static inline uint64_t
+window_tail(uint64_t op_count, uint64_t bytes)
+{
+    return op_count << 32 | bytes / WINDOW_GRANULE;
+}
+
+static inline uint64_t
+window_tail_bytes(uint64_t tail)
+{
+    return (tail & 0xffffffffU) * WINDOW_GRANULE;
+}
+
+static inline uint64_t
+window_tail_ops(uint64_t tail)
+{
+    return tail >> 32;
+}
+
+/* How many entries a window of cap_bytes is made for. */
+uint32_t window_op_capacity(uint64_t cap_bytes);
+/* Page memory one window may come to use, index included. */
+uint64_t window_bytes_max(uint64_t cap_bytes, uint32_t op_cap);
+
+/* data: cap_bytes of page memory from io->ops->map_memory, taken over (also on
+ * failure when not NULL); NULL: allocated here. One reference. */
+NODISCARD esker_status window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_bytes,
+                                     uint64_t base_lsn, uint32_t op_cap, uint64_t hash_seed,
+                                     struct window **out);
+void window_ref(struct window *window);
+/* The last one frees the memory; the log file must have gone back to the pool or is destroyed here. */
+void window_unref(struct window *window);
+
+/* I2: marks the frame at byte offset `offset`. */
+void window_set_applied(struct window *window, uint64_t offset);
+bool window_is_applied(const struct window *window, uint64_t offset);
+
+/* The start offset of the last applied frame that begins at or before `offset`; false if there is none. */
+bool window_frame_at_or_before(const struct window *window, uint64_t offset, uint64_t *start_out);
+
+static inline uint64_t
+window_frame_bytes(const struct window *window, uint64_t offset)
+{
+    return (uint64_t)le32_load(window->data + offset) * FRAME_GRANULE;
+}
+
+static inline uint64_t
+window_lsn(const struct window *window, uint64_t offset)
+{
+    return window->base_lsn + offset / LSN_BYTES;
+}
+
+#endif
