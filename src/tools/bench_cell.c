@@ -135,16 +135,18 @@ bench_cell_setup(const struct bench_config *config, const struct bench_workload 
         config_out->value_bytes = BENCH_LARGE_BYTES;
         config_out->records = MAX(data / BENCH_LARGE_BYTES, 16u);
         data = config_out->records * (BENCH_KEY_BYTES + BENCH_LARGE_BYTES);
-    } else if (workload->run == bench_work_snapshots) {
+    } else if (workload->run == bench_work_snapshots || workload->run == bench_work_snapshot_read) {
         config_out->records = MAX(config->records / 10, 100u);
     } else if (workload->run == bench_work_churn || workload->run == bench_work_compact) {
         config_out->records = MAX(config->records / 2, 100u);
     }
     uint32_t percent = workload->memory_percent == 0 ? config->cold_percent : workload->memory_percent;
+    uint64_t budget = MAX(data / 100 * percent, (uint64_t)CELL_BUDGET_MIN);
+    /* Skip lists take more room than the bytes put, and no buffer may fill here. */
+    bool unflushed = workload->run == bench_work_mem_fill || workload->run == bench_work_mem_read;
     *setup_out = (struct bench_setup){
-        .memory_bytes = MAX(data / 100 * percent, (uint64_t)CELL_BUDGET_MIN),
-        .write_buffer_bytes =
-            MIN(MAX(data / 100 * percent, (uint64_t)CELL_BUDGET_MIN) / 4, (uint64_t)CELL_WRITE_BUFFER_MOST),
+        .memory_bytes = budget,
+        .write_buffer_bytes = unflushed ? budget / 4 : MIN(budget / 4, (uint64_t)CELL_WRITE_BUFFER_MOST),
         .data_bytes = data,
         .level = workload->level,
         .bounded = workload->memory_percent == 0,

@@ -215,6 +215,14 @@ run_worker_init(struct bench_run *run, struct bench_worker *worker, const struct
     return BENCH_OK;
 }
 
+static uint64_t
+run_thread_cpu_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
 static void *
 run_worker_main(void *arg)
 {
@@ -233,7 +241,9 @@ run_worker_main(void *arg)
     if (worker->role->for_ns != 0) {
         worker->deadline = team->started_ticks + bench_ns_to_ticks(worker->role->for_ns);
     }
+    uint64_t cpu_began = run_thread_cpu_ns();
     worker->role->fn(worker);
+    worker->cpu_ns = run_thread_cpu_ns() - cpu_began;
     worker->ended_ns = bench_now_ns();
     if (!worker->role->follows &&
         atomic_fetch_sub_explicit(&team->leaders_left, 1, memory_order_relaxed) == 1) {
@@ -271,6 +281,7 @@ run_team_report(struct run_team *team, uint32_t role_count)
         const struct bench_worker *worker = &team->workers[i];
         struct bench_series *series = &result->series[worker->role - team->roles];
         series->ops += worker->ops;
+        series->cpu_ns += worker->cpu_ns;
         series->wall_ns = MAX(series->wall_ns, worker->ended_ns - team->started_ns);
         histogram_merge(&series->latency, worker->latency);
         result->ops += worker->ops;

@@ -35,6 +35,7 @@ struct bench_series {
     char name[16];
     uint64_t ops;
     uint64_t wall_ns;
+    uint64_t cpu_ns;          /* of the role's own threads */
     struct histogram latency; /* ns; empty when single operations were not timed */
 };
 
@@ -118,6 +119,7 @@ struct bench_worker {
     uint64_t deadline; /* ticks */
     uint64_t now;      /* ticks at the end of the last operation */
     uint64_t begun, ended_ns;
+    uint64_t cpu_ns; /* of this thread, from start to end */
     struct histogram *latency;
     uint8_t *value; /* of config->value_bytes, and room for BENCH_VALUE_BYTES_MAX */
     uint8_t *read;  /* BENCH_READ_CAP */

@@ -125,6 +125,7 @@ save_series(const struct bench_series_summary *series, FILE *out)
     save_named_string(out, "name", series->name, ", ");
     save_named_number(out, "ops", (double)series->ops, ", ");
     save_named_number(out, "rate", series->rate, ", ");
+    save_named_number(out, "own_cpu_ns_per_op", series->cpu_ns_per_op, ", ");
     save_named_number(out, "mean_us", series->mean_us, ", ");
     save_named_number(out, "p50_us", series->p50_us, ", ");
     save_named_number(out, "p90_us", series->p90_us, ", ");
@@ -180,6 +181,8 @@ save_line(const struct bench_board *board, const struct bench_line *line, FILE *
         save_named_number(out, "median", bench_median(score->values, BENCH_ROUNDS_MAX), ", ");
         save_named_number(out, "esker_times_better", bench_line_ratio(line, i), ", ");
         save_named_number(out, "cpu_ns_per_op", bench_median(score->cpu_ns_per_op, BENCH_ROUNDS_MAX), ", ");
+        save_named_number(out, "own_cpu_ns_per_op", bench_median(score->own_cpu_ns_per_op, BENCH_ROUNDS_MAX),
+                          ", ");
         bool timed = score->latency != NULL && score->latency->count > 0;
         double nan = (double)NAN;
         save_named_number(out, "p50_us",
@@ -227,7 +230,7 @@ static void
 save_csv(const struct bench_board *board, FILE *out)
 {
     fprintf(out, "workload,series,engine,round,status,unit,value,ops,wall_ns_per_op,cpu_ns_per_op,"
-                 "p50_us,p99_us,p999_us,max_us\n");
+                 "p50_us,p99_us,p999_us,max_us,own_cpu_ns_per_op\n");
     for (uint32_t i = 0; i < board->record_count; i++) {
         const struct bench_cell_record *record = &board->records[i];
         const struct bench_workload *workload = &bench_workloads[record->workload];
@@ -235,12 +238,12 @@ save_csv(const struct bench_board *board, FILE *out)
             const struct bench_series_summary *series = &record->series[j];
             bool rate = record->series_count > 0 && !workload->lower_is_better;
             double ops = (double)MAX(record->ops, 1u);
-            fprintf(out, "%s,%s,%s,%u,%s,%s,%.10g,%llu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", workload->name,
+            fprintf(out, "%s,%s,%s,%u,%s,%s,%.10g,%llu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", workload->name,
                     series->name, board->cells->engines[record->engine]->name, record->round,
                     save_statuses[record->status], workload->unit, rate ? series->rate : record->value,
                     (unsigned long long)record->ops, (double)record->wall_ns / ops,
                     (double)record->cpu_ns / ops, series->p50_us, series->p99_us, series->p999_us,
-                    series->max_us);
+                    series->max_us, series->cpu_ns_per_op);
         }
     }
 }

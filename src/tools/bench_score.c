@@ -57,6 +57,7 @@ score_line(struct bench_board *board, uint32_t workload, uint32_t series, const 
         for (uint32_t j = 0; j < BENCH_ROUNDS_MAX; j++) {
             line->scores[i].values[j] = (double)NAN;
             line->scores[i].cpu_ns_per_op[j] = (double)NAN;
+            line->scores[i].own_cpu_ns_per_op[j] = (double)NAN;
         }
     }
     return line;
@@ -69,6 +70,7 @@ score_summarise(const struct bench_series *series, struct bench_series_summary *
     (void)snprintf(out->name, sizeof out->name, "%s", series->name);
     out->ops = series->ops;
     out->rate = series->wall_ns == 0 ? 0.0 : (double)series->ops * 1e9 / (double)series->wall_ns;
+    out->cpu_ns_per_op = (double)series->cpu_ns / (double)MAX(series->ops, 1u);
     out->mean_us = bench_histogram_mean(latency) / 1e3;
     out->p50_us = (double)histogram_quantile(latency, 50, 100) / 1e3;
     out->p90_us = (double)histogram_quantile(latency, 90, 100) / 1e3;
@@ -96,6 +98,7 @@ score_add_line(struct bench_board *board, const struct bench_cell_record *record
     score->values[record->round] = rate ? record->series[series].rate : record->value;
     score->cpu_ns_per_op[record->round] = (double)record->cpu_ns / (double)MAX(record->ops, 1u);
     if (record->series_count > 0) {
+        score->own_cpu_ns_per_op[record->round] = record->series[series].cpu_ns_per_op;
         if (score->latency == NULL) {
             score->latency = calloc(1, sizeof *score->latency);
         }

@@ -17,7 +17,8 @@ enum { BENCH_ROUNDS_MAX = 32 };
 struct bench_series_summary {
     char name[16];
     uint64_t ops;
-    double rate; /* per second */
+    double rate;          /* per second */
+    double cpu_ns_per_op; /* of the role's own threads */
     double mean_us, p50_us, p90_us, p99_us, p999_us, max_us;
 };
 
@@ -37,7 +38,8 @@ struct bench_score {
     uint32_t rounds;                 /* that were done */
     double values[BENCH_ROUNDS_MAX]; /* by round; NAN where the round is missing */
     double cpu_ns_per_op[BENCH_ROUNDS_MAX];
-    struct histogram *latency; /* nullable */
+    double own_cpu_ns_per_op[BENCH_ROUNDS_MAX]; /* of the threads of this line's role alone */
+    struct histogram *latency;                  /* nullable */
 };
 
 struct bench_line {

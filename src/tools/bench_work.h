@@ -19,8 +19,10 @@ int bench_work_fillsync(struct bench_run *run);
 int bench_work_batch(struct bench_run *run);
 int bench_work_overwrite(struct bench_run *run);
 
+int bench_work_mem_fill(struct bench_run *run);
+int bench_work_mem_read(struct bench_run *run);
+
 int bench_work_readrandom(struct bench_run *run);
-int bench_work_readmem(struct bench_run *run);
 int bench_work_readmissing(struct bench_run *run);
 int bench_work_readcold(struct bench_run *run);
 
@@ -34,6 +36,8 @@ int bench_work_large_fill(struct bench_run *run);
 int bench_work_large_read(struct bench_run *run);
 int bench_work_queue(struct bench_run *run);
 int bench_work_snapshots(struct bench_run *run);
+int bench_work_snapshot_churn(struct bench_run *run);
+int bench_work_snapshot_read(struct bench_run *run);
 
 int bench_work_recovery(struct bench_run *run);
 int bench_work_churn(struct bench_run *run);

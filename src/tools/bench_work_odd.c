@@ -267,33 +267,51 @@ odd_snapshots_measure(struct odd_snapshots *set)
     return odd_snapshots_check(set);
 }
 
-int
-bench_work_snapshots(struct bench_run *run)
+/* Loads the records, unmeasured, and takes the snapshots. */
+static int
+odd_snapshots_open(struct odd_snapshots *set, uint32_t want)
 {
-    uint32_t want = MAX(run->workload->arg / run->config->snapshot_scale, 1u);
-    if (want > run->engine->snapshots_max) {
-        return run->engine->snapshots_max == 0
-                   ? bench_skip(run, "has no snapshots of this kind")
-                   : bench_skip(run, "holds %u snapshots at most", run->engine->snapshots_max);
-    }
-    struct odd_snapshots set = {.run = run, .records = run->keys.records};
-    set.list = calloc(want, sizeof *set.list);
-    if (set.list == NULL) {
+    struct bench_run *run = set->run;
+    set->list = calloc(MAX(want, 1u), sizeof *set->list);
+    if (set->list == NULL) {
         return bench_fail(run, "out of memory");
     }
     run->setup.snapshots_max = want;
-    int status = bench_open(run);
-    if (status == BENCH_OK) {
-        status = bench_load(run);
+    if (bench_open(run) != BENCH_OK || bench_load(run) != BENCH_OK) {
+        return BENCH_FAILED;
     }
-    if (status == BENCH_OK && run->engine->session_open(run->db, &set.session) != BENCH_OK) {
-        status = bench_fail_call(run, "session");
+    if (run->engine->session_open(run->db, &set->session) != BENCH_OK) {
+        return bench_fail_call(run, "session");
     }
-    if (status == BENCH_OK) {
-        status = odd_snapshots_take(&set, want);
+    return run->workload->run == bench_work_snapshot_churn ? BENCH_OK : odd_snapshots_take(set, want);
+}
+
+static uint32_t
+odd_snapshots_want(const struct bench_run *run)
+{
+    uint32_t want = run->workload->arg;
+    return want == 0 ? 0 : MAX(want / run->config->snapshot_scale, 1u);
+}
+
+static int
+odd_snapshots_skip(struct bench_run *run)
+{
+    return run->engine->snapshots_max == 0
+               ? bench_skip(run, "has no snapshots of this kind")
+               : bench_skip(run, "holds %u snapshots at most", run->engine->snapshots_max);
+}
+
+static int
+odd_snapshots_work(struct bench_run *run, int (*measure)(struct odd_snapshots *set))
+{
+    uint32_t want = odd_snapshots_want(run);
+    if (want > run->engine->snapshots_max) {
+        return odd_snapshots_skip(run);
     }
+    struct odd_snapshots set = {.run = run, .records = run->keys.records};
+    int status = odd_snapshots_open(&set, want);
     if (status == BENCH_OK) {
-        status = odd_snapshots_measure(&set);
+        status = measure(&set);
     }
     if (set.session != NULL) {
         for (uint32_t i = 0; i < set.count; i++) {
@@ -303,4 +321,93 @@ bench_work_snapshots(struct bench_run *run)
     }
     free(set.list);
     return status == BENCH_OK ? bench_close(run) : status;
+}
+
+int
+bench_work_snapshots(struct bench_run *run)
+{
+    return odd_snapshots_work(run, odd_snapshots_measure);
+}
+
+/* ---- Reading at snapshots ----------------------------------------------------------------- */
+
+/* Every snapshot was taken after the load, so every record is there in each. */
+static void
+odd_snapshot_get_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    const struct odd_snapshots *set = worker->role->arg;
+    uint64_t version;
+    while (bench_more(worker)) {
+        uint64_t index = rng_below(&worker->rng, set->records);
+        if (set->count == 0) {
+            if (!bench_get_timed(worker, index, &version)) {
+                return;
+            }
+            continue;
+        }
+        void *snapshot = set->list[rng_below(&worker->rng, set->count)];
+        bench_key_of(&run->keys, index, worker->key);
+        struct bytes key = bytes_make(worker->key, BENCH_KEY_BYTES);
+        size_t size = 0;
+        bench_begin(worker);
+        int answer = run->engine->get(worker->session, snapshot, key, worker->read, BENCH_READ_CAP, &size);
+        bench_end(worker, 1);
+        if (answer != BENCH_OK) {
+            (void)(answer == BENCH_FAILED ? bench_fail_call(run, "get at a snapshot")
+                                          : bench_wrong(run, "a record is absent at a snapshot"));
+            return;
+        }
+        if (!bench_value_check(key, bytes_make(worker->read, size), run->config->value_bytes, &version)) {
+            (void)bench_wrong(run, "a snapshot gave %zu bytes that were never written", size);
+            return;
+        }
+    }
+}
+
+static int
+odd_snapshot_read_measure(struct odd_snapshots *set)
+{
+    struct bench_run *run = set->run;
+    const struct bench_role role = {.name = "read",
+                                    .fn = odd_snapshot_get_role,
+                                    .threads = 1,
+                                    .for_ns = run->config->phase_ns,
+                                    .arg = set};
+    return bench_team(run, &role, 1, true);
+}
+
+int
+bench_work_snapshot_read(struct bench_run *run)
+{
+    return odd_snapshots_work(run, odd_snapshot_read_measure);
+}
+
+/* ---- Making and releasing ------------------------------------------------------------------- */
+
+static int
+odd_snapshot_churn_measure(struct odd_snapshots *set)
+{
+    struct bench_run *run = set->run;
+    uint32_t want = odd_snapshots_want(run);
+    bench_usage_start(run);
+    while (set->count < want) {
+        if (run->engine->snapshot_open(set->session, &set->list[set->count]) != BENCH_OK) {
+            return bench_fail_call(run, "snapshot");
+        }
+        set->count++;
+    }
+    while (set->count > 0) {
+        run->engine->snapshot_close(set->session, set->list[--set->count]);
+    }
+    bench_usage_stop(run);
+    run->result->ops = want;
+    run->result->value = (double)run->result->wall_ns / 1e9;
+    return BENCH_OK;
+}
+
+int
+bench_work_snapshot_churn(struct bench_run *run)
+{
+    return odd_snapshots_work(run, odd_snapshot_churn_measure);
 }

@@ -5,10 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-    READ_WARM_STEP = 5,
-    READ_MEM_SHARE = 10 /* readmem reads a tenth of the records */
-};
+enum { READ_WARM_STEP = 5 };
 
 /* ---- Shared ---------------------------------------------------------------------- */
 
@@ -98,24 +95,19 @@ bench_close_and_weigh(struct bench_run *run, uint64_t user_bytes, uint64_t live_
 static void
 read_random_role(struct bench_worker *worker)
 {
-    uint64_t records = worker->role->arg != NULL ? *(uint64_t *)worker->role->arg : worker->run->keys.records;
     uint64_t version;
     while (bench_more(worker)) {
-        if (!bench_get_timed(worker, rng_below(&worker->rng, records), &version)) {
+        if (!bench_get_timed(worker, rng_below(&worker->rng, worker->run->keys.records), &version)) {
             return;
         }
     }
 }
 
 static int
-read_measure(struct bench_run *run, bench_role_fn *fn, uint32_t threads, uint64_t ops_max, void *arg)
+read_measure(struct bench_run *run, bench_role_fn *fn, uint32_t threads, uint64_t ops_max)
 {
-    struct bench_role role = {.name = "read",
-                              .fn = fn,
-                              .threads = threads,
-                              .ops_max = ops_max,
-                              .for_ns = run->config->phase_ns,
-                              .arg = arg};
+    struct bench_role role = {
+        .name = "read", .fn = fn, .threads = threads, .ops_max = ops_max, .for_ns = run->config->phase_ns};
     if (bench_team(run, &role, 1, true) != BENCH_OK) {
         return BENCH_FAILED;
     }
@@ -128,29 +120,7 @@ bench_work_readrandom(struct bench_run *run)
     if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK) {
         return BENCH_FAILED;
     }
-    return read_measure(run, read_random_role, run->workload->arg, 0, NULL);
-}
-
-static void
-read_mem_fill_role(struct bench_worker *worker)
-{
-    for (uint64_t index = 0; bench_more(worker); index++) {
-        if (!bench_put_timed(worker, index, 0)) {
-            return;
-        }
-    }
-}
-
-int
-bench_work_readmem(struct bench_run *run)
-{
-    uint64_t records = MAX(run->keys.records / READ_MEM_SHARE, 1u);
-    const struct bench_role fill = {
-        .name = "fill", .fn = read_mem_fill_role, .threads = 1, .ops_max = records};
-    if (bench_open(run) != BENCH_OK || bench_team(run, &fill, 1, false) != BENCH_OK) {
-        return BENCH_FAILED;
-    }
-    return read_measure(run, read_random_role, run->workload->arg, 0, &records);
+    return read_measure(run, read_random_role, run->workload->arg, 0);
 }
 
 /* Small cache; with dropped page cache too the reads go to the disk. */
@@ -166,7 +136,7 @@ bench_work_readcold(struct bench_run *run)
     }
     bench_set_metric(run, "page_cache_dropped", dropped ? 1.0 : 0.0);
     uint64_t most = dropped ? MAX(bench_cold_ops(run) / run->workload->arg, 1u) : 0;
-    return read_measure(run, read_random_role, run->workload->arg, most, NULL);
+    return read_measure(run, read_random_role, run->workload->arg, most);
 }
 
 /* ---- Absent records ---------------------------------------------------------------- */
@@ -197,5 +167,5 @@ bench_work_readmissing(struct bench_run *run)
     if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK) {
         return BENCH_FAILED;
     }
-    return read_measure(run, read_missing_role, run->workload->arg, 0, NULL);
+    return read_measure(run, read_missing_role, run->workload->arg, 0);
 }

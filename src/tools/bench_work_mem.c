@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workloads that never leave the write buffers: what the structure behind a put
+ * and a get of recent data costs, with no flush in the measured interval.
+ *
+ * Every engine first writes and deletes as many bytes as two of its largest
+ * write buffers hold, flushes and merges. That leaves nothing behind but
+ * buffers that have grown to their size where they grow with use, as esker's
+ * do. What is measured then fits one buffer of 64 MiB.
+ */
+#include "tools/bench_work.h"
+
+#include <stdlib.h>
+
+enum {
+    MEM_SHARE_NUM = 2, /* two fifths of the records: 1,000,000 of 16 + 100 bytes make 57.6 MiB of */
+    MEM_SHARE_DEN = 5, /* log frames */
+    MEM_GROW_VALUES = 16,
+    MEM_GROW_BYTES = 160 << 20,
+    MEM_GROW_RECORD_BYTES = 161 /* what a run of fewer records grows to, per record */
+};
+
+static uint64_t
+mem_records(const struct bench_run *run)
+{
+    return MAX(run->keys.records * MEM_SHARE_NUM / MEM_SHARE_DEN, 1u);
+}
+
+/* ---- Growing ---------------------------------------------------------------------- */
+
+/* One batch of large values, or of their deletes, under keys that are absent otherwise. */
+static int
+mem_grow_write(struct bench_worker *worker, uint64_t from, bool remove)
+{
+    struct bench_run *run = worker->run;
+    struct bench_write writes[MEM_GROW_VALUES];
+    uint8_t keys[MEM_GROW_VALUES][BENCH_KEY_BYTES];
+    uint64_t absent = run->keys.capacity - run->keys.records;
+    for (uint32_t i = 0; i < MEM_GROW_VALUES; i++) {
+        uint8_t *key = keys[i];
+        bench_key_absent(&run->keys, (from + i) % absent, key);
+        writes[i] = (struct bench_write){.key = bytes_make(key, BENCH_KEY_BYTES),
+                                         .value = bytes_make(worker->value, remove ? 0 : BENCH_LARGE_BYTES),
+                                         .remove = remove};
+    }
+    return run->engine->batch(worker->session, writes, MEM_GROW_VALUES);
+}
+
+static void
+mem_grow_role(struct bench_worker *worker)
+{
+    uint64_t bytes = MIN((uint64_t)MEM_GROW_BYTES, worker->run->keys.records * MEM_GROW_RECORD_BYTES);
+    uint64_t rounds = bytes / BENCH_LARGE_BYTES / MEM_GROW_VALUES + 1;
+    for (uint64_t round = 0; round < rounds * 2 && bench_more(worker); round++) {
+        if (mem_grow_write(worker, round % rounds * MEM_GROW_VALUES, round >= rounds) != BENCH_OK) {
+            (void)bench_fail_call(worker->run, "batch");
+        }
+    }
+}
+
+static int
+mem_grow(struct bench_run *run)
+{
+    const struct bench_role role = {.name = "grow", .fn = mem_grow_role, .threads = 1};
+    if (bench_team(run, &role, 1, false) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    if (run->engine->flush(run->db) == BENCH_FAILED) {
+        return bench_fail_call(run, "flush");
+    }
+    return run->engine->compact(run->db) == BENCH_FAILED ? bench_fail_call(run, "compact") : BENCH_OK;
+}
+
+/* ---- Filling ------------------------------------------------------------------------ */
+
+/* Worker j of n puts the records j, n + j, 2n + j, ... */
+static void
+mem_put_role(struct bench_worker *worker)
+{
+    uint32_t step = worker->role->threads;
+    for (uint64_t index = worker->index; bench_more(worker); index += step) {
+        if (!bench_put_timed(worker, index, 0)) {
+            return;
+        }
+    }
+}
+
+static void
+mem_batch_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    struct bench_rows rows;
+    if (bench_rows_make(run, &rows, *(const uint32_t *)worker->role->arg) != BENCH_OK) {
+        return;
+    }
+    while (bench_more(worker)) {
+        for (uint32_t i = 0; i < rows.count; i++) {
+            bench_rows_set(&rows, i, worker->ops + i, 0);
+        }
+        bench_begin(worker);
+        int answer = run->engine->batch(worker->session, rows.writes, rows.count);
+        bench_end(worker, rows.count);
+        if (answer != BENCH_OK) {
+            (void)bench_fail_call(run, "batch");
+        }
+    }
+    bench_rows_free(&rows);
+}
+
+int
+bench_work_mem_fill(struct bench_run *run)
+{
+    uint64_t records = mem_records(run);
+    uint32_t batch = (uint32_t)MIN((uint64_t)run->workload->arg2, records);
+    uint32_t threads = run->workload->arg;
+    struct bench_role role = {.name = "write",
+                              .fn = batch == 0 ? mem_put_role : mem_batch_role,
+                              .threads = threads,
+                              .ops_max = batch == 0 ? records / threads : records / batch * batch,
+                              .arg = &batch};
+    if (bench_open(run) != BENCH_OK || mem_grow(run) != BENCH_OK ||
+        bench_team(run, &role, 1, true) != BENCH_OK || bench_check_count(run, run->result->ops) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close(run);
+}
+
+/* ---- Reading ------------------------------------------------------------------------- */
+
+static void
+mem_get_role(struct bench_worker *worker)
+{
+    uint64_t records = *(const uint64_t *)worker->role->arg;
+    uint64_t version;
+    while (bench_more(worker)) {
+        if (!bench_get_timed(worker, rng_below(&worker->rng, records), &version)) {
+            return;
+        }
+    }
+}
+
+/* The next key follows from the value that was read: nothing of two gets overlaps. */
+static void
+mem_chase_role(struct bench_worker *worker)
+{
+    uint64_t records = *(const uint64_t *)worker->role->arg;
+    uint64_t index = 0;
+    uint64_t version;
+    while (bench_more(worker)) {
+        if (!bench_get_timed(worker, index, &version)) {
+            return;
+        }
+        uint64_t word;
+        memcpy(&word, worker->read + sizeof word, sizeof word);
+        index = hash_mix(word, worker->ops) % records;
+    }
+}
+
+static void
+mem_absent_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    uint64_t absent = run->keys.capacity - run->keys.records;
+    while (bench_more(worker)) {
+        bench_key_absent(&run->keys, rng_below(&worker->rng, absent), worker->key);
+        size_t size = 0;
+        bench_begin(worker);
+        int answer = run->engine->get(worker->session, NULL, bytes_make(worker->key, BENCH_KEY_BYTES),
+                                      worker->read, BENCH_READ_CAP, &size);
+        bench_end(worker, 1);
+        if (answer != BENCH_NONE) {
+            (void)(answer == BENCH_FAILED ? bench_fail_call(run, "get")
+                                          : bench_wrong(run, "get found a key that is not there"));
+            return;
+        }
+    }
+}
+
+int
+bench_work_mem_read(struct bench_run *run)
+{
+    static bench_role_fn *const kinds[] = {mem_get_role, mem_chase_role, mem_absent_role};
+    uint64_t records = mem_records(run);
+    const struct bench_role fill = {.name = "fill", .fn = mem_put_role, .threads = 1, .ops_max = records};
+    const struct bench_role read = {.name = "read",
+                                    .fn = kinds[run->workload->arg2],
+                                    .threads = run->workload->arg,
+                                    .for_ns = run->config->phase_ns,
+                                    .arg = &records};
+    if (bench_open(run) != BENCH_OK || mem_grow(run) != BENCH_OK ||
+        bench_team(run, &fill, 1, false) != BENCH_OK || bench_team(run, &read, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close(run);
+}
