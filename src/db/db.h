@@ -96,9 +96,10 @@ struct esker_db {
     _Atomic uint32_t sync_inflight;                  /* pairs: LEADER */
     _Atomic uint32_t sync_seq;                       /* futex; pairs: LEADER */
     _Atomic bool interval_wanted;                    /* since the sync job ran; pairs: INTERVAL_WANTED */
-    _Atomic uint32_t poisoned;                       /* pairs: POISON */
-    _Atomic bool cancel;                             /* pairs: CANCEL; stops merges at close */
-    _Atomic uint64_t versions_live, iterators_live, values_live, snapshots_live;
+    _Atomic uint32_t poisoned; /* relaxed: the cause is read under mu; who failed a group orders the rest */
+    _Atomic bool cancel;       /* relaxed: stops merges at close */
+    _Atomic uint64_t versions_live;                               /* relaxed: statistic */
+    _Atomic uint64_t iterators_live, values_live, snapshots_live; /* pairs: HANDLES_LIVE */
     _Atomic uint64_t recovered_end_lsn; /* rows below become durable by a flush; 0 = none left */
     _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
     _Atomic uint64_t log_syncs, log_bytes_written, flushes, flush_bytes_written, compactions;
@@ -190,6 +191,23 @@ void db_call_exit(struct db_call *call);
 /* The same for reads: inside an epoch section on OK, at the price of the section alone. */
 NODISCARD esker_status db_call_enter_section(const esker_db *db, struct db_call *call);
 
+/* OK: nothing is in use and no call gets in any more. BUSY: nothing has changed. */
+NODISCARD esker_status db_call_claim_close(esker_db *db);
+
+/* An iterator, snapshot or value keeps its database from closing. Made inside a
+ * call; let go of when everything that it held has been given back. */
+static inline void
+db_handle_made(_Atomic uint64_t *live)
+{
+    add_relaxed(live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+}
+
+static inline void
+db_handle_gone(_Atomic uint64_t *live)
+{
+    sub_acq_rel(live, 1); /* pairs: HANDLES_LIVE — freed before close goes on */
+}
+
 static inline struct stripe *
 db_stripe(esker_db *db, const struct thread_state *self)
 {
@@ -211,14 +229,19 @@ struct commit {
 
 NODISCARD esker_status db_commit(esker_db *db, struct thread_state *self, const struct commit *commit,
                                  uint64_t *end_lsn_out);
-/* Moves `visible` over applied frames. */
-void db_ratchet(esker_db *db, struct thread_state *self);
 /* Appends an engine frame (SYNCMARK, SEAL) if it fits the active window; false
  * if not. The body is a multiple of 16 bytes. */
 bool db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, const uint8_t *body,
                      size_t body_bytes);
 void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t bytes,
                     enum frame_type type, uint16_t back);
+
+/* ---- db_visible.c --------------------------------------------------------- */
+
+/* Moves `visible` over applied frames. */
+void db_ratchet(esker_db *db, struct thread_state *self);
+/* Until visible >= lsn, for a frame of the caller that is applied, or for all before it. */
+void db_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn);
 
 static inline uint64_t
 db_logged(esker_db *db)
@@ -227,7 +250,7 @@ db_logged(esker_db *db)
     return db->tail_mode ? load_acquire(&db->visible) : load_acquire(&db->logged);
 }
 
-/* ---- db_sync.c ------------------------------------------------------------ */
+/* ---- db_lead.c, db_sync.c ------------------------------------------------- */
 
 /* What headers and edits may call durable. Readers are told that everything
  * before a SEAL is, which they take for everything there was; but the SEAL
@@ -239,7 +262,11 @@ db_durable_proof(esker_db *db)
     return durable == db->seal_end_lsn ? db->seal_lsn : durable;
 }
 
-/* Until logged (or durable) >= lsn. deadline_ns: 0 = none. */
+/* Until logged (or durable) >= lsn, leading if nobody does. deadline_ns: 0 = none. */
+NODISCARD esker_status db_wait_watermark(esker_db *db, struct thread_state *self, uint64_t lsn, bool durable,
+                                         uint64_t deadline_ns);
+/* One group, as the leader. sync: make it durable too. */
+NODISCARD esker_status db_sync_group(esker_db *db, struct thread_state *self, bool sync);
 NODISCARD esker_status db_wait_logged(esker_db *db, struct thread_state *self, uint64_t lsn);
 NODISCARD esker_status db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn,
                                        uint64_t deadline_ns);
@@ -299,7 +326,13 @@ NODISCARD esker_status db_fill_levels(esker_db *db, struct version *version, str
                                       size_t count);
 /* Replaces current's windows; mu held. Cannot fail but for memory. */
 NODISCARD esker_status db_publish_windows_locked(esker_db *db, struct window *const *windows, uint32_t count);
-struct version *db_current_ref(esker_db *db, struct thread_state *self); /* with a reference */
+
+static inline struct version *
+db_current_ref(esker_db *db, struct thread_state *self)
+{
+    return version_current_ref(&db->current, self);
+}
+
 NODISCARD esker_status db_open_segment(esker_db *db, const struct segment_meta *meta, struct segment **out);
 uint64_t db_next_file_id(void *db);
 
@@ -316,9 +349,6 @@ NODISCARD esker_status db_install_outputs(esker_db *db, struct install *install,
 void db_remove_outputs(esker_db *db, struct compaction_result *result);
 void db_compact_job(struct job *job);
 void db_purge_job(struct job *job);
-/* Copies snapshot LSNs into *stripes_out (mem_free) and raises the history floor to floor_lsn. */
-NODISCARD esker_status db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out,
-                                          size_t *count_out);
 void db_background_failed(esker_db *db, struct job *again);
 void db_background_ok(esker_db *db, const struct job *job);
 int db_level_compression(const esker_db *db, uint32_t level);
@@ -360,6 +390,9 @@ NODISCARD esker_status db_open_on(struct io *io, const esker_options *options, c
 
 void db_snapshot_ref(struct esker_snapshot *snapshot);
 void db_snapshot_unref(struct esker_snapshot *snapshot);
+/* Copies snapshot LSNs into *stripes_out (mem_free) and raises the history floor to floor_lsn. */
+NODISCARD esker_status db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out,
+                                          size_t *count_out);
 
 /* ---- db_read.c ------------------------------------------------------------ */
 

@@ -2,8 +2,9 @@
 /*
  * The door of every public call that takes a database: is the handle open, is
  * this still the process that opened it, and which database is this thread in.
+ * And how close shuts it.
  *
- * The last point lets close find calls in flight without any shared write on
+ * Which database a thread is in lets close find calls in flight without any shared write on
  * the read path: a call stores the database into its own thread's state, then
  * looks at `closing`; close sets `closing`, then looks at every thread's state.
  * Both sides store before they load, sequentially consistent, so at least one
@@ -78,4 +79,28 @@ db_call_exit(struct db_call *call)
 {
     /* pairs: CALL_CLOSE — everything the call did happens before close goes on. */
     store_release(&call->self->in_call, call->outer);
+}
+
+static bool
+call_is_handle_live(esker_db *db)
+{
+    /* pairs: HANDLES_LIVE — what they held is given back before. */
+    return load_acquire(&db->iterators_live) != 0 ||
+           load_acquire(&db->snapshots_live) != 0 || /* pairs: HANDLES_LIVE */
+           load_acquire(&db->values_live) != 0;      /* pairs: HANDLES_LIVE */
+}
+
+esker_status
+db_call_claim_close(esker_db *db)
+{
+    uint32_t open = CLOSING_NO;
+    if (!cas_seq(&db->closing, &open, CLOSING_ASKED)) { /* pairs: CALL_CLOSE */
+        return FAIL(ESKER_BUSY, "another thread is closing the database");
+    }
+    if (thread_state_any(db) || call_is_handle_live(db)) {
+        store_seq(&db->closing, CLOSING_NO); /* pairs: CALL_CLOSE */
+        return FAIL(ESKER_BUSY, "iterators, snapshots, values or calls are still in use");
+    }
+    store_seq(&db->closing, CLOSING_YES); /* pairs: CALL_CLOSE */
+    return ESKER_OK;
 }

@@ -13,32 +13,6 @@
 #include "db/db_files.h"
 #include "db/db_handle.h"
 
-/* ---- Is it in use? -------------------------------------------------------------- */
-
-static bool
-close_in_use(esker_db *db)
-{
-    /* pairs: ITERATORS_LIVE, SNAPSHOTS_LIVE, VALUES_LIVE — what they held is given back before. */
-    return load_acquire(&db->iterators_live) != 0 ||
-           load_acquire(&db->snapshots_live) != 0 || /* pairs: SNAPSHOTS_LIVE */
-           load_acquire(&db->values_live) != 0;      /* pairs: VALUES_LIVE */
-}
-
-static esker_status
-close_claim(esker_db *db)
-{
-    uint32_t open = CLOSING_NO;
-    if (!cas_seq(&db->closing, &open, CLOSING_ASKED)) { /* pairs: CALL_CLOSE */
-        return FAIL(ESKER_BUSY, "another thread is closing the database");
-    }
-    if (thread_state_any(db) || close_in_use(db)) {
-        store_seq(&db->closing, CLOSING_NO); /* pairs: CALL_CLOSE */
-        return FAIL(ESKER_BUSY, "iterators, snapshots, values or calls are still in use");
-    }
-    store_seq(&db->closing, CLOSING_YES); /* pairs: CALL_CLOSE */
-    return ESKER_OK;
-}
-
 /* ---- The seal ----------------------------------------------------------------------- */
 
 static bool
@@ -114,7 +88,7 @@ teardown_files(esker_db *db)
 void
 db_teardown(esker_db *db)
 {
-    store_seq(&db->cancel, true); /* pairs: CANCEL */
+    store_relaxed(&db->cancel, true); /* relaxed: ends merges early, nothing else */
     job_owner_stop(&db->jobs);
     epoch_drain();
     if (db->prepared != NULL) {
@@ -125,8 +99,10 @@ db_teardown(esker_db *db)
     if (version != NULL) {
         version_unref(version); /* no reader is left */
     }
-    epoch_drain();                                 /* frames that segments retired, and what those free */
-    ASSERT(load_acquire(&db->versions_live) == 0); /* pairs: VERSION_LIVE */
+    epoch_drain(); /* frames that segments retired, and what those free */
+    /* relaxed: who dropped a version was ordered before by what ended its use: a job's stop, a
+     * drain, a call's exit (CALL_CLOSE), a handle's end (HANDLES_LIVE). */
+    ASSERT(load_relaxed(&db->versions_live) == 0);
     teardown_files(db);
     if (db->cache != NULL) {
         block_cache_destroy(db->cache);
@@ -165,8 +141,8 @@ esker_close(esker_db *db)
     if (db_in_event(db)) {
         return FAIL(ESKER_BUSY, "close was called from the event function");
     }
-    TRY(close_claim(db));
-    store_seq(&db->cancel, true); /* pairs: CANCEL — merges stop at the next row group */
+    TRY(db_call_claim_close(db));
+    store_relaxed(&db->cancel, true); /* relaxed: merges stop at the next row group, nothing else */
     esker_status status = close_make_durable(db, self);
     esker_error story = *status_last();
     db_teardown(db);

@@ -2,7 +2,7 @@
 /*
  * From a batch to a visible commit. One atomic add on the active window's tail
  * gives log space, order and version number together; frames are then copied
- * and indexed in parallel, and become visible in order.
+ * and indexed in parallel, and become visible in order (db_visible.c).
  *
  * Invariants
  *  I1 Nothing can fail between the reservation and the applied bit: space in
@@ -18,11 +18,7 @@
  * against exactly the state that the batch would follow, and the reserved
  * frame becomes the batch or a PAD. Plain writers pay nothing for it.
  */
-#include <sched.h>
-
 #include "db/db.h"
-
-enum { SPINS_BEFORE_YIELD = 100, YIELDS_BEFORE_SLEEP = 8, SLEEP_NS = 5000000 };
 
 struct reservation {
     struct window *window;
@@ -30,12 +26,6 @@ struct reservation {
     uint64_t offset;
     uint64_t frame_bytes;
 };
-
-static bool
-commit_window_full(const struct window *window, uint64_t tail)
-{
-    return window_tail_bytes(tail) > window->cap_bytes || window_tail_ops(tail) > window->op_cap;
-}
 
 void
 db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t bytes, enum frame_type type,
@@ -77,119 +67,20 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
         /* pairs: CURRENT */
         struct version *version = load_acquire(&db->current);
         struct window *window = version->windows[0];
-        uint64_t tail = load_relaxed(&window->tail); /* relaxed: only spares a useless add */
-        if (!commit_window_full(window, tail)) {
-            /* pairs: TAIL — the window's set-up happened before, and so does a REOPEN frame. */
-            tail = add_acq_rel(&window->tail, window_tail(commit->op_count, out->frame_bytes));
-            uint64_t offset = window_tail_bytes(tail);
-            uint64_t ops = window_tail_ops(tail);
-            if (offset + out->frame_bytes <= window->cap_bytes && ops + commit->op_count <= window->op_cap) {
-                out->window = window;
-                out->version = version;
-                out->offset = offset;
-                return ESKER_OK;
-            }
-            if (!commit_window_full(window, tail)) { /* the one straddler */
-                commit_write_pad(db, window, offset);
-            }
+        uint64_t offset = 0;
+        enum window_room room = window_reserve(window, commit->op_count, out->frame_bytes, &offset);
+        if (room == WINDOW_TAKEN) {
+            out->window = window;
+            out->version = version;
+            out->offset = offset;
+            return ESKER_OK;
+        }
+        if (room == WINDOW_STRADDLE) {
+            commit_write_pad(db, window, offset);
         }
         epoch_exit(self);
         db_ratchet(db, self);
         TRY(db_rotate(db, self, out->frame_bytes, commit->op_count, commit->deadline_ns));
-    }
-}
-
-static struct window *
-commit_window_at(const struct version *version, uint64_t lsn)
-{
-    for (uint32_t i = 0; i < version->window_count; i++) {
-        struct window *window = version->windows[i];
-        if (lsn >= window->base_lsn && lsn < window->end_lsn) {
-            return window;
-        }
-    }
-    return NULL;
-}
-
-static void
-commit_wake_visible(esker_db *db)
-{
-    /* pairs: VISIBLE_WAIT — `visible` moved before the waiters are counted. */
-    if (load_seq(&db->visible_waiters) != 0) {
-        add_seq(&db->visible_seq, 1); /* pairs: VISIBLE_WAIT */
-        futex_wake_all(&db->visible_seq);
-    }
-}
-
-void
-db_ratchet(esker_db *db, struct thread_state *self)
-{
-    bool moved = false;
-    bool window_done = false;
-    epoch_enter(self);
-    /* pairs: CURRENT */
-    struct version *version = load_acquire(&db->current);
-    /* pairs: VISIBLE */
-    uint64_t lsn = load_seq(&db->visible);
-    for (;;) {
-        const struct window *window = commit_window_at(version, lsn);
-        if (window == NULL) {
-            /* Behind the newest window of this version, or below what it still holds. */
-            struct version *newer = load_acquire(&db->current); /* pairs: CURRENT */
-            uint64_t again = load_seq(&db->visible);            /* pairs: VISIBLE */
-            if (newer == version && again == lsn) {
-                break;
-            }
-            version = newer;
-            lsn = again;
-            continue;
-        }
-        uint64_t offset = (lsn - window->base_lsn) * LSN_BYTES;
-        if (!window_is_applied(window, offset)) {
-            break;
-        }
-        uint64_t next = lsn + window_frame_bytes(window, offset) / LSN_BYTES;
-        /* pairs: VISIBLE — index links of the frame before readers' acquire; the
-         * other half of the Dekker hand-off with APPLIED. */
-        if (cas_seq(&db->visible, &lsn, next)) {
-            lsn = next;
-            moved = true;
-            window_done = window_done || next == window->end_lsn;
-        }
-    }
-    epoch_exit(self);
-    if (window_done) {
-        job_kick(&db->flush_job); /* it may have looked already, and left the window for its last frame */
-    }
-    if (moved) {
-        commit_wake_visible(db);
-    }
-}
-
-static void
-commit_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn)
-{
-    for (uint32_t spins = 0;; spins++) {
-        /* pairs: VISIBLE */
-        if (load_seq(&db->visible) >= lsn) {
-            return;
-        }
-        db_ratchet(db, self);
-        if (load_seq(&db->visible) >= lsn) { /* pairs: VISIBLE */
-            return;
-        }
-        if (spins < SPINS_BEFORE_YIELD) {
-            cpu_relax();
-        } else if (spins < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP) {
-            sched_yield();
-        } else {
-            add_seq(&db->visible_waiters, 1);          /* pairs: VISIBLE_WAIT */
-            uint32_t seq = load_seq(&db->visible_seq); /* pairs: VISIBLE_WAIT */
-            if (load_seq(&db->visible) < lsn) {        /* pairs: VISIBLE_WAIT */
-                futex_wait(&db->visible_seq, seq, SLEEP_NS);
-            }
-            (void)sub_acq_rel(&db->visible_waiters, 1); /* pairs: VISIBLE_WAIT */
-        }
     }
 }
 
@@ -248,7 +139,7 @@ commit_conditional(esker_db *db, struct thread_state *self, const struct commit 
     epoch_exit(self);
 
     uint64_t lsn = window_lsn(place->window, place->offset);
-    commit_wait_visible(db, self, lsn);
+    db_wait_visible(db, self, lsn);
     struct version *now = db_current_ref(db, self);
     status = commit_check_requires(db, self, now, commit->batch, seen, lsn);
     if (status == ESKER_OK) {
@@ -310,7 +201,7 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
     if (place.offset < half && place.offset + place.frame_bytes >= half) {
         job_kick(&db->prepare_job);
     }
-    commit_wait_visible(db, self, end_lsn);
+    db_wait_visible(db, self, end_lsn);
     *end_lsn_out = end_lsn;
     return ESKER_OK;
 }
@@ -343,15 +234,9 @@ db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, c
     epoch_enter(self);
     /* pairs: CURRENT */
     struct window *window = load_acquire(&db->current)->windows[0];
-    uint64_t tail = load_relaxed(&window->tail); /* relaxed: the CAS decides */
-    bool taken = false;
-    while (window_tail_bytes(tail) + bytes <= window->cap_bytes && !commit_window_full(window, tail) &&
-           !taken) {
-        /* pairs: TAIL */
-        taken = cas_acq_rel(&window->tail, &tail, tail + window_tail(0, bytes));
-    }
+    uint64_t offset = 0;
+    bool taken = window_reserve_if_fits(window, bytes, &offset);
     if (taken) {
-        uint64_t offset = window_tail_bytes(tail);
         memcpy(window->data + offset + FRAME_HEADER_BYTES, body, body_bytes);
         db_write_frame(db, window, offset, bytes, type, commit_back_claim(db, window_lsn(window, offset)));
         window_set_applied(window, offset);

@@ -432,7 +432,7 @@ db_compact_job(struct job *job)
     }
     mem_free(&db->mem, plan);
     if (status != ESKER_OK) {
-        if (!load_acquire(&db->cancel)) { /* pairs: CANCEL */
+        if (!load_relaxed(&db->cancel)) { /* relaxed: what the merge saw, this sees */
             db_background_failed(db, job);
         }
         return;

@@ -38,30 +38,6 @@ db_background_ok(esker_db *db, const struct job *job)
     mutex_unlock(&db->mu);
 }
 
-esker_status
-db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out, size_t *count_out)
-{
-    mutex_lock(&db->snap_mu);
-    uint64_t *stripes = mem_alloc_array(&db->mem, db->snapshots.count, sizeof *stripes);
-    size_t count = 0;
-    if (stripes != NULL) {
-        for (const struct esker_snapshot *snapshot = db->snapshots.oldest; snapshot != NULL;
-             snapshot = snapshot->newer) {
-            if (count == 0 || stripes[count - 1] != snapshot->lsn) {
-                stripes[count++] = snapshot->lsn;
-            }
-        }
-        db->history_floor = MAX(db->history_floor, floor_lsn);
-    }
-    mutex_unlock(&db->snap_mu);
-    if (stripes == NULL) {
-        return FAIL_NO_MEMORY("a list of snapshots");
-    }
-    *stripes_out = stripes;
-    *count_out = count;
-    return ESKER_OK;
-}
-
 int
 db_level_compression(const esker_db *db, uint32_t level)
 {

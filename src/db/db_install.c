@@ -61,16 +61,6 @@ db_open_segment(esker_db *db, const struct segment_meta *meta, struct segment **
     return segment_create(&options, meta, out);
 }
 
-struct version *
-db_current_ref(esker_db *db, struct thread_state *self)
-{
-    epoch_enter(self);
-    struct version *version = load_acquire(&db->current); /* pairs: CURRENT */
-    version_ref(version);
-    epoch_exit(self);
-    return version;
-}
-
 static struct version *
 install_current_ref(esker_db *db)
 {

@@ -143,7 +143,7 @@ iterate_create(esker_db *db, struct thread_state *self, const esker_read_options
         TRY_OUT(iterate_set_bounds(it, options));
     }
     TRY_OUT(iterate_attach(it, self));
-    add_relaxed(&db->iterators_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+    db_handle_made(&db->iterators_live);
     *out = it;
     return ESKER_OK;
 out:
@@ -187,7 +187,7 @@ esker_iter_destroy(esker_iter *it)
     }
     esker_db *db = it->db;
     iterate_free(it);
-    sub_acq_rel(&db->iterators_live, 1); /* pairs: ITERATORS_LIVE — freed before close goes on */
+    db_handle_gone(&db->iterators_live);
 }
 
 static esker_status

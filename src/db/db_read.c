@@ -268,7 +268,7 @@ read_make_pin(esker_db *db, uint32_t kind, size_t copy_bytes, struct value_pin *
         return FAIL_NO_MEMORY("a value");
     }
     *pin = (struct value_pin){.kind = kind, .db = db, .mem = &db->mem};
-    add_relaxed(&db->values_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+    db_handle_made(&db->values_live);
     *out = pin;
     return ESKER_OK;
 }
@@ -391,8 +391,7 @@ esker_value_release(esker_value *value)
         version_unref(pin->held.version);
     }
     mem_free(pin->mem, pin);
-    /* pairs: VALUES_LIVE — the pin is gone before close can free the database. */
-    sub_acq_rel(&db->values_live, 1);
+    db_handle_gone(&db->values_live);
 }
 
 /* ---- Many keys at one point in time ------------------------------------------ */

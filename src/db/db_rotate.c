@@ -17,14 +17,6 @@
  */
 #include "db/db.h"
 
-static bool
-rotate_is_full(const struct window *window)
-{
-    /* pairs: TAIL */
-    uint64_t tail = load_acquire(&window->tail);
-    return window_tail_bytes(tail) > window->cap_bytes || window_tail_ops(tail) > window->op_cap;
-}
-
 /* ---- The pool of log files ------------------------------------------------ */
 
 void
@@ -257,7 +249,7 @@ db_prepare_job(struct job *job)
     uint64_t base_lsn = active->end_lsn;
     uint64_t prev_gen = active->gen;
     uint64_t cap_bytes = db->window_bytes_want;
-    needed = needed && load_acquire(&db->poisoned) == 0; /* pairs: POISON */
+    needed = needed && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
     db->preparing = needed;
     mutex_unlock(&db->mu);
     if (!needed) {
@@ -306,8 +298,8 @@ rotate_write_reopen_locked(esker_db *db, struct window *active)
     db_write_frame(db, active, offset, REOPEN_FRAME_BYTES, FRAME_REOPEN, FRAME_BACK_NO_CLAIM);
     window_set_applied(active, offset);
     db->reopen_pending = false;
-    /* pairs: TAIL — the frame stands before anyone reserves behind it. */
-    store_release(&active->tail, window_tail(db->reopen_ops, offset + REOPEN_FRAME_BYTES));
+    /* relaxed: the frame itself is published by its applied bit. */
+    store_relaxed(&active->tail, window_tail(db->reopen_ops, offset + REOPEN_FRAME_BYTES));
 }
 
 static esker_status
@@ -405,10 +397,10 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
             rotate_write_reopen_locked(db, active);
             break;
         }
-        if (!rotate_is_full(active)) {
+        if (!window_is_full(active)) {
             break;
         }
-        if (load_acquire(&db->poisoned) != 0) { /* pairs: POISON */
+        if (load_relaxed(&db->poisoned) != 0) { /* relaxed: set under mu */
             break;                              /* the caller's own check reports it */
         }
         rotate_fit_prepared_locked(db, need_bytes, need_ops);
@@ -446,15 +438,11 @@ rotate_seal_active(esker_db *db, struct thread_state *self)
     epoch_enter(self);
     struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT */
     uint64_t end_lsn = active->end_lsn;
-    if (!rotate_is_full(active)) {
-        /* pairs: TAIL */
-        uint64_t tail = add_acq_rel(&active->tail, window_tail(0, active->cap_bytes + WINDOW_GRANULE));
-        uint64_t offset = window_tail_bytes(tail);
-        bool straddler = offset <= active->cap_bytes && window_tail_ops(tail) <= active->op_cap;
-        if (straddler && offset < active->cap_bytes) {
-            db_write_frame(db, active, offset, active->cap_bytes - offset, FRAME_PAD, FRAME_BACK_NO_CLAIM);
-            window_set_applied(active, offset);
-        }
+    uint64_t offset = 0;
+    enum window_room room = window_reserve(active, 0, active->cap_bytes + WINDOW_GRANULE, &offset);
+    if (room == WINDOW_STRADDLE && offset < active->cap_bytes) {
+        db_write_frame(db, active, offset, active->cap_bytes - offset, FRAME_PAD, FRAME_BACK_NO_CLAIM);
+        window_set_applied(active, offset);
     }
     epoch_exit(self);
     db_ratchet(db, self);

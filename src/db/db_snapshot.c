@@ -77,7 +77,7 @@ esker_snapshot_create(esker_db *db, esker_snapshot **out)
         snapshot->lsn = load_acquire(&db->visible); /* pairs: VISIBLE */
         snapshot_link_locked(db, snapshot);
         mutex_unlock(&db->snap_mu);
-        add_relaxed(&db->snapshots_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+        db_handle_made(&db->snapshots_live);
         *out = snapshot;
     }
     db_call_exit(&call);
@@ -148,7 +148,7 @@ snapshot_create_at(esker_db *db, struct thread_state *self, esker_lsn lsn, esker
         mem_free(&db->mem, snapshot);
         return status;
     }
-    add_relaxed(&db->snapshots_live, 1); /* relaxed: close reads it after the call ended (CALL_CLOSE) */
+    db_handle_made(&db->snapshots_live);
     *out = snapshot;
     return ESKER_OK;
 }
@@ -186,7 +186,7 @@ db_snapshot_unref(struct esker_snapshot *snapshot)
     if (last) {
         snapshot->magic = 0;
         mem_free(&db->mem, snapshot);
-        sub_acq_rel(&db->snapshots_live, 1); /* pairs: SNAPSHOTS_LIVE — freed before close goes on */
+        db_handle_gone(&db->snapshots_live);
     }
 }
 
@@ -207,4 +207,28 @@ esker_lsn
 esker_snapshot_lsn(const esker_snapshot *snapshot)
 {
     return snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC ? snapshot->lsn : 0;
+}
+
+esker_status
+db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out, size_t *count_out)
+{
+    mutex_lock(&db->snap_mu);
+    uint64_t *stripes = mem_alloc_array(&db->mem, db->snapshots.count, sizeof *stripes);
+    size_t count = 0;
+    if (stripes != NULL) {
+        for (const struct esker_snapshot *snapshot = db->snapshots.oldest; snapshot != NULL;
+             snapshot = snapshot->newer) {
+            if (count == 0 || stripes[count - 1] != snapshot->lsn) {
+                stripes[count++] = snapshot->lsn;
+            }
+        }
+        db->history_floor = MAX(db->history_floor, floor_lsn);
+    }
+    mutex_unlock(&db->snap_mu);
+    if (stripes == NULL) {
+        return FAIL_NO_MEMORY("a list of snapshots");
+    }
+    *stripes_out = stripes;
+    *count_out = count;
+    return ESKER_OK;
 }

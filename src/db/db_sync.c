@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From visible to durable. Whoever needs durability first becomes the leader
- * for everybody: writes what the log file lacks, syncs, moves the watermark,
- * wakes. Writers that arrive during a sync are covered by the next one, so
- * batching comes by itself and one writer alone pays no hand-off.
+ * From visible to durable: what a leader does (who leads: db_lead.c). It writes
+ * what the log file lacks, syncs, and moves the watermark.
  *
  * Durability: `durable` moves only after every write of the group completed
  * at full length and a later sync of every file touched returned success. A
@@ -17,7 +15,7 @@
 
 #include "db/db.h"
 
-enum { LEADER_SLEEP_NS = 1000000000 };
+enum { SYNC_RETRY_NS = 1000000000 };
 
 void
 db_poison(esker_db *db)
@@ -26,8 +24,8 @@ db_poison(esker_db *db)
     bool first = db->poison_cause.status == ESKER_OK;
     if (first) {
         db->poison_cause = *status_last();
-        /* pairs: POISON — the cause is written before the flag. */
-        store_release(&db->poisoned, 1);
+        /* relaxed: the cause is read under mu; who was led by the one that failed sees the flag (LEADER). */
+        store_relaxed(&db->poisoned, 1);
         cond_broadcast(&db->changed);
     }
     esker_error cause = db->poison_cause;
@@ -50,24 +48,8 @@ sync_poison_story(esker_db *db)
 esker_status
 db_poison_status(esker_db *db)
 {
-    /* pairs: POISON */
-    return LIKELY(load_acquire(&db->poisoned) == 0) ? ESKER_OK : sync_poison_story(db);
-}
-
-void
-db_durable_advance(esker_db *db, uint64_t lsn)
-{
-    uint64_t before = load_acquire(&db->durable); /* pairs: DURABLE */
-    while (before < lsn) {
-        /* pairs: DURABLE — the sync that proves it happened before. */
-        if (cas_seq(&db->durable, &before, lsn)) {
-            int fd = load_acquire(&db->event_fd); /* pairs: EVENT_FD */
-            if (fd >= 0) {
-                io_event_signal(fd);
-            }
-            return;
-        }
-    }
+    /* relaxed: see db_poison. */
+    return LIKELY(load_relaxed(&db->poisoned) == 0) ? ESKER_OK : sync_poison_story(db);
 }
 
 /* The windows of `version` that reach into [from, to), oldest first, their logs pinned. */
@@ -118,9 +100,8 @@ sync_write(esker_db *db, struct window *const *windows, uint32_t count, uint64_t
     return ESKER_OK;
 }
 
-/* One group, as the leader. sync: make it durable too. */
-static esker_status
-sync_lead(esker_db *db, struct thread_state *self, bool sync)
+esker_status
+db_sync_group(esker_db *db, struct thread_state *self, bool sync)
 {
     /* pairs: DURABLE */
     uint64_t from = load_acquire(&db->durable);
@@ -198,52 +179,13 @@ sync_wait_recovered(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
     return status;
 }
 
-/* Until *watermark >= lsn. */
-static esker_status
-sync_until(esker_db *db, struct thread_state *self, uint64_t lsn, bool durable, uint64_t deadline_ns)
-{
-    for (;;) {
-        uint32_t seq = load_seq(&db->sync_seq); /* pairs: LEADER */
-        /* pairs: DURABLE, LOGGED */
-        uint64_t reached = durable ? load_acquire(&db->durable) : db_logged(db);
-        if (reached >= lsn) {
-            return ESKER_OK;
-        }
-        TRY(db_poison_status(db));
-        uint32_t idle = 0;
-        if (cas_seq(&db->sync_inflight, &idle, 1)) { /* pairs: LEADER */
-            esker_status status = sync_lead(db, self, durable);
-            store_seq(&db->sync_inflight, 0); /* pairs: LEADER */
-            add_seq(&db->sync_seq, 1);        /* pairs: LEADER */
-            futex_wake_all(&db->sync_seq);
-            TRY(status);
-            continue;
-        }
-        uint64_t timeout_ns = LEADER_SLEEP_NS;
-        if (deadline_ns != 0) {
-            uint64_t now = io_monotonic_ns(db->io);
-            if (now >= deadline_ns) {
-                return FAIL(ESKER_TIMED_OUT, "the sync did not complete in time");
-            }
-            timeout_ns = MIN(timeout_ns, deadline_ns - now);
-        }
-        futex_wait(&db->sync_seq, seq, timeout_ns);
-    }
-}
-
-esker_status
-db_wait_logged(esker_db *db, struct thread_state *self, uint64_t lsn)
-{
-    return sync_until(db, self, lsn, false, 0);
-}
-
 esker_status
 db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn, uint64_t deadline_ns)
 {
     if (UNLIKELY(load_acquire(&db->recovered_end_lsn) != 0)) { /* pairs: RECOVERED */
         TRY(sync_wait_recovered(db, lsn, deadline_ns));
     }
-    return sync_until(db, self, lsn, true, deadline_ns);
+    return db_wait_watermark(db, self, lsn, true, deadline_ns);
 }
 
 /* INTERVAL and MEMORY: what was acknowledged is pushed on after a while. */
@@ -253,7 +195,7 @@ db_sync_job(struct job *job)
     esker_db *db = CONTAINER_OF(job, struct esker_db, sync_job);
     struct thread_state *self = thread_state_get();
     if (self == NULL) {
-        job_kick_after(job, LEADER_SLEEP_NS);
+        job_kick_after(job, SYNC_RETRY_NS);
         return;
     }
     if (!db_append_begin(db)) {

@@ -28,6 +28,9 @@
 #define sub_acq_rel(ptr, value) atomic_fetch_sub_explicit((ptr), (value), memory_order_acq_rel)
 #define or_seq(ptr, value) atomic_fetch_or_explicit((ptr), (value), memory_order_seq_cst)
 /* Compare and swap; on failure *expected is what was found. */
+#define cas_relaxed(ptr, expected, desired)                                                        \
+    atomic_compare_exchange_strong_explicit((ptr), (expected), (desired), memory_order_relaxed,    \
+                                            memory_order_relaxed)
 #define cas_release(ptr, expected, desired)                                                        \
     atomic_compare_exchange_strong_explicit((ptr), (expected), (desired), memory_order_release,    \
                                             memory_order_acquire)

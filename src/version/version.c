@@ -26,6 +26,16 @@ version_ref(struct version *version)
     ASSERT(before > 0);
 }
 
+struct version *
+version_current_ref(_Atomic(struct version *) *current, struct thread_state *self)
+{
+    epoch_enter(self);
+    struct version *version = load_acquire(current); /* pairs: CURRENT */
+    version_ref(version);
+    epoch_exit(self);
+    return version;
+}
+
 void
 version_unref(struct version *version)
 {
@@ -41,8 +51,7 @@ version_unref(struct version *version)
     }
     _Atomic uint64_t *live_count = version->live_count;
     mem_free(version->mem, version);
-    /* pairs: VERSION_LIVE — close reads 0 and then frees what versions point to. */
-    uint64_t before = sub_acq_rel(live_count, 1);
+    uint64_t before = add_relaxed(live_count, UINT64_MAX); /* relaxed: statistic */
     ASSERT(before > 0);
 }
 

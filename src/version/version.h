@@ -54,6 +54,9 @@ void version_ref(struct version *version);
 /* The last one drops windows and level arrays. Not inside an epoch section. */
 void version_unref(struct version *version);
 
+/* What `current` names, with a reference. Not inside a section. */
+struct version *version_current_ref(_Atomic(struct version *) *current, struct thread_state *self);
+
 /* Fills in (each takes references of its own). */
 void version_set_windows(struct version *version, struct window *const *windows, uint32_t count);
 void version_set_level(struct version *version, uint32_t level, struct level_run *run /* nullable */);

@@ -7,7 +7,8 @@
  * Invariants
  *  I1 tail counts reserved granules (low 32 bits, 16 bytes each) and reserved
  *     entries (high 32 bits). The one reservation that first exceeds either
- *     capacity is the straddler; it fills the rest with a PAD frame.
+ *     capacity is the straddler; it fills the rest with a PAD frame. Nothing is
+ *     published by the tail: what stands in a frame is, by its applied bit (I2).
  *  I2 A frame's applied bit is set after its bytes, its copy in the mapped log
  *     and its index entries are complete; nothing of it changes afterwards.
  *  I3 Frames tile [base_lsn, end_lsn) without gaps once every bit is set.
@@ -39,7 +40,7 @@ struct window {
     uint32_t log_pins;    /* leaders that write or sync it */
     bool log_released;    /* flushed: back to the pool when log_pins is 0 */
     /* atomic */
-    _Atomic uint64_t tail CACHE_ALIGNED; /* {entries:32, granules:32} */
+    _Atomic uint64_t tail CACHE_ALIGNED; /* {entries:32, granules:32}; relaxed: hands out space (I1) */
     _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: WINDOW_REFS */
     _Atomic uint64_t *applied;           /* pairs: APPLIED; one bit per 16-byte granule */
 };
@@ -63,6 +64,60 @@ window_tail_ops(uint64_t tail)
 {
     return tail >> 32;
 }
+
+/* ---- Reserving (I1) --------------------------------------------------------- */
+
+enum window_room {
+    WINDOW_TAKEN,    /* [offset, offset + bytes) is the caller's */
+    WINDOW_STRADDLE, /* too little was left: the caller, alone, fills [offset, cap) */
+    WINDOW_FULL
+};
+
+static inline bool
+window_tail_is_full(const struct window *window, uint64_t tail)
+{
+    return window_tail_bytes(tail) > window->cap_bytes || window_tail_ops(tail) > window->op_cap;
+}
+
+static inline bool
+window_is_full(const struct window *window)
+{
+    /* relaxed: nothing is read because of it but the tail itself. */
+    return window_tail_is_full(window, load_relaxed(&window->tail));
+}
+
+static inline enum window_room
+window_reserve(struct window *window, uint32_t op_count, uint64_t bytes, uint64_t *offset_out)
+{
+    if (window_is_full(window)) { /* only spares a useless add */
+        return WINDOW_FULL;
+    }
+    /* relaxed: only uniqueness matters. */
+    uint64_t tail = add_relaxed(&window->tail, window_tail(op_count, bytes));
+    uint64_t offset = window_tail_bytes(tail);
+    *offset_out = offset;
+    if (offset + bytes <= window->cap_bytes && window_tail_ops(tail) + op_count <= window->op_cap) {
+        return WINDOW_TAKEN;
+    }
+    return window_tail_is_full(window, tail) ? WINDOW_FULL : WINDOW_STRADDLE;
+}
+
+/* For frames without entries that need not be written: takes nothing where they do not fit. */
+static inline bool
+window_reserve_if_fits(struct window *window, uint64_t bytes, uint64_t *offset_out)
+{
+    uint64_t tail = load_relaxed(&window->tail); /* relaxed: the CAS decides */
+    while (window_tail_bytes(tail) + bytes <= window->cap_bytes && !window_tail_is_full(window, tail)) {
+        /* relaxed: only uniqueness matters. */
+        if (cas_relaxed(&window->tail, &tail, tail + window_tail(0, bytes))) {
+            *offset_out = window_tail_bytes(tail);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Life ------------------------------------------------------------------- */
 
 /* How many entries a window of cap_bytes is made for. */
 uint32_t window_op_capacity(uint64_t cap_bytes);

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How `visible` moves, and how a writer waits until its own frame is visible.
+ *
+ * Invariants
+ *  I1 `visible` moves over a frame only when its bit is set, so readers never
+ *     see a hole.
+ *  I2 No frame is left behind. A writer sets its bit, then looks at `visible`;
+ *     who moves `visible` up to that frame then looks at its bit. Each stores
+ *     before it looks, sequentially consistent, so one of them goes on.
+ *  I3 No sleeper is left behind. It counts itself, then looks at `visible`; who
+ *     moved `visible` then looks at the count. What changes between the look
+ *     and the sleep changes visible_seq, on which it sleeps.
+ */
+#include <sched.h>
+
+#include "db/db.h"
+
+enum { SPINS_BEFORE_YIELD = 100, YIELDS_BEFORE_SLEEP = 8, SLEEP_NS = 5000000 };
+
+static struct window *
+visible_window_at(const struct version *version, uint64_t lsn)
+{
+    for (uint32_t i = 0; i < version->window_count; i++) {
+        struct window *window = version->windows[i];
+        if (lsn >= window->base_lsn && lsn < window->end_lsn) {
+            return window;
+        }
+    }
+    return NULL;
+}
+
+static void
+visible_wake(esker_db *db)
+{
+    /* pairs: VISIBLE_WAIT — `visible` moved before the waiters are counted. */
+    if (load_seq(&db->visible_waiters) != 0) {
+        add_seq(&db->visible_seq, 1); /* pairs: VISIBLE_WAIT */
+        futex_wake_all(&db->visible_seq);
+    }
+}
+
+void
+db_ratchet(esker_db *db, struct thread_state *self)
+{
+    bool moved = false;
+    bool window_done = false;
+    epoch_enter(self);
+    /* pairs: CURRENT */
+    struct version *version = load_acquire(&db->current);
+    /* pairs: VISIBLE */
+    uint64_t lsn = load_seq(&db->visible);
+    for (;;) {
+        const struct window *window = visible_window_at(version, lsn);
+        if (window == NULL) {
+            /* Behind the newest window of this version, or below what it still holds. */
+            struct version *newer = load_acquire(&db->current); /* pairs: CURRENT */
+            uint64_t again = load_seq(&db->visible);            /* pairs: VISIBLE */
+            if (newer == version && again == lsn) {
+                break;
+            }
+            version = newer;
+            lsn = again;
+            continue;
+        }
+        uint64_t offset = (lsn - window->base_lsn) * LSN_BYTES;
+        if (!window_is_applied(window, offset)) {
+            break;
+        }
+        uint64_t next = lsn + window_frame_bytes(window, offset) / LSN_BYTES;
+        /* pairs: VISIBLE — index links of the frame before readers' acquire; the
+         * other half of the Dekker hand-off with APPLIED. */
+        if (cas_seq(&db->visible, &lsn, next)) {
+            lsn = next;
+            moved = true;
+            window_done = window_done || next == window->end_lsn;
+        }
+    }
+    epoch_exit(self);
+    if (window_done) {
+        job_kick(&db->flush_job); /* it may have looked already, and left the window for its last frame */
+    }
+    if (moved) {
+        visible_wake(db);
+    }
+}
+
+static void
+visible_sleep(esker_db *db, uint64_t lsn)
+{
+    add_seq(&db->visible_waiters, 1);          /* pairs: VISIBLE_WAIT */
+    uint32_t seq = load_seq(&db->visible_seq); /* pairs: VISIBLE_WAIT */
+    if (load_seq(&db->visible) < lsn) {        /* pairs: VISIBLE_WAIT */
+        futex_wait(&db->visible_seq, seq, SLEEP_NS);
+    }
+    (void)sub_acq_rel(&db->visible_waiters, 1); /* pairs: VISIBLE_WAIT */
+}
+
+void
+db_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn)
+{
+    for (uint32_t spins = 0;; spins++) {
+        /* pairs: VISIBLE */
+        if (load_seq(&db->visible) >= lsn) {
+            return;
+        }
+        db_ratchet(db, self);
+        if (load_seq(&db->visible) >= lsn) { /* pairs: VISIBLE */
+            return;
+        }
+        if (spins < SPINS_BEFORE_YIELD) {
+            cpu_relax();
+        } else if (spins < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP) {
+            sched_yield();
+        } else {
+            visible_sleep(db, lsn);
+        }
+    }
+}
