@@ -148,6 +148,11 @@ if(ESKER_TESTS STREQUAL "all" AND Python3_FOUND)
   set(tidy ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/src/tools/tidy.py)
   esker_add_test(tidy LABELS tidy COMMAND ${tidy})
   esker_add_test(tidy_self_test LABELS tidy COMMAND ${tidy} --self-test)
+  if(TARGET esker_cli)
+    # Needs libxxhash, liblz4 and libzstd at run time, which are here if esker could be built.
+    esker_add_test(esker_dump LABELS tool
+      COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/python/esker_dump_test.py)
+  endif()
 endif()
 if(ESKER_TESTS STREQUAL "all")
   esker_add_test(headers_alone LABELS house
