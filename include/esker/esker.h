@@ -147,10 +147,21 @@ typedef struct esker_allocator {
 typedef enum esker_event_kind {
     ESKER_EVENT_FLUSH = 1,      /* a memtable became a segment; bytes, duration_ns */
     ESKER_EVENT_COMPACTION = 2, /* segments were merged; bytes written, duration_ns */
-    ESKER_EVENT_STALL = 3,      /* a write waited for memory; duration_ns */
-    ESKER_EVENT_POISONED = 4,   /* writes are refused from now on; error */
-    ESKER_EVENT_BACKGROUND = 5  /* background work failed and will be tried again; error */
+    ESKER_EVENT_STALL = 3, /* writes waited since the last such event; duration_ns, wait_cause, wait_level */
+    ESKER_EVENT_POISONED = 4,  /* writes are refused from now on; error */
+    ESKER_EVENT_BACKGROUND = 5 /* background work failed and will be tried again; error */
 } esker_event_kind;
+
+/* Why a write waited before it was written. */
+enum {
+    ESKER_WAIT_NONE = 0,
+    ESKER_WAIT_MEMORY = 1, /* all memtables are full, and none has been flushed yet */
+    ESKER_WAIT_LOG = 2,    /* the next log file is not ready */
+    ESKER_WAIT_LEVEL0 = 3, /* level 0 has as many segments as it may */
+    ESKER_WAIT_DEBT = 4    /* writes are slowed down since merges of a level are behind */
+};
+
+#define ESKER_WAIT_CAUSES 5
 
 typedef struct esker_event {
     size_t struct_size;
@@ -158,6 +169,8 @@ typedef struct esker_event {
     uint64_t bytes;
     uint64_t duration_ns;
     const esker_error *error; /* nullable; valid during the call */
+    int wait_cause;           /* ESKER_WAIT_* */
+    uint32_t wait_level;
 } esker_event;
 
 /* Called from an engine thread that holds no lock. May read from the
@@ -410,9 +423,28 @@ typedef struct esker_stats {
     uint64_t recovery_ns, recovery_bytes; /* of this open */
     int io_backend;                       /* ESKER_IO_URING or ESKER_IO_POSIX: what runs */
     char io_reason[96];                   /* why, in one sentence */
+    /* Writes that waited and how long together, by ESKER_WAIT_*. */
+    uint64_t wait_count[ESKER_WAIT_CAUSES], wait_ns[ESKER_WAIT_CAUSES];
+    uint64_t level_target_bytes[ESKER_LEVELS_MAX]; /* level 0 has none */
+    uint64_t debt_bytes;          /* what merges have still to move until every level is within its target */
+    uint64_t drain_bytes_per_s;   /* what merges take out of level 0, as measured last */
+    uint64_t compactions_failed;  /* merges that failed and kept their inputs; most are tried again */
+    uint64_t compactions_damaged; /* those of them that met damage, which is left alone from then on */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);
+
+typedef struct esker_wait {
+    size_t struct_size; /* set by esker_wait_init */
+    int cause;          /* ESKER_WAIT_*; _NONE: no write of this thread ever waited */
+    uint32_t level;     /* of _DEBT: the level that is behind most */
+    uint64_t wait_ns;
+} esker_wait;
+
+ESKER_API void esker_wait_init_sized(void *wait, size_t size);
+/* This thread's last write that waited, in whatever database. Threads: any. */
+ESKER_API void esker_last_wait(esker_wait *out);
+
 ESKER_API ESKER_NODISCARD esker_status esker_get_stats(esker_db *db, esker_stats *out);
 
 enum { ESKER_STATS_TEXT = 0, ESKER_STATS_JSON = 1, ESKER_STATS_PROMETHEUS = 2 };
@@ -451,6 +483,12 @@ static inline void
 esker_stats_init(esker_stats *stats)
 {
     esker_stats_init_sized(stats, sizeof *stats);
+}
+
+static inline void
+esker_wait_init(esker_wait *wait)
+{
+    esker_wait_init_sized(wait, sizeof *wait);
 }
 
 #ifdef __cplusplus

@@ -32,13 +32,24 @@ struct compaction_spec {
     bool drop_deletes; /* nothing deeper exists: the bottom; else `deeper` is asked */
     compaction_deeper_fn *deeper;
     uint64_t segment_bytes_max; /* a new output begins beyond it, never inside one key */
+    /* Only keys of [lower, upper): one part of a merge that several threads share. Empty: no bound. */
+    struct bytes lower, upper;
+    /* Of the level below the output, in key order: outputs end where they would
+     * overlap too much of it, so that a later merge of one output stays small. */
+    const struct segment_meta *const *below;
+    size_t below_count;
+    uint64_t step_work; /* how much one step does; 0 = COMPACTION_STEP_WORK */
     uint8_t uuid[16];
     int compression;
     uint32_t block_bytes;
     compaction_next_id_fn *next_id;
     void *ctx;                  /* for next_id and deeper */
-    const _Atomic bool *cancel; /* nullable: looked at between rows now and then; ESKER_BUSY */
+    const _Atomic bool *cancel; /* nullable: looked at by every step; ESKER_BUSY */
 };
+
+/* Work is counted in bytes of keys and values and so many for each row; a step
+ * of the default takes well under a millisecond (a single value may be larger). */
+enum { COMPACTION_ROW_WORK = 64, COMPACTION_STEP_WORK = 256 << 10 };
 
 struct compaction_output {
     struct segment_meta meta; /* min_key and max_key point into `keys` */
@@ -51,7 +62,21 @@ struct compaction_result {
     uint64_t rows_in, rows_out, bytes_written;
 };
 
-/* On failure every output file has been removed. A damaged source: its CORRUPT. */
+/* A merge in steps, so that whoever runs it can turn to something more urgent
+ * in between, or go on with it on another thread. The spec and what it points
+ * to outlive the job. */
+struct compaction_job;
+
+NODISCARD esker_status compaction_job_create(const struct compaction_spec *spec, struct compaction_job **out);
+/* Some rows, or the end of one output. OK: there is more to do. END: everything
+ * is merged, compaction_job_take is next. A failure: every output file has been
+ * removed, and the job is good for nothing but to be destroyed. */
+NODISCARD esker_status compaction_job_step(struct compaction_job *job);
+void compaction_job_take(struct compaction_job *job, struct compaction_result *out);
+/* Removes the files of a job that was not taken. NULL is fine. */
+void compaction_job_destroy(struct compaction_job *job);
+
+/* All steps of one job. On failure every output file has been removed. A damaged source: its CORRUPT. */
 NODISCARD esker_status compaction_run(const struct compaction_spec *spec, struct compaction_result *out);
 void compaction_result_fini(struct compaction_result *result, const struct mem *mem);
 
@@ -85,6 +110,10 @@ struct compaction_plan {
     bool trivial_move; /* the inputs (any number) can change their level as they are */
     double score;      /* >= 1.0 means due */
 };
+
+/* How large each level may be (index 0: 0), by the bytes that the levels hold. */
+void compaction_targets(const uint64_t level_bytes[ESKER_LEVELS_MAX], const struct picker_config *config,
+                        uint64_t targets_out[ESKER_LEVELS_MAX]);
 
 /* The most urgent merge whose inputs nobody claimed. False: none is due, or
  * (score >= 1.0) what is due has to wait until a running job has ended; nothing

@@ -1,34 +1,52 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs one merge (or flush): every row of the source is judged
+ * Runs one merge (or flush) step by step: every row of the source is judged
  * (compaction_gc.c), what survives is written to a sequence of segments.
  *
  * Invariants
  *  I1 All versions of a key go into one segment, so that two segments of one
  *     sorted level never share a key.
- *  I2 Until the function returns OK the outputs are nobody's: on any failure
- *     the finished ones are unlinked, the open one is removed by its writer.
+ *  I2 Until they are taken the outputs are nobody's: on any failure the
+ *     finished ones are unlinked, the open one is removed by its writer.
  *  I3 What failed first is what the caller is told: damage in an input keeps
  *     its story (file, offset) whatever the clean-up meets.
+ *  I4 Between steps the source stands on a row that was not judged yet, so a
+ *     job resumes where it stopped, on whatever thread. The end of an output
+ *     (index, filter, sync) is a step of its own.
  *
- * Durability: when it returns OK the contents of every output are synced, the
- * names are not; the caller syncs the directory before an edit names them.
+ * Durability: when the last step is done the contents of every output are
+ * synced, the names are not; the caller syncs the directory before an edit
+ * names them.
  *
- * Concurrency: one thread per job; `cancel` may be set by any.
+ * Concurrency: one thread at a time; `cancel` may be set by any.
  */
+#include "base/assert.h"
 #include "compaction/compaction_gc.h"
 
 enum {
-    COMPACTION_CHECK_WORK = 1024,       /* how much work passes between two looks at `cancel`: */
-    COMPACTION_CHECK_WORK_BYTES = 1024, /* a row is 1 and so is each such piece of its value */
-    COMPACTION_OUTPUTS_MIN = 8
+    COMPACTION_OUTPUTS_MIN = 8,
+    COMPACTION_BELOW_FACTOR =
+        8 /* an output overlaps at most about so many full segments of the level below */
+};
+
+enum compaction_stage {
+    COMPACTION_AT_BEGIN,
+    COMPACTION_AT_ROWS,
+    COMPACTION_AT_END,
+    COMPACTION_AT_DONE,
+    COMPACTION_AT_FAILED
 };
 
 struct compaction_job {
     const struct compaction_spec *spec;
+    struct compaction_gc gc;
     struct compaction_result result;
     size_t output_cap;
     struct segment_writer *writer; /* NULL between outputs */
+    enum compaction_stage stage;
+    bool output_full;     /* the next step ends the open output */
+    size_t below_at;      /* the first segment of the level below that does not end before the row */
+    uint64_t below_bytes; /* of that level, passed since the output began */
 };
 
 void
@@ -102,15 +120,45 @@ compaction_job_end_output(struct compaction_job *job)
     return ESKER_OK;
 }
 
-static esker_status
-compaction_job_write(struct compaction_job *job, const struct iter *row, bool new_key)
+/* Moves past the segments below that end before `key`. True at the border of one. */
+static bool
+compaction_job_pass_below(struct compaction_job *job, struct bytes key)
+{
+    const struct compaction_spec *spec = job->spec;
+    bool passed = false;
+    while (job->below_at < spec->below_count) {
+        const struct segment_meta *meta = spec->below[job->below_at];
+        if (meta->max_key.len == 0 || bytes_compare(meta->max_key, key) >= 0) {
+            break;
+        }
+        job->below_bytes += meta->size_bytes;
+        job->below_at++;
+        passed = true;
+    }
+    return passed;
+}
+
+/* Does the open output end before this row, the first of its key? Full ones do,
+ * half full ones at a border of the level below, and those that overlap much of it. */
+static bool
+compaction_job_output_ends(struct compaction_job *job, struct bytes key)
 {
     uint64_t bytes_max = job->spec->segment_bytes_max;
-    if (new_key && job->writer != NULL && segment_writer_size_bytes(job->writer) >= bytes_max) {
-        TRY(compaction_job_end_output(job)); /* I1 */
+    bool border = job->spec->below_count > 0 && compaction_job_pass_below(job, key);
+    if (job->writer == NULL) {
+        return false;
     }
+    uint64_t bytes = segment_writer_size_bytes(job->writer);
+    return bytes >= bytes_max ||
+           (border && (bytes >= bytes_max / 2 || job->below_bytes / COMPACTION_BELOW_FACTOR >= bytes_max));
+}
+
+static esker_status
+compaction_job_write(struct compaction_job *job, const struct iter *row)
+{
     if (job->writer == NULL) {
         TRY(compaction_job_begin_output(job));
+        job->below_bytes = 0;
     }
     job->result.rows_out++;
     return segment_writer_add(job->writer, row->key, row->lsn, (enum entry_op)row->op, row->value);
@@ -128,27 +176,46 @@ compaction_job_check_cancel(const struct compaction_job *job)
 }
 
 static esker_status
-compaction_job_rows(struct compaction_job *job, struct compaction_gc *gc)
+compaction_job_first(struct compaction_job *job)
 {
-    struct iter *source = job->spec->source;
+    const struct compaction_spec *spec = job->spec;
+    job->stage = COMPACTION_AT_ROWS;
+    return spec->lower.len > 0 ? iter_seek(spec->source, spec->lower) : iter_first(spec->source);
+}
+
+/* Judges rows from the source's position on (I4): until the work is done, an
+ * output is full (OK), or no row is left (END). */
+static esker_status
+compaction_job_rows(struct compaction_job *job)
+{
+    const struct compaction_spec *spec = job->spec;
+    struct iter *source = spec->source;
+    uint64_t work_max = spec->step_work != 0 ? spec->step_work : COMPACTION_STEP_WORK;
     uint64_t work = 0;
-    TRY(compaction_job_check_cancel(job));
-    esker_status status = iter_first(source);
-    while (status == ESKER_OK) {
+    esker_status status = job->stage == COMPACTION_AT_BEGIN ? compaction_job_first(job) : ESKER_OK;
+    while (status == ESKER_OK && work < work_max) {
+        if (spec->upper.len > 0 && bytes_compare(source->key, spec->upper) >= 0) {
+            return ESKER_END;
+        }
         enum compaction_verdict verdict;
-        TRY(compaction_gc_judge(gc, source, &verdict));
-        job->result.rows_in++;
+        if (job->output_full) {
+            verdict = COMPACTION_KEEP; /* judged before the output was ended */
+            job->output_full = false;
+        } else {
+            TRY(compaction_gc_judge(&job->gc, source, &verdict));
+            job->result.rows_in++;
+            if (verdict == COMPACTION_KEEP_NEW_KEY && compaction_job_output_ends(job, source->key)) {
+                job->output_full = true; /* I1, I4 */
+                return ESKER_OK;
+            }
+        }
         if (verdict != COMPACTION_DROP) {
-            TRY(compaction_job_write(job, source, verdict == COMPACTION_KEEP_NEW_KEY));
+            TRY(compaction_job_write(job, source));
         }
-        work += 1 + source->value.len / COMPACTION_CHECK_WORK_BYTES;
-        if (work >= COMPACTION_CHECK_WORK) {
-            work = 0;
-            TRY(compaction_job_check_cancel(job));
-        }
+        work += COMPACTION_ROW_WORK + source->key.len + source->value.len;
         status = iter_next(source);
     }
-    return status == ESKER_END ? compaction_job_end_output(job) : status;
+    return status;
 }
 
 /* I2, I3. */
@@ -157,27 +224,95 @@ compaction_job_undo(struct compaction_job *job)
 {
     esker_error story = *status_last();
     segment_writer_destroy(job->writer);
+    job->writer = NULL;
     for (size_t i = 0; i < job->result.output_count; i++) {
         char name[40];
         segment_file_name(job->result.outputs[i]->meta.id, name);
         IGNORE_STATUS(io_unlink(job->spec->io, name), "no manifest lists it; the next open removes it");
     }
     compaction_result_fini(&job->result, job->spec->mem);
-    IGNORE_STATUS(status_restore(&story), "the story of what failed first is kept");
+    if (story.status != ESKER_OK) {
+        IGNORE_STATUS(status_restore(&story), "the story of what failed first is kept");
+    }
+}
+
+static esker_status
+compaction_job_advance(struct compaction_job *job)
+{
+    TRY(compaction_job_check_cancel(job));
+    if (job->output_full && job->writer != NULL) {
+        return compaction_job_end_output(job); /* the row that did not go into it is still to be written */
+    }
+    if (job->stage == COMPACTION_AT_END) {
+        TRY(compaction_job_end_output(job));
+        job->stage = COMPACTION_AT_DONE;
+        return ESKER_END;
+    }
+    esker_status status = compaction_job_rows(job);
+    if (status == ESKER_END) {
+        job->stage = COMPACTION_AT_END;
+        status = ESKER_OK;
+    }
+    return status;
+}
+
+esker_status
+compaction_job_create(const struct compaction_spec *spec, struct compaction_job **out)
+{
+    struct compaction_job *job = mem_zalloc(spec->mem, sizeof *job);
+    if (job == NULL) {
+        return FAIL_NO_MEMORY("a merge");
+    }
+    job->spec = spec;
+    compaction_gc_init(&job->gc, spec);
+    *out = job;
+    return ESKER_OK;
+}
+
+esker_status
+compaction_job_step(struct compaction_job *job)
+{
+    ASSERT(job->stage != COMPACTION_AT_DONE && job->stage != COMPACTION_AT_FAILED);
+    esker_status status = compaction_job_advance(job);
+    if (status < ESKER_OK) {
+        job->stage = COMPACTION_AT_FAILED;
+        compaction_job_undo(job);
+    }
+    return status;
+}
+
+void
+compaction_job_take(struct compaction_job *job, struct compaction_result *out)
+{
+    ASSERT(job->stage == COMPACTION_AT_DONE);
+    *out = job->result;
+    job->result = (struct compaction_result){0};
+}
+
+void
+compaction_job_destroy(struct compaction_job *job)
+{
+    if (job == NULL) {
+        return;
+    }
+    compaction_job_undo(job); /* nothing is left of a job that was taken */
+    compaction_gc_fini(&job->gc);
+    mem_free(job->spec->mem, job);
 }
 
 esker_status
 compaction_run(const struct compaction_spec *spec, struct compaction_result *out)
 {
-    struct compaction_job job = {.spec = spec};
-    struct compaction_gc gc;
-    compaction_gc_init(&gc, spec);
-    esker_status status = compaction_job_rows(&job, &gc);
-    compaction_gc_fini(&gc);
-    if (status != ESKER_OK) {
-        compaction_job_undo(&job);
-        return status;
+    struct compaction_job *job = NULL;
+    TRY(compaction_job_create(spec, &job));
+    esker_status status;
+    do {
+        status = compaction_job_step(job);
+    } while (status == ESKER_OK);
+    if (status == ESKER_END) {
+        compaction_job_take(job, out);
+        status = ESKER_OK;
     }
-    *out = job.result;
-    return ESKER_OK;
+    compaction_job_destroy(job);
+    return status;
 }

@@ -188,28 +188,46 @@ picker_level_bytes(const struct level_table *level, bool unclaimed_only)
     return bytes;
 }
 
+/* Returns the base level, were there nothing in shallower ones. */
+static uint32_t
+picker_targets_of(const uint64_t level_bytes[ESKER_LEVELS_MAX], const struct picker_config *config,
+                  uint64_t targets_out[ESKER_LEVELS_MAX])
+{
+    uint64_t base_bytes = MAX(config->base_bytes, (uint64_t)1);
+    uint64_t fanout = MAX(config->fanout, 2U);
+    uint64_t target = 0;
+    for (uint32_t level = PICKER_LAST; level > 0; level--) {
+        target = MAX(target, level_bytes[level]);
+    }
+    uint32_t base = PICKER_LAST;
+    /* A level that is too shallow for so little data empties itself, but not for every trifle. */
+    uint64_t least = MAX(base_bytes / fanout, (uint64_t)1);
+    targets_out[0] = 0;
+    for (uint32_t level = PICKER_LAST; level > 0; level--) {
+        base = target >= base_bytes ? level : base;
+        targets_out[level] = MAX(target, least);
+        target /= fanout;
+    }
+    return base;
+}
+
+void
+compaction_targets(const uint64_t level_bytes[ESKER_LEVELS_MAX], const struct picker_config *config,
+                   uint64_t targets_out[ESKER_LEVELS_MAX])
+{
+    (void)picker_targets_of(level_bytes, config, targets_out);
+}
+
 static void
 picker_set_targets(struct picker *picker)
 {
-    const struct picker_config *config = picker->config;
-    uint64_t base_bytes = MAX(config->base_bytes, (uint64_t)1);
-    uint64_t fanout = MAX(config->fanout, 2U);
+    uint64_t level_bytes[ESKER_LEVELS_MAX] = {0};
     uint32_t first = PICKER_LAST;
-    uint64_t largest = 0;
     for (uint32_t level = PICKER_LAST; level > 0; level--) {
         first = picker->levels[level].count > 0 ? level : first;
-        largest = MAX(largest, picker_level_bytes(&picker->levels[level], false));
+        level_bytes[level] = picker_level_bytes(&picker->levels[level], false);
     }
-    uint32_t base = PICKER_LAST;
-    uint64_t target = largest;
-    /* A level that is too shallow for so little data empties itself, but not for every trifle. */
-    uint64_t least = MAX(base_bytes / fanout, (uint64_t)1);
-    for (uint32_t level = PICKER_LAST; level > 0; level--) {
-        base = target >= base_bytes ? level : base;
-        picker->target[level] = MAX(target, least);
-        target /= fanout;
-    }
-    picker->base = MIN(base, first);
+    picker->base = MIN(picker_targets_of(level_bytes, picker->config, picker->target), first);
 }
 
 static void

@@ -33,7 +33,7 @@ enum {
     WINDOWS_LIVE_MAX = 3,      /* active + waiting for flush; more only from recovery and oversize batches */
     WINDOWS_RECOVERED_MAX = 8, /* more are flushed before open returns */
     L0_TRIGGER = 4,
-    L0_STALL = 24, /* writers wait for merges from here on */
+    L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
     COMPACT_JOBS_MAX = 4,
     VALUE_COPY_BYTES_MAX = 4096, /* esker_get copies up to this, pins beyond */
     REOPEN_FRAME_BYTES = FRAME_HEADER_BYTES + REOPEN_BODY_BYTES,
@@ -60,9 +60,15 @@ struct db_log_pool {
     size_t count, cap;
 };
 
+struct compact_part;
+struct compact_run;
+
 struct compact_job {
     struct job job;
     struct esker_db *db;
+    /* owned by the job */
+    struct compact_part *part; /* what it is merging; nullable */
+    struct compact_run *ended; /* what it has to install; nullable */
 };
 
 struct esker_db {
@@ -79,6 +85,7 @@ struct esker_db {
     bool manual;                     /* simulator: no threads */
     uint64_t window_bytes_first, window_bytes_max; /* windows start small and double with use */
     uint64_t segment_bytes;                        /* target size of merge outputs */
+    uint64_t merge_step_work;                      /* of one step of a merge; 0 = as it comes */
     struct block_cache *cache;
     struct job_owner jobs;
     struct job prepare_job, flush_job, sync_job, purge_job, rest_job;
@@ -87,6 +94,7 @@ struct esker_db {
 
     /* atomic */
     _Atomic(struct version *) current CACHE_ALIGNED; /* pairs: CURRENT */
+    _Atomic uint64_t pace_ns_per_mib;                /* what writers' bytes cost; 0 = no debt, no waits */
     _Atomic uint32_t closing;                        /* enum closing; pairs: CALL_CLOSE */
     _Atomic uint64_t visible CACHE_ALIGNED;          /* pairs: VISIBLE */
     _Atomic uint32_t visible_waiters;                /* pairs: VISIBLE_WAIT */
@@ -104,6 +112,14 @@ struct esker_db {
     _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
     _Atomic uint64_t log_syncs, log_bytes_written, flushes, flush_bytes_written, compactions;
     _Atomic uint64_t compaction_bytes_read, compaction_bytes_written, stalls, stall_ns;
+    _Atomic uint64_t compactions_failed, compactions_damaged;
+    /* db_pace.c */
+    _Atomic uint64_t pace_due_ns CACHE_ALIGNED; /* when what was written so far is paid for */
+    _Atomic uint64_t wait_count[ESKER_WAIT_CAUSES], wait_ns[ESKER_WAIT_CAUSES];
+    _Atomic uint64_t wait_untold_ns[ESKER_WAIT_CAUSES];
+    _Atomic uint64_t debt_bytes;
+    _Atomic uint32_t pace_level;  /* with the most debt */
+    _Atomic bool merges_are_idle; /* so little debt that merges may wait for idle processors */
     _Atomic uint64_t next_file_id;
     uint64_t recovery_ns, recovery_bytes;
     struct stripe *stripes;
@@ -136,13 +152,20 @@ struct esker_db {
     bool sealing;               /* close is about to write the last frame: no job appends any more */
     uint32_t appending;         /* running jobs that may append frames; close waits them out */
     uint64_t window_bytes_want; /* size of the next window */
-    uint64_t stall_report_ns;   /* not yet told to on_event */
     esker_error background;     /* what logs and flushes are failing with; status OK = nothing */
     esker_error merge_failure;  /* and merges, which hold up nobody until level 0 is full */
     esker_error poison_cause;
     uint64_t *claimed_ids; /* segments that running merges read */
     size_t claimed_count, claimed_cap;
-    uint64_t *obsolete_ids; /* segments whose files can go */
+    uint64_t *damaged_ids; /* segments that a merge failed on: the background leaves them alone */
+    size_t damaged_count, damaged_cap;
+    struct compact_run *compact_runs;          /* every merge that was planned and has not ended */
+    struct compact_part *compact_parts;        /* what of them waits for a thread */
+    uint64_t merge_reserved_bytes;             /* disk space that running merges may still take */
+    uint64_t drain_bytes_per_s, drain_seen_ns; /* what merges take out of level 0; when that was seen last */
+    uint64_t rest_look_ns, rest_look_lsn;      /* the last look at whether writes come in */
+    bool writes_rest;                          /* none did */
+    uint64_t *obsolete_ids;                    /* segments whose files can go */
     size_t obsolete_count, obsolete_cap;
     uint32_t manual_compactions;
 
@@ -336,6 +359,44 @@ db_current_ref(esker_db *db, struct thread_state *self)
 NODISCARD esker_status db_open_segment(esker_db *db, const struct segment_meta *meta, struct segment **out);
 uint64_t db_next_file_id(void *db);
 
+/* ---- db_pace.c ------------------------------------------------------------- */
+
+/* How fast writers may go by the tree as it is now. mu held. */
+void db_pace_update_locked(esker_db *db);
+/* A merge took so many bytes out of its input level. */
+void db_pace_merged(esker_db *db, uint32_t input_level, uint64_t input_bytes, uint64_t started_ns);
+/* A writer's turn; TIMED_OUT after the deadline (0 = none), before anything is reserved. */
+NODISCARD esker_status db_pace_wait(esker_db *db, uint64_t bytes, uint64_t deadline_ns);
+/* This thread's write waited. */
+void db_pace_note(esker_db *db, int cause, uint32_t level, uint64_t waited_ns);
+/* Tells on_event what was noted since the last time. */
+void db_pace_tell(esker_db *db);
+
+static inline esker_status
+db_pace(esker_db *db, uint64_t bytes, uint64_t deadline_ns)
+{
+    /* relaxed: a hint, and all that a write without debt pays */
+    if (LIKELY(load_relaxed(&db->pace_ns_per_mib) == 0)) {
+        return ESKER_OK;
+    }
+    return db_pace_wait(db, bytes, deadline_ns);
+}
+
+/* ---- db_merge.c ------------------------------------------------------------ */
+
+/* What the outputs of a flush or a merge depend on. The context of the spec. */
+struct db_merge {
+    esker_db *db;
+    const struct version *version;
+    uint32_t output_level;
+    uint64_t *stripes;
+    size_t stripe_count;
+};
+
+void db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spec *out);
+/* Makes the outputs' names durable; on failure the files are removed. */
+NODISCARD esker_status db_sync_outputs(esker_db *db, struct compaction_result *result);
+
 /* ---- db_flush.c, db_compact.c --------------------------------------------- */
 
 void db_flush_job(struct job *job);
@@ -348,6 +409,10 @@ NODISCARD esker_status db_install_outputs(esker_db *db, struct install *install,
 /* Unlinks output files that no edit names; keeps the last error's story. */
 void db_remove_outputs(esker_db *db, struct compaction_result *result);
 void db_compact_job(struct job *job);
+/* At close, when no job runs any more: undoes what merges have not installed. */
+void db_compact_stop(esker_db *db);
+/* mu held. */
+struct picker_config db_picker_config(esker_db *db, const struct version *version);
 void db_purge_job(struct job *job);
 void db_background_failed(esker_db *db, struct job *again);
 void db_background_ok(esker_db *db, const struct job *job);
@@ -357,6 +422,8 @@ void db_kick_compaction(esker_db *db);
 /* Around what a job may append frames in: false when the log is being sealed. */
 bool db_append_begin(esker_db *db);
 void db_append_end(esker_db *db);
+
+enum { DB_LOOK_NS = 100000000 }; /* how often merges look at whether writes come in */
 
 /* ---- db_rest.c ------------------------------------------------------------ */
 
@@ -372,6 +439,7 @@ NODISCARD esker_status db_shrink_logs(esker_db *db, struct thread_state *self);
 bool db_in_event(const esker_db *db);
 void db_emit(esker_db *db, esker_event_kind kind, uint64_t bytes, uint64_t duration_ns,
              const esker_error *error);
+void db_emit_wait(esker_db *db, int cause, uint32_t level, uint64_t waited_ns);
 NODISCARD esker_status db_options_resolve(const esker_options *given, esker_options *out);
 NODISCARD esker_status db_recover(esker_db *db);
 NODISCARD esker_status db_create_fresh(esker_db *db);
@@ -380,6 +448,7 @@ NODISCARD esker_status db_create_fresh(esker_db *db);
  * which want rotation, flush and merges after a few commits. Multiples of 4096. */
 struct db_tuning {
     uint64_t window_bytes_first, window_bytes_max, segment_bytes;
+    uint64_t merge_step_work; /* of compaction_spec */
 };
 
 /* Opens over a given seam, for tests: takes over io (also on failure). manual: no threads. */

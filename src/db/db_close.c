@@ -90,6 +90,7 @@ db_teardown(esker_db *db)
 {
     store_relaxed(&db->cancel, true); /* relaxed: ends merges early, nothing else */
     job_owner_stop(&db->jobs);
+    db_compact_stop(db);
     epoch_drain();
     if (db->prepared != NULL) {
         window_unref(db->prepared);
@@ -111,6 +112,7 @@ db_teardown(esker_db *db)
     mem_free(&db->mem, db->pool.files);
     mem_free(&db->mem, db->log_numbers);
     mem_free(&db->mem, db->claimed_ids);
+    mem_free(&db->mem, db->damaged_ids);
     mem_free(&db->mem, db->obsolete_ids);
     io_event_close(exchange_seq(&db->event_fd, -1)); /* pairs: EVENT_FD */
     db->io->ops->unlock(db->io);

@@ -185,6 +185,7 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
     bool conditional = commit->batch != NULL && commit->batch->requires.len > 0;
     uint64_t half = 0;
     uint64_t end_lsn = 0;
+    TRY(db_pace(db, place.frame_bytes, commit->deadline_ns));
     if (oversize) {
         TRY(commit_oversize(db, self, commit, &place));
         end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;

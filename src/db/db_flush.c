@@ -12,7 +12,7 @@ enum { BACKGROUND_RETRY_NS = 100000000 };
 static esker_error *
 flush_background_of(esker_db *db, const struct job *job)
 {
-    return job->urgency == JOB_COMPACT ? &db->merge_failure : &db->background;
+    return job->urgency >= JOB_COMPACT_L0 ? &db->merge_failure : &db->background;
 }
 
 void
@@ -38,15 +38,6 @@ db_background_ok(esker_db *db, const struct job *job)
     mutex_unlock(&db->mu);
 }
 
-int
-db_level_compression(const esker_db *db, uint32_t level)
-{
-    if (db->options.compression != ESKER_COMPRESS_AUTO) {
-        return db->options.compression;
-    }
-    return level == 0 ? ESKER_COMPRESS_NONE : ESKER_COMPRESS_LZ4;
-}
-
 /* The oldest window that waits, with every frame visible; referenced. NULL if none. */
 static struct window *
 flush_pick(esker_db *db)
@@ -66,123 +57,21 @@ flush_pick(esker_db *db)
     return window;
 }
 
-static bool
-flush_any_deeper(void *ctx, struct bytes key)
-{
-    const struct version *version = ctx;
-    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
-        const struct level_run *run = version->levels[level];
-        if (run == NULL) {
-            continue;
-        }
-        if (level == 0) {
-            return true;
-        }
-        uint32_t index = level_run_seek(run, key);
-        if (index < run->count && bytes_compare(segment_meta(run->segments[index])->min_key, key) <= 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-struct flush_ctx {
-    esker_db *db;
-    struct version *version;
-};
-
-static uint64_t
-flush_ctx_next_id(void *ctx)
-{
-    return db_next_file_id(((struct flush_ctx *)ctx)->db);
-}
-
-static bool
-flush_ctx_deeper(void *ctx, struct bytes key)
-{
-    return flush_any_deeper(((struct flush_ctx *)ctx)->version, key);
-}
-
 static esker_status
 flush_build(esker_db *db, struct window *window, struct version *version, struct compaction_result *result)
 {
-    uint64_t *stripes = NULL;
-    size_t stripe_count = 0;
-    TRY(db_collect_stripes(db, window->end_lsn, &stripes, &stripe_count));
+    struct db_merge merge = {.db = db, .version = version, .output_level = 0};
+    TRY(db_collect_stripes(db, window->end_lsn, &merge.stripes, &merge.stripe_count));
     struct iter *source = NULL;
-    struct flush_ctx ctx = {.db = db, .version = version};
+    struct compaction_spec spec;
     esker_status status = ESKER_OK;
     TRY_OUT(memtable_iter_create(window->table, UINT64_MAX, &db->mem, &source));
-    struct compaction_spec spec = {.io = db->io,
-                                   .mem = &db->mem,
-                                   .source = source,
-                                   .stripes = stripes,
-                                   .stripe_count = stripe_count,
-                                   .output_level = 0,
-                                   .deeper = flush_ctx_deeper,
-                                   .segment_bytes_max = UINT64_MAX,
-                                   .compression = db_level_compression(db, 0),
-                                   .next_id = flush_ctx_next_id,
-                                   .ctx = &ctx};
-    memcpy(spec.uuid, db->uuid, sizeof spec.uuid);
+    db_merge_spec(&merge, source, &spec);
     TRY_OUT(compaction_run(&spec, result));
-    if (result->output_count > 0) {
-        status = io_sync_dir(db->io);
-        if (status != ESKER_OK) {
-            db_remove_outputs(db, result);
-        }
-    }
+    status = db_sync_outputs(db, result);
 out:
     iter_destroy(source);
-    mem_free(&db->mem, stripes);
-    return status;
-}
-
-void
-db_remove_outputs(esker_db *db, struct compaction_result *result)
-{
-    esker_error story = *status_last();
-    for (size_t i = 0; i < result->output_count; i++) {
-        char name[40];
-        segment_file_name(result->outputs[i]->meta.id, name);
-        IGNORE_STATUS(io_unlink(db->io, name), "an orphan is removed at the next open");
-    }
-    compaction_result_fini(result, &db->mem);
-    if (story.status != ESKER_OK) {
-        IGNORE_STATUS(status_restore(&story), "keeps the first story");
-    }
-}
-
-esker_status
-db_install_outputs(esker_db *db, struct install *install, struct compaction_result *result)
-{
-    size_t count = result->output_count;
-    esker_status status = ESKER_OK;
-    struct segment_meta *metas = mem_zalloc_array(&db->mem, count, sizeof *metas);
-    struct segment **segments = mem_zalloc_array(&db->mem, count, sizeof *segments);
-    if (metas == NULL || segments == NULL) {
-        status = FAIL_NO_MEMORY("an edit");
-        goto out;
-    }
-    for (size_t i = 0; i < count; i++) {
-        metas[i] = result->outputs[i]->meta;
-        TRY_OUT(db_open_segment(db, &metas[i], &segments[i]));
-    }
-    install->edit.add_segments = metas;
-    install->edit.add_segment_count = count;
-    install->add = segments;
-    status = db_install(db, install);
-out:
-    for (size_t i = 0; segments != NULL && i < count; i++) {
-        if (segments[i] != NULL) {
-            segment_unref(segments[i]);
-        }
-    }
-    mem_free(&db->mem, segments);
-    mem_free(&db->mem, metas);
-    if (status != ESKER_OK && !install->unsure) {
-        db_remove_outputs(db, result);
-    }
+    mem_free(&db->mem, merge.stripes);
     return status;
 }
 

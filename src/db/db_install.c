@@ -73,28 +73,55 @@ install_current_ref(esker_db *db)
 
 /* ---- Levels --------------------------------------------------------------- */
 
+/* Level 0: newest first. */
 static int
-install_order(const void *a, const void *b)
+install_order_by_age(const void *a, const void *b)
 {
     const struct segment_meta *left = segment_meta(*(struct segment *const *)a);
     const struct segment_meta *right = segment_meta(*(struct segment *const *)b);
-    if (left->level != right->level) {
-        return left->level < right->level ? -1 : 1;
+    if (left->max_lsn != right->max_lsn) {
+        return left->max_lsn > right->max_lsn ? -1 : 1;
     }
-    if (left->level == 0) { /* newest first */
-        if (left->max_lsn != right->max_lsn) {
-            return left->max_lsn > right->max_lsn ? -1 : 1;
-        }
-        return (left->id < right->id) - (left->id > right->id);
+    return (left->id < right->id) - (left->id > right->id);
+}
+
+static int
+install_order_by_key(const void *a, const void *b)
+{
+    return bytes_compare(segment_meta(*(struct segment *const *)a)->min_key,
+                         segment_meta(*(struct segment *const *)b)->min_key);
+}
+
+static int
+install_order_by_level(const void *a, const void *b)
+{
+    uint32_t left = segment_meta(*(struct segment *const *)a)->level;
+    uint32_t right = segment_meta(*(struct segment *const *)b)->level;
+    return (left > right) - (left < right);
+}
+
+/* A segment is where the version has it; the level of its meta is the one it
+ * was opened in, and a move keeps the handle. */
+static esker_status
+install_fill_level(esker_db *db, struct version *version, uint32_t level, struct segment **segments,
+                   size_t count)
+{
+    struct level_run *run = NULL;
+    if (count == 0) {
+        return ESKER_OK;
     }
-    return bytes_compare(left->min_key, right->min_key);
+    qsort(segments, count, sizeof *segments, level == 0 ? install_order_by_age : install_order_by_key);
+    TRY(level_run_create(&db->mem, segments, (uint32_t)count, &run));
+    version_set_level(version, level, run);
+    level_run_unref(run);
+    return ESKER_OK;
 }
 
 esker_status
 db_fill_levels(esker_db *db, struct version *version, struct segment **segments, size_t count)
 {
     if (count > 1) {
-        qsort(segments, count, sizeof *segments, install_order);
+        qsort(segments, count, sizeof *segments, install_order_by_level);
     }
     size_t from = 0;
     while (from < count) {
@@ -103,10 +130,7 @@ db_fill_levels(esker_db *db, struct version *version, struct segment **segments,
         while (to < count && segment_meta(segments[to])->level == level) {
             to++;
         }
-        struct level_run *run = NULL;
-        TRY(level_run_create(&db->mem, segments + from, (uint32_t)(to - from), &run));
-        version_set_level(version, level, run);
-        level_run_unref(run);
+        TRY(install_fill_level(db, version, level, segments + from, to - from));
         from = to;
     }
     return ESKER_OK;
@@ -166,7 +190,7 @@ install_levels(esker_db *db, const struct version *from, const struct install *i
                 segments[count++] = install->add[i];
             }
         }
-        esker_status status = db_fill_levels(db, to, segments, count);
+        esker_status status = install_fill_level(db, to, level, segments, count);
         mem_free(&db->mem, segments);
         TRY(status);
     }
@@ -228,7 +252,9 @@ install_snapshot(esker_db *db, const struct version *version, struct edit *out)
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
         for (uint32_t i = 0; run != NULL && i < run->count; i++) {
-            out->add_segments[out->add_segment_count++] = *segment_meta(run->segments[i]);
+            struct segment_meta *meta = &out->add_segments[out->add_segment_count++];
+            *meta = *segment_meta(run->segments[i]);
+            meta->level = level; /* it may have moved */
         }
     }
     return ESKER_OK;
@@ -340,6 +366,7 @@ install_publish(esker_db *db, const struct version *from, struct install *instal
         }
         db_durable_advance(db, end_lsn);
     }
+    db_pace_update_locked(db);
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);
 }

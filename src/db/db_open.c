@@ -10,7 +10,8 @@
 static void
 open_init_jobs(esker_db *db)
 {
-    uint32_t threads = db->options.background_threads != 0 ? db->options.background_threads : workers_count();
+    uint32_t threads = db->options.background_threads;
+    threads = threads != 0 ? threads : workers_compact_count();
     db->compact_job_count = MIN(MAX(threads, (uint32_t)1), (uint32_t)COMPACT_JOBS_MAX);
     job_owner_init(&db->jobs, db->compact_job_count);
     job_init(&db->prepare_job, &db->jobs, JOB_LOG, db_prepare_job);
@@ -20,7 +21,7 @@ open_init_jobs(esker_db *db)
     job_init(&db->rest_job, &db->jobs, JOB_PURGE, db_rest_job);
     for (uint32_t i = 0; i < db->compact_job_count; i++) {
         db->compact_jobs[i].db = db;
-        job_init(&db->compact_jobs[i].job, &db->jobs, JOB_COMPACT, db_compact_job);
+        job_init(&db->compact_jobs[i].job, &db->jobs, JOB_COMPACT_L0, db_compact_job);
     }
 }
 
@@ -203,6 +204,7 @@ open_derive_sizes(esker_db *db, const struct db_tuning *tuning)
         db->window_bytes_max = tuning->window_bytes_max;
         db->window_bytes_first = tuning->window_bytes_first;
         db->segment_bytes = tuning->segment_bytes;
+        db->merge_step_work = tuning->merge_step_work;
     }
     db->window_bytes_want = MIN(db->window_bytes_first * 2, db->window_bytes_max);
 }

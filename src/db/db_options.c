@@ -59,6 +59,13 @@ esker_stats_init_sized(void *stats, size_t size)
     options_copy_out(stats, size, &defaults, sizeof defaults);
 }
 
+void
+esker_wait_init_sized(void *wait, size_t size)
+{
+    esker_wait defaults = {0};
+    options_copy_out(wait, size, &defaults, sizeof defaults);
+}
+
 static esker_status
 options_check(const esker_options *options)
 {

@@ -341,12 +341,19 @@ rotate_fit_prepared_locked(esker_db *db, uint64_t need_bytes, uint32_t need_ops)
     }
 }
 
+/* What a writer waits for, and since when. */
+struct rotate_stall {
+    uint64_t since_ns;
+    int cause;
+};
+
 /* One wait for background work; mu held. */
 static esker_status
-rotate_wait_locked(esker_db *db, uint64_t deadline_ns, uint64_t *since_ns)
+rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stall)
 {
     /* pairs: CURRENT */
-    const struct level_run *level0 = load_acquire(&db->current)->levels[0];
+    const struct version *version = load_acquire(&db->current);
+    const struct level_run *level0 = version->levels[0];
     bool level0_full = level0 != NULL && level0->count >= L0_STALL;
     if (db->background.status != ESKER_OK) {
         return status_restore(&db->background);
@@ -354,8 +361,11 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, uint64_t *since_ns)
     if (level0_full && db->merge_failure.status != ESKER_OK) {
         return status_restore(&db->merge_failure);
     }
-    if (*since_ns == 0) {
-        *since_ns = io_monotonic_ns(db->io);
+    if (stall->since_ns == 0) {
+        stall->since_ns = io_monotonic_ns(db->io);
+        stall->cause = version->window_count >= WINDOWS_LIVE_MAX ? ESKER_WAIT_MEMORY
+                       : level0_full                             ? ESKER_WAIT_LEVEL0
+                                                                 : ESKER_WAIT_LOG;
     }
     if (db->prepared == NULL && !db->rotating) {
         job_kick(&db->prepare_job);
@@ -371,14 +381,10 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, uint64_t *since_ns)
 }
 
 static void
-rotate_count_stall_locked(esker_db *db, uint64_t since_ns)
+rotate_count_stall(esker_db *db, const struct rotate_stall *stall)
 {
-    if (since_ns != 0) {
-        uint64_t waited = io_monotonic_ns(db->io) - since_ns;
-        add_relaxed(&db->stalls, 1);        /* relaxed: statistic */
-        add_relaxed(&db->stall_ns, waited); /* relaxed: statistic */
-        db->stall_report_ns += waited;
-        job_kick(&db->purge_job);
+    if (stall->since_ns != 0) {
+        db_pace_note(db, stall->cause, 0, io_monotonic_ns(db->io) - stall->since_ns);
     }
 }
 
@@ -387,7 +393,7 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
           uint64_t deadline_ns)
 {
     esker_status status = ESKER_OK;
-    uint64_t since_ns = 0;
+    struct rotate_stall stall = {0};
     mutex_lock(&db->mu);
     for (;;) {
         /* pairs: CURRENT — installers hold mu. */
@@ -409,18 +415,19 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
             status = rotate_install_locked(db, next);
             if (status == ESKER_OK) {
                 db->prepared = NULL;
+                db_pace_update_locked(db);
                 cond_broadcast(&db->changed);
                 job_kick(&db->flush_job);
                 job_kick_after(&db->rest_job, DB_REST_NS);
             }
             break;
         }
-        status = rotate_wait_locked(db, deadline_ns, &since_ns);
+        status = rotate_wait_locked(db, deadline_ns, &stall);
         if (status != ESKER_OK) {
             break;
         }
     }
-    rotate_count_stall_locked(db, since_ns);
+    rotate_count_stall(db, &stall);
     mutex_unlock(&db->mu);
     db_ratchet(db, self);
     return status;
@@ -471,16 +478,16 @@ db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, ui
 static esker_status
 rotate_claim_locked(esker_db *db, uint64_t deadline_ns)
 {
-    uint64_t since_ns = 0;
+    struct rotate_stall stall = {0};
     esker_status status = ESKER_OK;
     /* pairs: CURRENT — installers hold mu. */
     while (db->rotating || db->preparing || !rotate_has_room_locked(load_acquire(&db->current))) {
-        status = rotate_wait_locked(db, deadline_ns, &since_ns);
+        status = rotate_wait_locked(db, deadline_ns, &stall);
         if (status != ESKER_OK) {
             break;
         }
     }
-    rotate_count_stall_locked(db, since_ns);
+    rotate_count_stall(db, &stall);
     return status;
 }
 

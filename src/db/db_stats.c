@@ -59,9 +59,16 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->compaction_bytes_written = load_relaxed(&db->compaction_bytes_written); /* relaxed: statistic */
     stats->stalls = load_relaxed(&db->stalls);                                     /* relaxed: statistic */
     stats->stall_ns = load_relaxed(&db->stall_ns);                                 /* relaxed: statistic */
-    stats->iterators_live = load_relaxed(&db->iterators_live);                     /* relaxed: statistic */
-    stats->values_live = load_relaxed(&db->values_live);                           /* relaxed: statistic */
-    stats->versions_live = load_relaxed(&db->versions_live);                       /* relaxed: statistic */
+    for (int cause = 0; cause < ESKER_WAIT_CAUSES; cause++) {
+        stats->wait_count[cause] = load_relaxed(&db->wait_count[cause]); /* relaxed: statistic */
+        stats->wait_ns[cause] = load_relaxed(&db->wait_ns[cause]);       /* relaxed: statistic */
+    }
+    stats->debt_bytes = load_relaxed(&db->debt_bytes);                   /* relaxed: statistic */
+    stats->compactions_failed = load_relaxed(&db->compactions_failed);   /* relaxed: statistic */
+    stats->compactions_damaged = load_relaxed(&db->compactions_damaged); /* relaxed: statistic */
+    stats->iterators_live = load_relaxed(&db->iterators_live);           /* relaxed: statistic */
+    stats->values_live = load_relaxed(&db->values_live);                 /* relaxed: statistic */
+    stats->versions_live = load_relaxed(&db->versions_live);             /* relaxed: statistic */
     struct version *version = db_current_ref(db, self);
     stats_of_version(version, stats);
     version_unref(version);
@@ -72,6 +79,9 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->cache_hits = cache.hits;
     stats->cache_misses = cache.misses;
     mutex_lock(&db->mu);
+    struct picker_config config = db_picker_config(db, load_acquire(&db->current)); /* pairs: CURRENT */
+    compaction_targets(stats->level_bytes, &config, stats->level_target_bytes);
+    stats->drain_bytes_per_s = db->drain_bytes_per_s;
     stats->log_files = db->log_file_count;
     stats->log_file_bytes = db->log_file_bytes;
     mutex_unlock(&db->mu);

@@ -129,6 +129,14 @@ io_truncate(struct io *io, struct io_file *file, uint64_t size)
     return failed == 0 ? ESKER_OK : FAIL_OS(-failed, file->name, size, "cannot set the size");
 }
 
+esker_status
+io_free_bytes(struct io *io, uint64_t *out)
+{
+    *out = UINT64_MAX;
+    int failed = io->ops->free_bytes == NULL ? 0 : io->ops->free_bytes(io, out);
+    return failed == 0 ? ESKER_OK : FAIL_OS(-failed, NULL, 0, "cannot ask for free space");
+}
+
 /* ---- Transfers ---------------------------------------------------------- */
 
 static bool

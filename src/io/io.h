@@ -97,6 +97,8 @@ struct io_ops {
     uint64_t (*wall_ns)(struct io *io);
     uint64_t (*random64)(struct io *io);
     void (*machine_id)(struct io *io, struct io_machine_id *out);
+    /* What files of this directory can still take; nullable: not known. */
+    int (*free_bytes)(struct io *io, uint64_t *out);
     void (*destroy)(struct io *io);
 };
 
@@ -136,6 +138,8 @@ NODISCARD esker_status io_run_full(struct io *io, struct io_req *reqs, size_t co
 NODISCARD esker_status io_sync(struct io *io, struct io_file *file);
 NODISCARD esker_status io_sync_dir(struct io *io);
 NODISCARD esker_status io_rename(struct io *io, const char *from, const char *to);
+/* UINT64_MAX where it is not known. */
+NODISCARD esker_status io_free_bytes(struct io *io, uint64_t *out);
 /* A missing file is OK. */
 NODISCARD esker_status io_unlink(struct io *io, const char *name);
 /* The whole file into buf, refused with CORRUPT when larger than `limit`; NOT_FOUND when missing. */

@@ -57,8 +57,8 @@ enum {
 };
 
 static struct mutex posix_lock_guard = MUTEX_INIT;
-static struct posix_lock *posix_locks;    /* guarded by posix_lock_guard */
-static bool posix_fork_handled;           /* guarded by posix_lock_guard */
+static struct posix_lock *posix_locks; /* guarded by posix_lock_guard */
+static bool posix_fork_handled;        /* guarded by posix_lock_guard */
 
 static struct io_posix *
 posix_of(struct io *io)
@@ -572,6 +572,18 @@ posix_machine_id(struct io *io, struct io_machine_id *out)
     *out = posix_of(io)->machine;
 }
 
+/* What a process without privileges may use. */
+static int
+posix_free_bytes(struct io *io, uint64_t *out)
+{
+    struct statfs info;
+    if (fstatfs(posix_of(io)->dir_fd, &info) != 0) {
+        return -errno;
+    }
+    *out = (uint64_t)info.f_bavail * (uint64_t)info.f_bsize;
+    return 0;
+}
+
 /* ---- Open and close ----------------------------------------------------- */
 
 static const struct io_ops posix_ops = {
@@ -595,6 +607,7 @@ static const struct io_ops posix_ops = {
     .wall_ns = posix_wall_ns,
     .random64 = posix_random64,
     .machine_id = posix_machine_id,
+    .free_bytes = posix_free_bytes,
     .destroy = io_posix_destroy,
 };
 

@@ -275,8 +275,8 @@ sim_truncate_file(struct io *io, struct io_file *io_file, uint64_t size)
     if (failed == 0) {
         failed = sim_inode_truncate(sim->disk, file->inode, size);
         uint64_t id = file->inode->id;
-        sim_note(sim->disk, (struct sim_log_entry){
-                                .kind = SIM_TRUNCATE, .inode = id, .offset = size, .result = failed});
+        sim_note(sim->disk,
+                 (struct sim_log_entry){.kind = SIM_TRUNCATE, .inode = id, .offset = size, .result = failed});
     }
     mutex_unlock(&sim->disk->guard);
     return failed;
@@ -631,6 +631,19 @@ sim_random64(struct io *io)
     return value;
 }
 
+static int
+sim_free_bytes(struct io *io, uint64_t *out)
+{
+    struct sim_disk *disk = sim_of(io)->disk;
+    mutex_lock(&disk->guard);
+    if (disk->capacity != 0) {
+        uint64_t used = sim_used_bytes(disk);
+        *out = disk->capacity > used ? disk->capacity - used : 0;
+    }
+    mutex_unlock(&disk->guard);
+    return 0;
+}
+
 static void
 sim_machine_id(struct io *io, struct io_machine_id *out)
 {
@@ -678,6 +691,7 @@ static const struct io_ops sim_ops = {
     .wall_ns = sim_wall_ns,
     .random64 = sim_random64,
     .machine_id = sim_machine_id,
+    .free_bytes = sim_free_bytes,
     .destroy = sim_destroy,
 };
 

@@ -116,6 +116,14 @@ enum segment_result segment_get_slow(struct segment *segment, struct bytes key, 
  * reads ahead in its own buffers. */
 NODISCARD esker_status segment_iter_create(struct segment *segment, bool through_cache, struct iter **out);
 
+typedef esker_status segment_sample_fn(void *ctx, struct bytes key);
+
+/* Calls each with keys, ascending, that cut the segment into up to `pieces`
+ * pieces of about equal size. Not all of them need to be keys of rows. Reads
+ * the index if it is not in memory. */
+NODISCARD esker_status segment_sample(struct segment *segment, uint32_t pieces, segment_sample_fn *each,
+                                      void *ctx);
+
 /* Reads and checks every byte of the file, as it is now, whatever is cached.
  * Returns OK or the first damage. */
 NODISCARD esker_status segment_verify(struct segment *segment);

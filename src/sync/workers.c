@@ -9,7 +9,7 @@
  *     the rerun, and whoever ran the job queues it when it returns.
  *  I3 After a job's function has returned and its owner's running_count was
  *     lowered, nobody touches the job or the owner: job_owner_stop may return.
- *  I4 Fewer JOB_COMPACT jobs run than there are workers.
+ *  I4 Fewer merges run than there are workers, the idle thread's apart.
  *  I5 A thread that takes a job while more work is listed wakes the next one,
  *     so a sleeper's deadline is never later than the first timed job's.
  *
@@ -20,6 +20,7 @@
  */
 #include "sync/workers.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@
 #include "sync/fork.h"
 #include "sync/thread.h"
 
-enum { WORKERS_MIN = 2, WORKERS_MAX = 4 };
+enum { WORKERS_MIN = 2, WORKERS_MAX = 5 };
 
 struct job_list {
     struct job *first;
@@ -42,16 +43,19 @@ static _Atomic bool pool_manual;
 
 static struct {
     struct mutex mutex;
-    struct cond work;    /* a job was listed, or the threads shall stop */
-    struct cond stopped; /* a job of a stopping owner has returned */
+    struct cond work;      /* a job was listed, or the threads shall stop */
+    struct cond idle_work; /* the same for the idle thread */
+    struct cond stopped;   /* a job of a stopping owner has returned */
     /* guarded by mutex */
     struct job_list ready[JOB_URGENCIES];
     struct job *timed;
     uint32_t holder_count;
     uint32_t thread_count;
-    uint32_t compact_count; /* running JOB_COMPACT jobs */
+    uint32_t compact_count; /* running merges, the idle thread's apart */
     bool stopping;
     uint64_t manual_now_ns;
+    bool has_idle_thread;
+    pthread_t idle_thread;
     pthread_t threads[WORKERS_MAX];
 } pool;
 
@@ -69,6 +73,7 @@ pool_locks_init(void)
 {
     mutex_init(&pool.mutex);
     cond_init(&pool.work);
+    cond_init(&pool.idle_work);
     cond_init(&pool.stopped);
 }
 
@@ -84,6 +89,7 @@ pool_after_fork(void)
     pool.timed = NULL;
     pool.holder_count = 0;
     pool.thread_count = 0;
+    pool.has_idle_thread = false;
     pool.compact_count = 0;
     pool.stopping = false;
     pool.manual_now_ns = 0;
@@ -189,6 +195,13 @@ job_timed_remove_locked(struct job *job)
     job->queued = false;
 }
 
+/* Wakes a thread that may run the job. */
+static void
+pool_wake_for_locked(const struct job *job)
+{
+    cond_signal(job->urgency == JOB_COMPACT_IDLE ? &pool.idle_work : &pool.work);
+}
+
 /* Timed jobs whose time has come become ready, in the order of their times. */
 static void
 pool_ripen_locked(void)
@@ -202,25 +215,29 @@ pool_ripen_locked(void)
         pool.timed = job->next;
         job->due_ns = 0;
         job_ready_push_locked(job);
+        if (job->urgency == JOB_COMPACT_IDLE) {
+            pool_wake_for_locked(job);
+        }
     }
 }
 
 static bool
 job_may_run_locked(const struct job *job)
 {
-    if (job->urgency != JOB_COMPACT) {
+    if (job->urgency < JOB_COMPACT_L0) {
         return true;
     }
-    bool worker_left = pool.thread_count == 0 || pool.compact_count + 1 < pool.thread_count;
+    bool worker_left = pool.thread_count == 0 || job->urgency == JOB_COMPACT_IDLE ||
+                       pool.compact_count + 1 < pool.thread_count;
     return worker_left && job->owner->compact_count < job->owner->running_limit;
 }
 
-/* The most urgent ready job that the limits allow, off its list, or NULL. */
+/* The most urgent ready job of [first, end) that the limits allow, off its list, or NULL. */
 static struct job *
-pool_pick_locked(void)
+pool_pick_locked(int first, int end)
 {
     pool_ripen_locked();
-    for (int urgency = 0; urgency < JOB_URGENCIES; urgency++) {
+    for (int urgency = first; urgency < end; urgency++) {
         struct job_list *list = &pool.ready[urgency];
         struct job *previous = NULL;
         for (struct job *job = list->first; job != NULL; previous = job, job = job->next) {
@@ -234,10 +251,10 @@ pool_pick_locked(void)
 }
 
 static bool
-pool_lists_work_locked(void)
+pool_lists_work_locked(int end)
 {
     bool listed = pool.timed != NULL;
-    for (int urgency = 0; urgency < JOB_URGENCIES; urgency++) {
+    for (int urgency = 0; urgency < end; urgency++) {
         listed |= pool.ready[urgency].first != NULL;
     }
     return listed;
@@ -250,12 +267,13 @@ static void
 job_run_locked(struct job *job)
 {
     struct job_owner *owner = job->owner;
-    bool compact = job->urgency == JOB_COMPACT;
+    bool compact = job->urgency >= JOB_COMPACT_L0;
+    bool counted = compact && job->urgency != JOB_COMPACT_IDLE;
     ASSERT(!job->running && !owner->stopping);
     job->running = true;
     owner->running_count++;
     owner->compact_count += compact;
-    pool.compact_count += compact;
+    pool.compact_count += counted;
     mutex_unlock(&pool.mutex);
 
     struct job *outer = job_of_this_thread;
@@ -269,7 +287,7 @@ job_run_locked(struct job *job)
     job->running = false;
     owner->running_count--;
     owner->compact_count -= compact;
-    pool.compact_count -= compact;
+    pool.compact_count -= counted;
     if (job->again) {
         job->again = false;
         if (!owner->stopping) {
@@ -281,25 +299,48 @@ job_run_locked(struct job *job)
     }
 }
 
+/* Runs jobs of [first, end) until the threads shall stop. */
+static void
+worker_loop(int first, int end, struct cond *work)
+{
+    mutex_lock(&pool.mutex);
+    while (!pool.stopping) {
+        struct job *job = pool_pick_locked(first, end);
+        if (job != NULL) {
+            if (first == 0 && pool_lists_work_locked(end)) {
+                cond_signal(&pool.work); /* I5 */
+            }
+            job_run_locked(job);
+            /* The job may be the other kind's now, or a limit is free again. */
+            if (first != 0) {
+                cond_signal(&pool.work);
+            } else if (pool.ready[JOB_COMPACT_IDLE].first != NULL) {
+                cond_signal(&pool.idle_work);
+            }
+        } else if (first == 0 && pool.timed != NULL) {
+            (void)cond_wait_until(work, &pool.mutex, pool.timed->due_ns);
+        } else {
+            cond_wait(work, &pool.mutex);
+        }
+    }
+    mutex_unlock(&pool.mutex);
+}
+
 static void *
 worker_run(void *arg)
 {
     (void)arg;
-    mutex_lock(&pool.mutex);
-    while (!pool.stopping) {
-        struct job *job = pool_pick_locked();
-        if (job != NULL) {
-            if (pool_lists_work_locked()) {
-                cond_signal(&pool.work); /* I5 */
-            }
-            job_run_locked(job);
-        } else if (pool.timed != NULL) {
-            (void)cond_wait_until(&pool.work, &pool.mutex, pool.timed->due_ns);
-        } else {
-            cond_wait(&pool.work, &pool.mutex);
-        }
-    }
-    mutex_unlock(&pool.mutex);
+    worker_loop(0, JOB_COMPACT_IDLE, &pool.work);
+    return NULL;
+}
+
+static void *
+worker_run_idle(void *arg)
+{
+    (void)arg;
+    /* Without it the thread is one like the others, which works as well. */
+    (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
+    worker_loop(JOB_COMPACT_IDLE, JOB_URGENCIES, &pool.idle_work);
     return NULL;
 }
 
@@ -310,29 +351,32 @@ pool_stop_threads_locked(void)
     uint32_t thread_count = pool.thread_count;
     pool.stopping = true;
     cond_broadcast(&pool.work);
+    cond_broadcast(&pool.idle_work);
     mutex_unlock(&pool.mutex);
+    if (pool.has_idle_thread) {
+        thread_join(pool.idle_thread);
+    }
     for (uint32_t idx = 0; idx < thread_count; idx++) {
         thread_join(pool.threads[idx]);
     }
     mutex_lock(&pool.mutex);
     pool.stopping = false;
     pool.thread_count = 0;
+    pool.has_idle_thread = false;
 }
 
 static esker_status
 pool_start_threads_locked(void)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t wanted = (uint32_t)MIN(MAX(cores, (long)WORKERS_MIN), (long)WORKERS_MAX);
-    esker_status status = ESKER_OK;
-    while (pool.thread_count < wanted) {
+    uint32_t wanted = (uint32_t)MIN(MAX(cores + 1, (long)WORKERS_MIN), (long)WORKERS_MAX);
+    esker_status status = thread_start(&pool.idle_thread, "esker-idle", worker_run_idle, NULL);
+    pool.has_idle_thread = status == ESKER_OK;
+    while (status == ESKER_OK && pool.thread_count < wanted) {
         char name[16];
         snprintf(name, sizeof name, "esker-work-%u", pool.thread_count);
         status = thread_start(&pool.threads[pool.thread_count], name, worker_run, NULL);
-        if (status != ESKER_OK) {
-            break;
-        }
-        pool.thread_count++;
+        pool.thread_count += status == ESKER_OK;
     }
     if (pool.thread_count >= WORKERS_MIN) {
         return ESKER_OK;
@@ -381,7 +425,7 @@ workers_release(void)
         pool.holder_count--;
         if (pool.holder_count == 0) {
             /* Every owner has been stopped before its holder let go. */
-            ASSERT(!pool_lists_work_locked());
+            ASSERT(!pool_lists_work_locked(JOB_URGENCIES));
             pool_stop_threads_locked();
         }
     }
@@ -396,6 +440,12 @@ workers_count(void)
     uint32_t count = MAX(pool.thread_count, 1u);
     mutex_unlock(&pool.mutex);
     return count;
+}
+
+uint32_t
+workers_compact_count(void)
+{
+    return MAX(workers_count() - 1, 1u); /* I4 */
 }
 
 bool
@@ -493,9 +543,20 @@ job_kick_locked(struct job *job, uint64_t due_ns)
     }
     job->due_ns = due_ns;
     job_list_locked(job);
-    if (due_ns == 0 || pool.timed == job) {
+    if (due_ns == 0) {
+        pool_wake_for_locked(job);
+    } else if (pool.timed == job) {
         cond_signal(&pool.work);
     }
+}
+
+void
+job_set_urgency(struct job *job, enum job_urgency urgency)
+{
+    ASSERT((unsigned)urgency < JOB_URGENCIES && job_of_this_thread == job);
+    mutex_lock(&pool.mutex);
+    job->urgency = urgency; /* I2: it is in no list now */
+    mutex_unlock(&pool.mutex);
 }
 
 void
@@ -544,10 +605,10 @@ workers_run_one(void)
 {
     ASSERT(workers_manual());
     mutex_lock(&pool.mutex);
-    struct job *job = pool_pick_locked();
+    struct job *job = pool_pick_locked(0, JOB_URGENCIES);
     while (job == NULL && pool.timed != NULL) {
         pool.manual_now_ns = pool.timed->due_ns;
-        job = pool_pick_locked();
+        job = pool_pick_locked(0, JOB_URGENCIES);
     }
     if (job != NULL) {
         job_run_locked(job);

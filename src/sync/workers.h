@@ -12,7 +12,13 @@
  *    (it takes only the pool's own mutex, last in every order).
  *  - One job never runs on two threads at once.
  *  - Workers prefer lower `urgency`; at least one worker is always kept free of
- *    JOB_COMPACT so that a flush never waits for a merge.
+ *    merges (JOB_COMPACT_L0 and beyond) so that a flush never waits for one.
+ *  - A long job is a job of many short runs: each run does a step and kicks the
+ *    job again, so that what is more urgent comes in between. In between, and
+ *    only then, it may change its urgency (job_set_urgency).
+ *  - JOB_COMPACT_IDLE runs on a thread of its own with the policy SCHED_IDLE,
+ *    which gets what nobody else wants. A thread without privileges cannot
+ *    leave that policy again, so it is the job that changes threads.
  *
  * Manual mode: no threads. Kicked jobs run when somebody waits (workers_wait)
  * or calls workers_run_one; order is by urgency, then by kick. The simulator
@@ -24,9 +30,16 @@
 #include "base/status.h"
 #include "sync/mutex.h"
 
-enum job_urgency { JOB_LOG = 0, JOB_FLUSH = 1, JOB_PURGE = 2, JOB_COMPACT = 3 };
+enum job_urgency {
+    JOB_LOG = 0,
+    JOB_FLUSH = 1,
+    JOB_PURGE = 2,
+    JOB_COMPACT_L0 = 3, /* merges that writers will have to wait for */
+    JOB_COMPACT = 4,
+    JOB_COMPACT_IDLE = 5
+};
 
-enum { JOB_URGENCIES = 4 };
+enum { JOB_URGENCIES = 6 };
 
 struct job_owner;
 
@@ -34,8 +47,8 @@ struct job {
     /* immutable after job_init */
     void (*run)(struct job *job);
     struct job_owner *owner;
+    /* guarded by the pool's mutex; changed by the job itself, while it runs */
     enum job_urgency urgency;
-    /* guarded by the pool's mutex */
     struct job *next;
     uint64_t due_ns; /* 0 = now */
     bool queued, running, again;
@@ -45,17 +58,21 @@ struct job {
 struct job_owner {
     /* guarded by the pool's mutex */
     uint32_t running_count;
-    uint32_t compact_count; /* those of them that are JOB_COMPACT */
-    uint32_t running_limit; /* binds JOB_COMPACT only: more urgent jobs may always run */
+    uint32_t compact_count; /* those of them that are merges */
+    uint32_t running_limit; /* binds merges only: more urgent jobs may always run */
     bool stopping;
     uint32_t generation; /* immutable: fork_generation at init; in a child all calls for it do nothing */
 };
 
-/* Counted. manual as in epoch_runtime_acquire. Starts up to 4 threads, by the machine. */
+/* Counted. manual as in epoch_runtime_acquire. Starts up to 6 threads, by the
+ * machine: one more than it has cores, as one waits for the disk now and then,
+ * and the idle one. */
 NODISCARD esker_status workers_acquire(bool manual);
 void workers_release(void);
-/* How many jobs can run at once; 1 in manual mode. */
+/* How many jobs can run at once, idle ones apart; 1 in manual mode. */
 uint32_t workers_count(void);
+/* How many merges can run at once. */
+uint32_t workers_compact_count(void);
 bool workers_manual(void);
 
 void job_owner_init(struct job_owner *owner, uint32_t running_limit);
@@ -63,6 +80,8 @@ void job_owner_init(struct job_owner *owner, uint32_t running_limit);
 void job_owner_stop(struct job_owner *owner); /* not from one of its own jobs */
 void job_init(struct job *job, struct job_owner *owner, enum job_urgency urgency,
               void (*run)(struct job *job));
+/* For the following runs. Only by the job itself, from its function. */
+void job_set_urgency(struct job *job, enum job_urgency urgency);
 void job_kick(struct job *job);
 /* Runs no earlier than delay_ns from now; an earlier pending kick stays. */
 void job_kick_after(struct job *job, uint64_t delay_ns);

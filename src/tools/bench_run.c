@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -127,6 +128,38 @@ bench_usage_written(const struct bench_run *run)
     struct bench_usage_mark now;
     run_usage(&now);
     return (double)(int64_t)(now.write_bytes - run->mark.write_bytes);
+}
+
+enum {
+    SETTLE_LOOK_NS = 20000000,
+    SETTLE_LOOKS = 40,       /* quiet ones in a row; some engines begin merges by a timer */
+    SETTLE_CPU_NS = 1000000, /* less than that in a look is quiet; looking costs some as well */
+    SETTLE_CALLS = 16,       /* reading its own counters is some calls, too */
+    SETTLE_MOST_LOOKS = 15000
+};
+
+int
+bench_settle(struct bench_run *run, uint64_t *quiet_since_ns_out)
+{
+    struct bench_usage_mark before;
+    run_usage(&before);
+    *quiet_since_ns_out = before.wall_ns;
+    for (int look = 0, quiet = 0; quiet < SETTLE_LOOKS; look++) {
+        if (look == SETTLE_MOST_LOOKS) {
+            return bench_fail(run, "background work does not come to an end");
+        }
+        (void)nanosleep(&(struct timespec){.tv_nsec = SETTLE_LOOK_NS}, NULL);
+        struct bench_usage_mark now;
+        run_usage(&now);
+        if (now.cpu_ns - before.cpu_ns < SETTLE_CPU_NS && now.calls - before.calls < SETTLE_CALLS) {
+            quiet++;
+        } else {
+            quiet = 0;
+            *quiet_since_ns_out = now.wall_ns;
+        }
+        before = now;
+    }
+    return BENCH_OK;
 }
 
 uint64_t

@@ -154,6 +154,9 @@ int bench_team(struct bench_run *run, const struct bench_role *roles, uint32_t c
 /* What bench_team does around its measured phase, for phases without a team. */
 void bench_usage_start(struct bench_run *run);
 void bench_usage_stop(struct bench_run *run);
+/* Waits until no thread of the process works any more, and returns when that began; what was caught up
+ * with in the meantime counts as part of the measured phase. */
+int bench_settle(struct bench_run *run, uint64_t *quiet_since_ns_out);
 /* Bytes written since the start, as /proc/self/io counts them: pages made dirty, less those dropped. */
 double bench_usage_written(const struct bench_run *run);
 

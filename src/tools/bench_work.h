@@ -15,6 +15,7 @@ enum { BENCH_LARGE_BYTES = 65536 };
 enum { BENCH_COLD_SHARE = 4000, BENCH_COLD_LEAST = 50 };
 
 int bench_work_fill(struct bench_run *run);
+int bench_work_fill_settled(struct bench_run *run);
 int bench_work_fillsync(struct bench_run *run);
 int bench_work_batch(struct bench_run *run);
 int bench_work_overwrite(struct bench_run *run);

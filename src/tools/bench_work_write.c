@@ -108,6 +108,32 @@ write_floor(struct bench_run *run, double *per_second_out)
     return good ? BENCH_OK : bench_fail(run, "the floor cannot be measured in %s", path);
 }
 
+/* The rate that an engine can keep up: the time until its merges have caught up counts. */
+int
+bench_work_fill_settled(struct bench_run *run)
+{
+    struct bench_role role = {.name = "write",
+                              .fn = write_fill_random_role,
+                              .threads = run->workload->arg,
+                              .ops_max = run->keys.records / run->workload->arg,
+                              .for_ns = run->config->phase_ns * WRITE_TIME_FACTOR};
+    if (bench_open(run) != BENCH_OK || bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    struct bench_usage_mark mark = run->mark;
+    uint64_t quiet_since_ns = 0;
+    if (bench_settle(run, &quiet_since_ns) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    uint64_t filled_ns = run->result->wall_ns;
+    run->result->wall_ns = MAX(quiet_since_ns - mark.wall_ns, filled_ns);
+    run->result->value = (double)run->result->ops * 1e9 / (double)run->result->wall_ns;
+    bench_set_metric(run, "fill_seconds", (double)filled_ns / 1e9);
+    bench_set_metric(run, "settle_seconds", (double)(run->result->wall_ns - filled_ns) / 1e9);
+    bench_set_metric(run, "settled_disk_bytes", (double)bench_disk_bytes(run->setup.dir));
+    return write_fill_finish(run);
+}
+
 int
 bench_work_fillsync(struct bench_run *run)
 {

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A merge from plan to installation.
+ *
+ * A run is one plan: its inputs are claimed, so no other run touches them. Its
+ * work is cut by key into parts, which threads take from the list of waiting
+ * parts and do in steps. Whoever ends the last part finishes the run: all
+ * outputs go into one edit, or none does.
+ *
+ * Concurrency
+ *  - A part is one thread's at a time. Parts share the run's version, stripes
+ *    and claims, which do not change.
+ *  - mu guards the lists and what is said there at the fields.
+ */
+#ifndef ESKER_DB_DB_COMPACT_H
+#define ESKER_DB_DB_COMPACT_H
+
+#include "db/db.h"
+
+enum { COMPACT_PARTS_MAX = 8, COMPACT_FANOUT = 8 };
+
+struct compact_part {
+    struct compact_run *run;
+    struct compact_part *next; /* of those that wait; guarded by mu */
+    struct bytes lower, upper; /* point into the run's `borders`; empty = no bound */
+    struct iter *source;
+    struct compaction_spec spec;
+    struct compaction_job *job; /* NULL before the first step and after the last */
+    struct compaction_result result;
+};
+
+struct compact_run {
+    struct compact_run *next; /* of db->compact_runs; guarded by mu */
+    esker_db *db;
+    /* immutable once the run has begun */
+    struct compaction_plan *plan;
+    struct version *version;
+    struct level_run *inputs, *overlaps; /* NULL before */
+    uint64_t *drop_ids;                  /* everything claimed: inputs and overlaps */
+    size_t drop_count;
+    uint64_t max_lsn, bytes_in, started_ns;
+    struct db_merge merge;
+    const struct segment_meta **below; /* the level under the output */
+    size_t below_count;
+    struct buf borders;
+    bool awaited;      /* an explicit call waits for the run, and finishes it itself */
+    _Atomic bool stop; /* a part has failed, or the database is being closed */
+    uint32_t part_count;
+    struct compact_part parts[COMPACT_PARTS_MAX];
+    /* guarded by mu */
+    uint32_t parts_left;
+    uint64_t reserved_bytes; /* of disk space */
+    esker_error failure;     /* of the part that failed first; status OK = none */
+};
+
+/* What an explicit call merges: keys of [lower, upper) that were there when it began. */
+struct compact_range {
+    struct bytes lower, upper;
+    uint64_t end_lsn;
+};
+
+/* ---- db_compact_plan.c ------------------------------------------------------ */
+
+/* range: NULL for the background's choice. *out NULL: there is nothing to do,
+ * or nothing that claims allow. */
+NODISCARD esker_status compact_plan(esker_db *db, const struct compact_range *range,
+                                    struct compact_run **out);
+/* Gives claims, references and memory back. */
+void compact_release(struct compact_run *run);
+/* After CORRUPT: the background leaves alone what is damaged, else it would meet it again and again. */
+void compact_mark_damaged(struct compact_run *run, const esker_error *story);
+
+/* ---- db_compact_split.c ----------------------------------------------------- */
+
+/* Cuts the run by key into part_count parts of about equal size, fewer where
+ * that is not possible: sets bounds, borders and part_count. */
+NODISCARD esker_status compact_split(struct compact_run *run, uint32_t part_count);
+
+/* ---- db_compact_run.c ------------------------------------------------------- */
+
+/* Lists the run's parts for whoever takes them. On failure the run is as it was. */
+NODISCARD esker_status compact_begin(struct compact_run *run);
+/* A part that waits, of this run or (NULL) of any; NULL: none. */
+struct compact_part *compact_take_part(esker_db *db, const struct compact_run *run);
+/* OK: there is more to do. END or a failure: the part has ended, compact_part_ended is next. */
+NODISCARD esker_status compact_part_step(struct compact_part *part);
+/* True when it was the last one and the caller has to finish the run. */
+bool compact_part_ended(struct compact_part *part, esker_status status);
+/* Installs what the parts made, or removes it; gives everything back. */
+NODISCARD esker_status compact_finish(struct compact_run *run);
+/* For a run that will not be finished. story: why; NULL: the database is being closed. */
+void compact_abandon(struct compact_run *run, const esker_error *story);
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the tree as it is to a claimed plan: tables for the picker, claims
+ * (segment ids under mu), and what is left alone.
+ */
+#include <stdio.h>
+
+#include "db/db_compact.h"
+
+enum {
+    PLAN_L0_TRIGGER_MOST = 12,/* level 0 grows to so many segments while that saves work */
+    PLAN_L0_SHARE = 2,        /* ... and it is smaller than this part of the level that it goes into */
+    PLAN_REST_SHARE = 16      /* less than this part of a window within DB_LOOK_NS is no writing */
+};
+
+/* Deletes below this LSN are nobody's evidence any more. */
+static uint64_t
+plan_gc_lsn(esker_db *db)
+{
+    mutex_lock(&db->snap_mu);
+    const struct esker_snapshot *oldest = db->snapshots.oldest;
+    uint64_t lsn = oldest != NULL ? oldest->lsn : load_acquire(&db->visible); /* pairs: VISIBLE */
+    mutex_unlock(&db->snap_mu);
+    return lsn;
+}
+
+/* ---- Level tables for the picker ------------------------------------------ */
+
+struct plan_tables {
+    struct level_table levels[ESKER_LEVELS_MAX];
+    const struct segment_meta **metas;
+    bool *claimed;
+};
+
+static bool
+plan_has_id(const uint64_t *ids, size_t count, uint64_t id)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static esker_status
+plan_tables_init_locked(esker_db *db, const struct version *version, bool damaged_too,
+                        struct plan_tables *tables)
+{
+    size_t total = 0;
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        total += version->levels[level] != NULL ? version->levels[level]->count : 0;
+    }
+    tables->metas = mem_alloc_array(&db->mem, total, sizeof *tables->metas);
+    tables->claimed = mem_alloc_array(&db->mem, total, sizeof *tables->claimed);
+    if (tables->metas == NULL || tables->claimed == NULL) {
+        return FAIL_NO_MEMORY("level tables");
+    }
+    size_t at = 0;
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        const struct level_run *run = version->levels[level];
+        tables->levels[level] =
+            (struct level_table){.segments = tables->metas + at, .claimed = tables->claimed + at};
+        for (uint32_t i = 0; run != NULL && i < run->count; i++, at++) {
+            tables->metas[at] = segment_meta(run->segments[i]);
+            uint64_t id = tables->metas[at]->id;
+            tables->claimed[at] = plan_has_id(db->claimed_ids, db->claimed_count, id) ||
+                                  (!damaged_too && plan_has_id(db->damaged_ids, db->damaged_count, id));
+        }
+        tables->levels[level].count = run != NULL ? run->count : 0;
+    }
+    return ESKER_OK;
+}
+
+static void
+plan_tables_fini(esker_db *db, struct plan_tables *tables)
+{
+    mem_free(&db->mem, tables->metas);
+    mem_free(&db->mem, tables->claimed);
+}
+
+/* Do writes come in? Looked at every DB_LOOK_NS. mu held. */
+static bool
+plan_writes_rest_locked(esker_db *db)
+{
+    uint64_t now = io_monotonic_ns(db->io);
+    if (now - db->rest_look_ns >= DB_LOOK_NS) {
+        uint64_t visible = load_acquire(&db->visible); /* pairs: VISIBLE */
+        uint64_t written = (visible - db->rest_look_lsn) * LSN_BYTES;
+        db->writes_rest = db->rest_look_ns == 0 || written < db->window_bytes_max / PLAN_REST_SHARE;
+        db->rest_look_ns = now;
+        db->rest_look_lsn = visible;
+    }
+    return db->writes_rest;
+}
+
+/* Each merge of level 0 rewrites what it meets in the level below, mostly all of
+ * it. While writes come in, level 0 is let grow in proportion to that level:
+ * fewer merges then do the same. At rest it is merged from L0_TRIGGER on. */
+static uint32_t
+plan_l0_trigger_locked(esker_db *db, const struct version *version)
+{
+    const struct level_run *level0 = version->levels[0];
+    if (plan_writes_rest_locked(db) || level0 == NULL) {
+        return L0_TRIGGER;
+    }
+    uint64_t below = 0;
+    for (uint32_t level = 1; level < ESKER_LEVELS_MAX && below == 0; level++) {
+        below = version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
+    }
+    uint64_t each = MAX(level0->size_bytes / level0->count, (uint64_t)1);
+    uint64_t wanted = below / PLAN_L0_SHARE / each;
+    return (uint32_t)MIN(MAX(wanted, (uint64_t)L0_TRIGGER), (uint64_t)PLAN_L0_TRIGGER_MOST);
+}
+
+struct picker_config
+db_picker_config(esker_db *db, const struct version *version)
+{
+    return (struct picker_config){.l0_trigger = plan_l0_trigger_locked(db, version),
+                                  .base_bytes = db->window_bytes_max * 4,
+                                  .fanout = COMPACT_FANOUT,
+                                  .segment_bytes = db->segment_bytes,
+                                  .gc_lsn = plan_gc_lsn(db)};
+}
+
+/* ---- Lists of ids ----------------------------------------------------------- */
+
+/* Room for `more` ids. mu held. */
+static esker_status
+plan_reserve_ids(esker_db *db, uint64_t **ids, size_t count, size_t *cap, size_t more)
+{
+    size_t needed = count + more;
+    if (needed <= *cap) {
+        return ESKER_OK;
+    }
+    size_t room = MAX(needed, *cap * 2);
+    uint64_t *larger = mem_alloc_array(&db->mem, room, sizeof *larger);
+    if (larger == NULL) {
+        return FAIL_NO_MEMORY("merge claims");
+    }
+    if (count > 0) {
+        memcpy(larger, *ids, count * sizeof *larger);
+    }
+    mem_free(&db->mem, *ids);
+    *ids = larger;
+    *cap = room;
+    return ESKER_OK;
+}
+
+static esker_status
+plan_claim_locked(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    const struct compaction_plan *plan = run->plan;
+    TRY(plan_reserve_ids(db, &db->claimed_ids, db->claimed_count, &db->claimed_cap,
+                         plan->input_count + plan->overlap_count));
+    for (size_t i = 0; i < plan->input_count; i++) {
+        struct segment *segment = run->version->levels[plan->input_level]->segments[plan->inputs[i]];
+        run->drop_ids[run->drop_count++] = segment_meta(segment)->id;
+    }
+    for (size_t i = 0; i < plan->overlap_count; i++) {
+        struct segment *segment = run->version->levels[plan->output_level]->segments[plan->overlaps[i]];
+        run->drop_ids[run->drop_count++] = segment_meta(segment)->id;
+    }
+    memcpy(db->claimed_ids + db->claimed_count, run->drop_ids, run->drop_count * sizeof *run->drop_ids);
+    db->claimed_count += run->drop_count;
+    return ESKER_OK;
+}
+
+static void
+plan_unclaim_locked(esker_db *db, const uint64_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        for (size_t at = 0; at < db->claimed_count; at++) {
+            if (db->claimed_ids[at] == ids[i]) {
+                db->claimed_ids[at] = db->claimed_ids[--db->claimed_count];
+                break;
+            }
+        }
+    }
+}
+
+/* ---- Damage ------------------------------------------------------------------- */
+
+void
+compact_mark_damaged(struct compact_run *run, const esker_error *story)
+{
+    esker_db *db = run->db;
+    const uint64_t *ids = run->drop_ids;
+    size_t count = run->drop_count;
+    for (size_t i = 0; i < run->drop_count; i++) { /* the story names the file, if one is to blame */
+        char name[40];
+        segment_file_name(run->drop_ids[i], name);
+        if (strncmp(story->file, name, sizeof story->file) == 0) {
+            ids = &run->drop_ids[i];
+            count = 1;
+        }
+    }
+    mutex_lock(&db->mu);
+    esker_status status = plan_reserve_ids(db, &db->damaged_ids, db->damaged_count, &db->damaged_cap, count);
+    for (size_t i = 0; i < count && status == ESKER_OK; i++) {
+        if (!plan_has_id(db->damaged_ids, db->damaged_count, ids[i])) {
+            db->damaged_ids[db->damaged_count++] = ids[i];
+        }
+    }
+    mutex_unlock(&db->mu);
+}
+
+/* ---- The plan ------------------------------------------------------------------- */
+
+/* What was flushed since the call began is not its business: else it would not
+ * end as long as others write. Level 0 is newest first, and the rest stays in order. */
+static bool
+plan_pick_range(struct plan_tables *tables, const struct picker_config *config,
+                const struct compact_range *range, struct compaction_plan *plan)
+{
+    struct level_table *level0 = &tables->levels[0];
+    uint32_t newer = 0;
+    while (newer < level0->count && level0->segments[newer]->min_lsn >= range->end_lsn) {
+        newer++;
+    }
+    level0->segments += newer;
+    level0->claimed += newer;
+    level0->count -= newer;
+    bool found = compaction_pick_range(tables->levels, config, range->lower, range->upper, plan);
+    for (size_t i = 0; found && plan->input_level == 0 && i < plan->input_count; i++) {
+        plan->inputs[i] += newer;
+    }
+    return found;
+}
+
+/* mu held. */
+static esker_status
+plan_pick_locked(struct compact_run *run, const struct compact_range *range, bool *found_out)
+{
+    esker_db *db = run->db;
+    struct plan_tables tables = {0};
+    struct version *version = load_acquire(&db->current); /* pairs: CURRENT — mu keeps it current */
+    struct picker_config config = db_picker_config(db, version);
+    esker_status status = ESKER_OK;
+    *found_out = false;
+    TRY_OUT(plan_tables_init_locked(db, version, range != NULL, &tables));
+    bool found = range == NULL ? compaction_pick(tables.levels, &config, run->plan)
+                               : plan_pick_range(&tables, &config, range, run->plan);
+    if (!found) {
+        goto out;
+    }
+    run->drop_ids =
+        mem_alloc_array(&db->mem, run->plan->input_count + run->plan->overlap_count, sizeof *run->drop_ids);
+    if (run->drop_ids == NULL) {
+        status = FAIL_NO_MEMORY("merge inputs");
+        goto out;
+    }
+    version_ref(version);
+    run->version = version;
+    TRY_OUT(plan_claim_locked(run));
+    run->next = db->compact_runs;
+    db->compact_runs = run;
+    *found_out = true;
+out:
+    plan_tables_fini(db, &tables);
+    return status;
+}
+
+static void
+plan_free(struct compact_run *run)
+{
+    const struct mem *mem = &run->db->mem;
+    buf_fini(&run->borders);
+    level_run_unref(run->inputs);
+    level_run_unref(run->overlaps);
+    if (run->version != NULL) {
+        version_unref(run->version);
+    }
+    mem_free(mem, run->below);
+    mem_free(mem, run->merge.stripes);
+    mem_free(mem, run->drop_ids);
+    mem_free(mem, run->plan);
+    mem_free(mem, run);
+}
+
+esker_status
+compact_plan(esker_db *db, const struct compact_range *range, struct compact_run **out)
+{
+    struct compact_run *run = mem_zalloc(&db->mem, sizeof *run);
+    if (run == NULL) {
+        return FAIL_NO_MEMORY("a merge");
+    }
+    run->db = db;
+    run->awaited = range != NULL;
+    run->started_ns = io_monotonic_ns(db->io);
+    buf_init(&run->borders, &db->mem);
+    run->plan = mem_alloc(&db->mem, sizeof *run->plan);
+    esker_status status = run->plan != NULL ? ESKER_OK : FAIL_NO_MEMORY("a merge plan");
+    bool found = false;
+    mutex_lock(&db->mu);
+    if (status == ESKER_OK && (range != NULL || db->manual_compactions == 0)) {
+        status = plan_pick_locked(run, range, &found);
+    }
+    mutex_unlock(&db->mu);
+    if (status == ESKER_OK && found) {
+        *out = run;
+        return ESKER_OK;
+    }
+    plan_free(run);
+    *out = NULL;
+    return status;
+}
+
+void
+compact_release(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    mutex_lock(&db->mu);
+    struct compact_run **at = &db->compact_runs;
+    while (*at != run) {
+        at = &(*at)->next;
+    }
+    *at = run->next;
+    plan_unclaim_locked(db, run->drop_ids, run->drop_count);
+    db->merge_reserved_bytes -= run->reserved_bytes;
+    cond_broadcast(&db->changed);
+    mutex_unlock(&db->mu);
+    plan_free(run);
+}

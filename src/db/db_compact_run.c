@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A planned merge: its sources, its parts, its end.
+ *
+ * Invariants
+ *  I1 A run's parts cover all keys and share none, so the outputs of one part
+ *     after the other are in key order.
+ *  I2 A run is installed whole, by one edit, or not at all. When a part fails
+ *     the others stop at their next step, and all outputs are removed.
+ *  I3 Inputs stay claimed until the run is released; on a failure they stay in
+ *     the tree as they were.
+ */
+#include "iter/merge_iter.h"
+
+#include "db/db_compact.h"
+
+/* ---- What is merged ----------------------------------------------------------- */
+
+static esker_status
+run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_t count,
+         struct level_run **out)
+{
+    esker_db *db = run->db;
+    struct segment **segments = mem_alloc_array(&db->mem, count, sizeof *segments);
+    if (segments == NULL) {
+        return FAIL_NO_MEMORY("merge inputs");
+    }
+    for (size_t i = 0; i < count; i++) {
+        segments[i] = run->version->levels[level]->segments[indexes[i]];
+        const struct segment_meta *meta = segment_meta(segments[i]);
+        run->max_lsn = MAX(run->max_lsn, meta->max_lsn);
+        run->bytes_in += meta->size_bytes;
+    }
+    esker_status status = level_run_create(&db->mem, segments, (uint32_t)count, out);
+    mem_free(&db->mem, segments);
+    return status;
+}
+
+static esker_status
+run_source(struct compact_run *run, struct iter **out)
+{
+    const struct mem *mem = &run->db->mem;
+    size_t most = run->inputs->count + 1;
+    struct iter **children = mem_alloc_array(mem, most, sizeof *children);
+    if (children == NULL) {
+        return FAIL_NO_MEMORY("merge inputs");
+    }
+    size_t count = 0;
+    esker_status status = ESKER_OK;
+    if (run->plan->input_level == 0) {
+        for (uint32_t i = 0; i < run->inputs->count; i++) {
+            TRY_OUT(segment_iter_create(run->inputs->segments[i], false, &children[count]));
+            count++;
+        }
+    } else {
+        TRY_OUT(level_iter_create(run->inputs, false, mem, &children[count]));
+        count++;
+    }
+    if (run->overlaps->count > 0) {
+        TRY_OUT(level_iter_create(run->overlaps, false, mem, &children[count]));
+        count++;
+    }
+    status = merge_iter_create(children, count, mem, out);
+    count = 0;
+out:
+    for (size_t i = 0; i < count; i++) {
+        iter_destroy(children[i]);
+    }
+    mem_free(mem, children);
+    return status;
+}
+
+/* The level below the output, by whose borders outputs are cut. */
+static esker_status
+run_collect_below(struct compact_run *run)
+{
+    uint32_t level = run->plan->output_level + 1;
+    const struct level_run *below = level < ESKER_LEVELS_MAX ? run->version->levels[level] : NULL;
+    if (below == NULL) {
+        return ESKER_OK;
+    }
+    run->below = mem_alloc_array(&run->db->mem, below->count, sizeof *run->below);
+    if (run->below == NULL) {
+        return FAIL_NO_MEMORY("merge inputs");
+    }
+    for (uint32_t i = 0; i < below->count; i++) {
+        run->below[run->below_count++] = segment_meta(below->segments[i]);
+    }
+    return ESKER_OK;
+}
+
+/* ---- Beginning ------------------------------------------------------------------ */
+
+/* The space that the outputs can take at most is set aside, so that merges that
+ * run at once do not fill the disk together, and the log keeps what it needs. */
+static esker_status
+run_reserve_space(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    uint64_t free_bytes = 0;
+    TRY(io_free_bytes(db->io, &free_bytes));
+    mutex_lock(&db->mu);
+    uint64_t kept = db->merge_reserved_bytes + db->window_bytes_max * WINDOWS_LIVE_MAX;
+    bool fits = free_bytes >= kept && free_bytes - kept >= run->bytes_in;
+    if (fits) {
+        run->reserved_bytes = run->bytes_in;
+        db->merge_reserved_bytes += run->bytes_in;
+    }
+    mutex_unlock(&db->mu);
+    if (!fits) {
+        return FAIL(ESKER_NO_SPACE, "a merge may need %llu bytes, and %llu are free",
+                    (unsigned long long)run->bytes_in, (unsigned long long)free_bytes);
+    }
+    return ESKER_OK;
+}
+
+/* So many parts that each is worth a thread's while, and twice as many as
+ * threads, so that nobody waits long for the last one. */
+static uint32_t
+run_wanted_parts(const struct compact_run *run)
+{
+    uint64_t by_size = run->bytes_in / (2 * run->db->segment_bytes);
+    uint32_t most = run->db->compact_job_count > 1 ? 2 * run->db->compact_job_count : 1;
+    return (uint32_t)MIN(MAX(by_size, (uint64_t)1), (uint64_t)most);
+}
+
+static void
+run_init_parts(struct compact_run *run)
+{
+    for (uint32_t i = 0; i < run->part_count; i++) {
+        run->parts[i].run = run;
+    }
+    mutex_lock(&run->db->mu);
+    run->parts_left = run->part_count;
+    for (uint32_t i = run->part_count; i > 0; i--) {
+        run->parts[i - 1].next = run->db->compact_parts;
+        run->db->compact_parts = &run->parts[i - 1];
+    }
+    mutex_unlock(&run->db->mu);
+}
+
+esker_status
+compact_begin(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    const struct compaction_plan *plan = run->plan;
+    TRY(run_pick(run, plan->input_level, plan->inputs, plan->input_count, &run->inputs));
+    TRY(run_pick(run, plan->output_level, plan->overlaps, plan->overlap_count, &run->overlaps));
+    if (plan->trivial_move) {
+        return ESKER_OK; /* no part: there is nothing but the end */
+    }
+    TRY(run_reserve_space(run));
+    TRY(run_collect_below(run));
+    run->merge = (struct db_merge){.db = db, .version = run->version, .output_level = plan->output_level};
+    TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
+    TRY(compact_split(run, run_wanted_parts(run)));
+    run_init_parts(run);
+    if (run->part_count > 1) {
+        db_kick_compaction(db);
+    }
+    return ESKER_OK;
+}
+
+/* ---- Parts ------------------------------------------------------------------------ */
+
+struct compact_part *
+compact_take_part(esker_db *db, const struct compact_run *run)
+{
+    mutex_lock(&db->mu);
+    struct compact_part **at = &db->compact_parts;
+    while (*at != NULL && run != NULL && (*at)->run != run) {
+        at = &(*at)->next;
+    }
+    struct compact_part *part = *at;
+    if (part != NULL) {
+        *at = part->next;
+        part->next = NULL;
+    }
+    mutex_unlock(&db->mu);
+    return part;
+}
+
+static esker_status
+part_start(struct compact_part *part)
+{
+    struct compact_run *run = part->run;
+    TRY(run_source(run, &part->source));
+    db_merge_spec(&run->merge, part->source, &part->spec);
+    part->spec.cancel = &run->stop;
+    part->spec.lower = part->lower;
+    part->spec.upper = part->upper;
+    part->spec.below = run->below;
+    part->spec.below_count = run->below_count;
+    return compaction_job_create(&part->spec, &part->job);
+}
+
+static void
+part_fini(struct compact_part *part)
+{
+    compaction_job_destroy(part->job);
+    part->job = NULL;
+    iter_destroy(part->source);
+    part->source = NULL;
+}
+
+esker_status
+compact_part_step(struct compact_part *part)
+{
+    /* relaxed: a request to stop, sooner or later. */
+    if (load_relaxed(&part->run->db->cancel)) {
+        store_relaxed(&part->run->stop, true); /* relaxed: the same */
+    }
+    if (part->job == NULL) {
+        TRY(part_start(part));
+    }
+    return compaction_job_step(part->job);
+}
+
+bool
+compact_part_ended(struct compact_part *part, esker_status status)
+{
+    struct compact_run *run = part->run;
+    esker_db *db = run->db;
+    esker_error story = *status_last();
+    if (status == ESKER_END) {
+        compaction_job_take(part->job, &part->result);
+    }
+    part_fini(part);
+    mutex_lock(&db->mu);
+    if (status < ESKER_OK && run->failure.status == ESKER_OK) {
+        run->failure = story;            /* the parts that stop for its sake come later */
+        store_relaxed(&run->stop, true); /* relaxed: a request to stop, sooner or later */
+    }
+    bool last = --run->parts_left == 0;
+    cond_broadcast(&db->changed);
+    mutex_unlock(&db->mu);
+    return last;
+}
+
+/* ---- The end ------------------------------------------------------------------------ */
+
+/* The files stay as they are, only their level changes; so do their handles,
+ * with every block of them that is in the cache. */
+static esker_status
+run_move(struct compact_run *run, struct install *install)
+{
+    const struct mem *mem = &run->db->mem;
+    size_t count = run->inputs->count;
+    struct segment_meta *metas = mem_alloc_array(mem, count, sizeof *metas);
+    if (metas == NULL) {
+        return FAIL_NO_MEMORY("an edit");
+    }
+    for (size_t i = 0; i < count; i++) {
+        metas[i] = *segment_meta(run->inputs->segments[i]);
+        metas[i].level = run->plan->output_level;
+    }
+    install->edit.add_segments = metas;
+    install->edit.add_segment_count = count;
+    install->add = run->inputs->segments;
+    esker_status status = db_install(run->db, install);
+    mem_free(mem, metas);
+    return status;
+}
+
+/* All parts' outputs in one list, in key order (I1). */
+static esker_status
+run_gather(struct compact_run *run, struct compaction_result *out)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < run->part_count; i++) {
+        count += run->parts[i].result.output_count;
+    }
+    out->outputs = mem_alloc_array(&run->db->mem, count, sizeof *out->outputs);
+    if (out->outputs == NULL) {
+        return FAIL_NO_MEMORY("the outputs of a merge");
+    }
+    for (uint32_t i = 0; i < run->part_count; i++) {
+        struct compaction_result *part = &run->parts[i].result;
+        for (size_t k = 0; k < part->output_count; k++) {
+            out->outputs[out->output_count++] = part->outputs[k];
+        }
+        out->rows_in += part->rows_in;
+        out->rows_out += part->rows_out;
+        out->bytes_written += part->bytes_written;
+        part->output_count = 0; /* they are in the list now */
+        compaction_result_fini(part, &run->db->mem);
+    }
+    return ESKER_OK;
+}
+
+static esker_status
+run_install(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    struct install install = {
+        .edit = {.drop_segments = run->drop_ids, .drop_segment_count = run->drop_count}};
+    if (run->plan->trivial_move) {
+        return run_move(run, &install);
+    }
+    struct compaction_result result = {0};
+    esker_status status = run->failure.status;
+    if (status != ESKER_OK) {
+        return status_restore(&run->failure);
+    }
+    TRY_OUT(run_gather(run, &result));
+    TRY_OUT(db_sync_outputs(db, &result));
+    uint64_t bytes_out = result.bytes_written;
+    TRY_OUT(db_install_outputs(db, &install, &result));
+    add_relaxed(&db->compactions, 1);                       /* relaxed: statistic */
+    add_relaxed(&db->compaction_bytes_read, run->bytes_in); /* relaxed: statistic */
+    add_relaxed(&db->compaction_bytes_written, bytes_out);  /* relaxed: statistic */
+    db_pace_merged(db, run->plan->input_level, run->inputs->size_bytes, run->started_ns);
+    db_emit(db, ESKER_EVENT_COMPACTION, bytes_out, io_monotonic_ns(db->io) - run->started_ns, NULL);
+out:
+    compaction_result_fini(&result, &db->mem);
+    return status;
+}
+
+static void
+run_count_failure(struct compact_run *run, const esker_error *story)
+{
+    if (load_relaxed(&run->db->cancel)) { /* relaxed: what the merge saw, this sees */
+        return;
+    }
+    add_relaxed(&run->db->compactions_failed, 1); /* relaxed: statistic */
+    if (story->status == ESKER_CORRUPT) {
+        add_relaxed(&run->db->compactions_damaged, 1); /* relaxed: statistic */
+        compact_mark_damaged(run, story);
+    }
+}
+
+esker_status
+compact_finish(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    esker_status status = run_install(run);
+    esker_error story = *status_last();
+    for (uint32_t i = 0; i < run->part_count; i++) { /* I2; there are none after an installation */
+        db_remove_outputs(db, &run->parts[i].result);
+    }
+    if (status != ESKER_OK) {
+        run_count_failure(run, &story);
+    }
+    compact_release(run);
+    return status == ESKER_OK ? ESKER_OK : status_restore(&story);
+}
+
+void
+compact_abandon(struct compact_run *run, const esker_error *story)
+{
+    for (uint32_t i = 0; i < run->part_count; i++) {
+        part_fini(&run->parts[i]);
+        db_remove_outputs(run->db, &run->parts[i].result);
+    }
+    if (story != NULL) {
+        run_count_failure(run, story);
+    }
+    compact_release(run);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* What a flush and a merge have in common: which versions they may drop, how
+ * their outputs are made, synced and named, and what deeper levels may hold. */
+#include "db/db.h"
+
+int
+db_level_compression(const esker_db *db, uint32_t level)
+{
+    if (db->options.compression != ESKER_COMPRESS_AUTO) {
+        return db->options.compression;
+    }
+    return level == 0 ? ESKER_COMPRESS_NONE : ESKER_COMPRESS_LZ4;
+}
+
+static uint64_t
+merge_next_id(void *ctx)
+{
+    return db_next_file_id(((struct db_merge *)ctx)->db);
+}
+
+/* The output's own level counts where it is level 0: what is there already is older. */
+static bool
+merge_deeper(void *ctx, struct bytes key)
+{
+    const struct db_merge *merge = ctx;
+    if (merge->output_level == 0 && merge->version->levels[0] != NULL) {
+        return true;
+    }
+    for (uint32_t level = merge->output_level + 1; level < ESKER_LEVELS_MAX; level++) {
+        const struct level_run *run = merge->version->levels[level];
+        if (run == NULL) {
+            continue;
+        }
+        uint32_t index = level_run_seek(run, key);
+        if (index < run->count && bytes_compare(segment_meta(run->segments[index])->min_key, key) <= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spec *out)
+{
+    esker_db *db = merge->db;
+    *out = (struct compaction_spec){.io = db->io,
+                                    .mem = &db->mem,
+                                    .source = source,
+                                    .stripes = merge->stripes,
+                                    .stripe_count = merge->stripe_count,
+                                    .output_level = merge->output_level,
+                                    .deeper = merge_deeper,
+                                    .segment_bytes_max =
+                                        merge->output_level == 0 ? UINT64_MAX : db->segment_bytes,
+                                    .compression = db_level_compression(db, merge->output_level),
+                                    .next_id = merge_next_id,
+                                    .ctx = merge,
+                                    .step_work = db->merge_step_work};
+    memcpy(out->uuid, db->uuid, sizeof out->uuid);
+}
+
+void
+db_remove_outputs(esker_db *db, struct compaction_result *result)
+{
+    esker_error story = *status_last();
+    for (size_t i = 0; i < result->output_count; i++) {
+        char name[40];
+        segment_file_name(result->outputs[i]->meta.id, name);
+        IGNORE_STATUS(io_unlink(db->io, name), "an orphan is removed at the next open");
+    }
+    compaction_result_fini(result, &db->mem);
+    if (story.status != ESKER_OK) {
+        IGNORE_STATUS(status_restore(&story), "keeps the first story");
+    }
+}
+
+esker_status
+db_sync_outputs(esker_db *db, struct compaction_result *result)
+{
+    if (result->output_count == 0) {
+        return ESKER_OK;
+    }
+    esker_status status = io_sync_dir(db->io);
+    if (status != ESKER_OK) {
+        db_remove_outputs(db, result);
+    }
+    return status;
+}
+
+esker_status
+db_install_outputs(esker_db *db, struct install *install, struct compaction_result *result)
+{
+    size_t count = result->output_count;
+    esker_status status = ESKER_OK;
+    struct segment_meta *metas = mem_zalloc_array(&db->mem, count, sizeof *metas);
+    struct segment **segments = mem_zalloc_array(&db->mem, count, sizeof *segments);
+    if (metas == NULL || segments == NULL) {
+        status = FAIL_NO_MEMORY("an edit");
+        goto out;
+    }
+    for (size_t i = 0; i < count; i++) {
+        metas[i] = result->outputs[i]->meta;
+        TRY_OUT(db_open_segment(db, &metas[i], &segments[i]));
+    }
+    install->edit.add_segments = metas;
+    install->edit.add_segment_count = count;
+    install->add = segments;
+    status = db_install(db, install);
+out:
+    for (size_t i = 0; segments != NULL && i < count; i++) {
+        if (segments[i] != NULL) {
+            segment_unref(segments[i]);
+        }
+    }
+    mem_free(&db->mem, segments);
+    mem_free(&db->mem, metas);
+    if (status != ESKER_OK && !install->unsure) {
+        db_remove_outputs(db, result);
+    }
+    return status;
+}

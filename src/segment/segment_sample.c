@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* Keys at even distances through a segment, taken from its index alone. */
+#include "segment/segment_internal.h"
+
+/* The part of the index that has the data block. */
+static uint32_t
+segment_sample_part(const struct segment_loaded *loaded, uint32_t block_no)
+{
+    uint32_t low = 0;
+    uint32_t high = loaded->part_count;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (loaded->parts[middle].first_block <= block_no) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+esker_status
+segment_sample(struct segment *segment, uint32_t pieces, segment_sample_fn *each, void *ctx)
+{
+    struct segment_loaded *loaded = NULL;
+    TRY(segment_load(segment, &loaded));
+    uint32_t blocks = loaded->footer.data_block_count;
+    struct buf key;
+    buf_init(&key, segment->mem);
+    esker_status status = ESKER_OK;
+    uint32_t before = 0;
+    for (uint32_t i = 1; i < pieces && status == ESKER_OK; i++) {
+        uint32_t block_no = (uint32_t)((uint64_t)blocks * i / pieces);
+        if (block_no == before) {
+            continue; /* fewer blocks than pieces */
+        }
+        before = block_no;
+        uint32_t part = segment_sample_part(loaded, block_no - 1);
+        const struct block *index = &loaded->parts[part].block;
+        uint32_t row = block_no - 1 - loaded->parts[part].first_block;
+        buf_clear(&key);
+        TRY_OUT(buf_reserve(&key, block_key_len(index, row)));
+        key.len = block_key(index, row, key.ptr);
+        status = each(ctx, buf_bytes(&key));
+    }
+out:
+    buf_fini(&key);
+    return status;
+}
