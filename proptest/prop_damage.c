@@ -3,14 +3,19 @@
 /*
  * Goal: one flipped bit or one cut anywhere in any file of a database is told, or
  * does no harm: never a crash, never a wrong answer, never a key that is
- * silently missing; and merging does not make a wrong answer of it later.
+ * silently missing; and merging does not make a wrong answer of it later. verify
+ * names the file and an offset of whatever open or a read tells, and what it
+ * passes is all there.
  * Method: a small database in three states (closed; its process killed; its
  * power lost after everything was written out), every file, bits of every n-th
  * byte and cuts at every n-th length, each on a clone of the disk. What is read
  * afterwards must be the state after all commits or, where the power was lost,
- * after some that include what was durable and is recorded to have been.
+ * after some that include what was durable and is recorded to have been: what
+ * is gone then is counted as a tail that cannot be told from a torn one.
  *
- *   prop_damage [seed [n]]      n = 1: a bit of every byte
+ *   prop_damage [seed [n [state]]]    n = 1: a bit of every byte; n = 0: every bit
+ *                                     and every length, as with ESKER_LONG_TESTS set;
+ *                                     state: 0 to 2 for one of the three
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,6 +155,7 @@ make_database(enum state state)
 struct answers {
     bool can_be[COMMITS + 1]; /* the state after that many commits */
     bool told;                /* something said CORRUPT */
+    bool found;               /* verify did, before */
 };
 
 static void
@@ -166,6 +172,7 @@ is_told(struct answers *answers, esker_status status)
 {
     if (status == ESKER_CORRUPT || status == ESKER_UNSUPPORTED) {
         check(status_last()->file[0] != 0 && status_last()->message[0] != 0, "damage without a file");
+        check(answers->found, "verify has passed what is damaged");
         answers->told = true;
         return true;
     }
@@ -240,16 +247,54 @@ read_all(esker_db *db, struct answers *answers)
 }
 
 struct counts {
-    uint32_t refused, told, harmless;
+    uint64_t refused, told, found, harmless, shorter;
 };
+
+struct damaged {
+    const char *name;
+    uint64_t bytes; /* the file's length now */
+    bool named;
+};
+
+/* What verify finds names the damaged file, at an offset in it or at its end. But a manifest that was
+ * cut may show in a file that it should not list any more. */
+static int
+each_finding(void *ctx, const esker_error *finding)
+{
+    struct damaged *damaged = ctx;
+    check(finding->file[0] != 0 && finding->message[0] != 0, "a finding without a file");
+    if (strcmp(finding->file, damaged->name) == 0) {
+        check(finding->offset <= damaged->bytes, "a finding outside the file");
+        damaged->named = true;
+    }
+    return 0;
+}
+
+static void
+verify_damaged(struct sim_disk *disk, const char *name, struct answers *answers)
+{
+    struct io *io = NULL;
+    struct bytes content = {0};
+    check(sim_disk_get(disk, name, &content), "no file");
+    struct damaged damaged = {.name = name, .bytes = content.len};
+    check(io_sim_open(disk, &mem_default, &io) == ESKER_OK, "no handle");
+    esker_status status = db_verify_on(io, each_finding, &damaged);
+    answers->found = status != ESKER_OK;
+    check(status == ESKER_OK || status == ESKER_CORRUPT || status == ESKER_UNSUPPORTED,
+          "verify failed otherwise");
+    check(status == ESKER_OK || damaged.named || strncmp(name, "manifest", 8) == 0,
+          "verify names another file");
+}
 
 /* merge: go on with it, as somebody who does not know would. */
 static void
-try_damaged(struct sim_disk *disk, bool merge, struct counts *counts)
+try_damaged(struct sim_disk *disk, const char *name, bool merge, struct counts *counts)
 {
     struct answers answers;
     esker_db *db = NULL;
     answers_init(&answers);
+    verify_damaged(disk, name, &answers);
+    counts->found += answers.found ? 1 : 0;
     esker_status status = open_db(disk, &db);
     if (status != ESKER_OK) {
         check(is_told(&answers, status), "open failed otherwise");
@@ -271,34 +316,52 @@ try_damaged(struct sim_disk *disk, bool merge, struct counts *counts)
         read_all(db, &answers);
     }
     counts->told += answers.told ? 1 : 0;
-    counts->harmless += answers.told ? 0 : 1;
+    counts->harmless += answers.told || !answers.can_be[commits] ? 0 : 1;
+    counts->shorter += answers.told || answers.can_be[commits] ? 0 : 1;
     (void)esker_close(db);
 }
 
 /* ---- Sweeps ----------------------------------------------------------------------- */
 
 static void
+flip_one(struct sim_disk *good, const char *state, const char *name, uint64_t bit, bool merge,
+         struct counts *counts)
+{
+    snprintf(run_what, sizeof run_what, "%.40s, %.39s, bit %llu", state, name, (unsigned long long)bit);
+    struct sim_disk *disk = sim_disk_clone(good);
+    sim_disk_flip(disk, name, bit);
+    try_damaged(disk, name, merge, counts);
+    sim_disk_destroy(disk);
+}
+
+static void
+cut_one(struct sim_disk *good, const char *state, const char *name, uint64_t bytes, bool merge,
+        struct counts *counts)
+{
+    snprintf(run_what, sizeof run_what, "%.40s, %.39s cut at %llu", state, name, (unsigned long long)bytes);
+    struct sim_disk *disk = sim_disk_clone(good);
+    sim_disk_resize(disk, name, bytes);
+    try_damaged(disk, name, merge, counts);
+    sim_disk_destroy(disk);
+}
+
+/* stride 0: every bit, every length. */
+static void
 sweep_file(struct sim_disk *good, const char *state, const struct sim_file_info *file, uint32_t stride,
            struct counts *counts)
 {
     struct rng rng = {run_seed + file->bytes};
-    uint32_t round = 0;
-    for (uint64_t at = rng_below(&rng, stride); at < file->bytes; at += stride) {
-        uint64_t bit = at * 8 + rng_below(&rng, 8);
-        snprintf(run_what, sizeof run_what, "%.40s, %.39s, bit %llu", state, file->name,
-                 (unsigned long long)bit);
-        struct sim_disk *disk = sim_disk_clone(good);
-        sim_disk_flip(disk, file->name, bit);
-        try_damaged(disk, round++ % 8 == 0, counts);
-        sim_disk_destroy(disk);
+    uint64_t round = 0;
+    uint64_t step = MAX(stride, 1U);
+    for (uint64_t at = rng_below(&rng, step); at < file->bytes; at += step) {
+        for (uint64_t bit = 0; bit < (stride == 0 ? 8 : 1); bit++) {
+            uint64_t which = stride == 0 ? bit : rng_below(&rng, 8);
+            flip_one(good, state, file->name, at * 8 + which, round++ % 8 == 0, counts);
+        }
     }
-    for (uint64_t bytes = rng_below(&rng, stride); bytes < file->bytes; bytes += (uint64_t)stride * 4) {
-        snprintf(run_what, sizeof run_what, "%.40s, %.39s cut at %llu", state, file->name,
-                 (unsigned long long)bytes);
-        struct sim_disk *disk = sim_disk_clone(good);
-        sim_disk_resize(disk, file->name, bytes);
-        try_damaged(disk, round++ % 8 == 0, counts);
-        sim_disk_destroy(disk);
+    step = stride == 0 ? 1 : (uint64_t)stride * 4;
+    for (uint64_t bytes = rng_below(&rng, MAX(stride, 1U)); bytes < file->bytes; bytes += step) {
+        cut_one(good, state, file->name, bytes, round++ % 8 == 0, counts);
     }
 }
 
@@ -306,21 +369,34 @@ int
 main(int argc, char **argv)
 {
     static const char *const states[] = {"closed", "killed", "power lost"};
-    struct counts counts = {0};
     run_seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint32_t stride = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 16;
-    for (uint32_t i = 0; i < COUNTOF(states); i++) {
+    uint32_t stride = argc > 2                             ? (uint32_t)strtoul(argv[2], NULL, 10)
+                      : getenv("ESKER_LONG_TESTS") != NULL ? 0
+                                                           : 16;
+    uint32_t first = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) % COUNTOF(states) : 0;
+    uint32_t end = argc > 3 ? first + 1 : COUNTOF(states);
+    struct counts sum = {0};
+    for (uint32_t i = first; i < end; i++) {
+        struct counts counts = {0};
         struct sim_file_info files[FILES_MAX];
         struct sim_disk *good = make_database((enum state)i);
         size_t count = sim_disk_files(good, files, FILES_MAX);
         check(count <= FILES_MAX, "more files than expected");
         for (size_t k = 0; k < count; k++) {
-            sweep_file(good, states[i], &files[k], MAX(stride, 1U), &counts);
+            sweep_file(good, states[i], &files[k], stride, &counts);
         }
         sim_disk_destroy(good);
+        check(counts.shorter == 0 || i == STATE_POWER, "a tail is gone that was proven");
+        printf(
+            "seed %llu, %s: %llu found by verify; %llu refused at open, %llu told when read, %llu harmless,"
+            " %llu a shorter tail, none wrong\n",
+            (unsigned long long)run_seed, states[i], (unsigned long long)counts.found,
+            (unsigned long long)counts.refused, (unsigned long long)counts.told,
+            (unsigned long long)counts.harmless, (unsigned long long)counts.shorter);
+        sum.refused += counts.refused;
+        sum.told += counts.told;
+        sum.harmless += counts.harmless;
     }
-    check(counts.refused > 100 && counts.told > 20 && counts.harmless > 100, "a sweep that shows nothing");
-    printf("seed %llu: %u refused, %u told when read, %u harmless, none wrong\n",
-           (unsigned long long)run_seed, counts.refused, counts.told, counts.harmless);
+    check(sum.refused > 100 && sum.told > 20 && sum.harmless > 100, "a sweep that shows nothing");
     return 0;
 }

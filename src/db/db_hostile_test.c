@@ -635,8 +635,9 @@ doubled__files_do_no_harm(void **state)
 
 /* ---- No regular file -------------------------------------------------------------------------------- */
 
+/* moved: where the good file is now, outside the database. */
 static void
-replace_by(const char *path, int what)
+replace_by(const char *path, int what, const char *moved)
 {
     assert_int_equal(unlink(path), 0);
     if (what == 0) {
@@ -645,6 +646,8 @@ replace_by(const char *path, int what)
         assert_int_equal(symlink("/dev/zero", path), 0);
     } else if (what == 2) {
         assert_int_equal(symlink("nowhere", path), 0);
+    } else if (what == 4) {
+        assert_int_equal(symlink(moved, path), 0); /* all would be well, if it were followed */
     } else {
         assert_int_equal(mkdir(path, 0700), 0);
     }
@@ -693,7 +696,7 @@ irregular__files_are_refused_without_waiting(void **state)
     (void)state;
     static const char *const kinds[] = {"CURRENT", "manifest", "log", "segment", "LOCK"};
     for (size_t i = 0; i < COUNTOF(kinds); i++) {
-        for (int what = 0; what < 4; what++) {
+        for (int what = 0; what < 5; what++) {
             char dir[64];
             char name[40];
             char path[128];
@@ -702,7 +705,7 @@ irregular__files_are_refused_without_waiting(void **state)
             snprintf(path, sizeof path, "%s/%s", dir, name);
             snprintf(moved, sizeof moved, "%s.good", dir);
             assert_int_equal(link(path, moved), 0);
-            replace_by(path, what);
+            replace_by(path, what, moved);
             esker_status status = irregular_open_and_read(dir, name);
             assert_true(status == ESKER_CORRUPT || status == ESKER_IO);
             assert_true(strcmp(kinds[i], "LOCK") == 0 || esker_verify(dir, NULL, NULL) < 0);
@@ -712,6 +715,66 @@ irregular__files_are_refused_without_waiting(void **state)
             assert_int_equal(esker_destroy(dir), ESKER_OK);
         }
     }
+}
+
+/* ---- Strangers ---------------------------------------------------------------------------------------- */
+
+/* Names like ours over what is not ours, and what is nobody's. */
+static const char *const stranger_names[] = {"0000000000000099.seg", "log-000098",       "manifest-00000097",
+                                             "CURRENT.old",          "notes.txt",        "log-98",
+                                             "00000000000000AA.seg", "0000000000001.seg"};
+
+static void
+strangers_put(struct sim_disk *disk, struct sim_disk *other)
+{
+    static const uint8_t text[] = "somebody's own words";
+    for (size_t i = 0; i < COUNTOF(stranger_names); i++) {
+        sim_disk_put(disk, stranger_names[i], bytes_make(text, sizeof text));
+    }
+    /* Whole files of another database, under a number of its own. */
+    sim_disk_copy(other, "log-000002", disk, "log-000096");
+    sim_disk_copy(other, "manifest-00000001", disk, "manifest-00000096");
+}
+
+/* Their bytes, hashed. */
+static uint64_t
+strangers_hash(struct sim_disk *disk)
+{
+    uint64_t hash = 0;
+    struct bytes content = {0};
+    for (size_t i = 0; i < COUNTOF(stranger_names); i++) {
+        assert_true(sim_disk_get(disk, stranger_names[i], &content));
+        hash = hash64(content.ptr, content.len, hash);
+    }
+    assert_true(sim_disk_get(disk, "log-000096", &content));
+    hash = hash64(content.ptr, content.len, hash);
+    assert_true(sim_disk_get(disk, "manifest-00000096", &content));
+    return hash64(content.ptr, content.len, hash);
+}
+
+static void
+strangers__in_the_directory_are_left_alone(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = database_create(7);
+    struct sim_disk *other = database_create(8);
+    esker_db *db = NULL;
+    strangers_put(disk, other);
+    uint64_t before = strangers_hash(disk);
+    for (int life = 0; life < 3; life++) {
+        assert_int_equal(hostile_open(disk, &db), ESKER_OK);
+        database_read(db, NULL);
+        database_write(db, false);
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+        database_write(db, true);
+        if (life == 1) {
+            sim_disk_crash(disk, SIM_CRASH_KILL, 1); /* the next open recovers, and clears away orphans */
+        }
+        (void)esker_close(db);
+        assert_int_equal(strangers_hash(disk), before);
+    }
+    sim_disk_destroy(other);
+    sim_disk_destroy(disk);
 }
 
 int
@@ -725,6 +788,7 @@ main(int argc, char **argv)
         cmocka_unit_test(foreign__files_of_the_same_name_are_refused),
         cmocka_unit_test(doubled__files_do_no_harm),
         cmocka_unit_test(irregular__files_are_refused_without_waiting),
+        cmocka_unit_test(strangers__in_the_directory_are_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

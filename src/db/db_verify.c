@@ -12,40 +12,55 @@
 
 /* ---- A closed database in hand ---------------------------------------------------- */
 
-/* A handle with io and lock but nothing loaded. Returns NOT_FOUND, BUSY, IO... */
+/* An existing LOCK is taken; a missing one means nobody has it open. */
+static esker_status
+closed_lock(struct io *io)
+{
+    struct io_file *lock = NULL;
+    int failed = io->ops->open_file(io, DB_LOCK_NAME, IO_OPEN_READ, &lock);
+    if (failed != 0) {
+        return ESKER_OK;
+    }
+    io_close_file(io, lock);
+    failed = io->ops->lock(io, DB_LOCK_NAME);
+    if (failed == -EWOULDBLOCK || failed == -EACCES) {
+        return FAIL_AT(ESKER_BUSY, DB_LOCK_NAME, 0, "the database is open in this process or another one");
+    }
+    return ESKER_OK;
+}
+
+/* A handle with io and lock but nothing loaded. Takes over io, also on failure. */
+static esker_status
+closed_open_on(struct io *io, esker_db **out)
+{
+    esker_options options;
+    esker_db *db = NULL;
+    esker_status status = db_options_resolve(NULL, &options);
+    if (status == ESKER_OK) {
+        status = closed_lock(io);
+    }
+    if (status == ESKER_OK) {
+        status = db_handle_alloc(&options, &db);
+    }
+    if (status != ESKER_OK) {
+        io_close_dir(io);
+        return status;
+    }
+    db->io = io;
+    *out = db;
+    return ESKER_OK;
+}
+
+/* Returns NOT_FOUND, BUSY, IO... */
 static esker_status
 closed_open(const char *path, esker_db **out)
 {
+    struct io *io = NULL;
     if (path == NULL || *path == 0) {
         return FAIL(ESKER_INVALID, "the path is empty");
     }
-    esker_options options;
-    TRY(db_options_resolve(NULL, &options));
-    esker_db *db = NULL;
-    TRY(db_handle_alloc(&options, &db));
-    esker_status status = io_open_dir(path, false, ESKER_IO_POSIX, &db->mem, &db->io);
-    if (status == ESKER_OK) {
-        /* An existing LOCK is taken; a missing one means nobody has it open. */
-        struct io_file *lock = NULL;
-        int failed = db->io->ops->open_file(db->io, DB_LOCK_NAME, IO_OPEN_READ, &lock);
-        if (failed == 0) {
-            io_close_file(db->io, lock);
-            failed = db->io->ops->lock(db->io, DB_LOCK_NAME);
-            if (failed == -EWOULDBLOCK || failed == -EACCES) {
-                status = FAIL_AT(ESKER_BUSY, DB_LOCK_NAME, 0,
-                                 "the database is open in this process or another one");
-            }
-        }
-    }
-    if (status != ESKER_OK) {
-        if (db->io != NULL) {
-            io_close_dir(db->io);
-        }
-        db_handle_free(db);
-        return status;
-    }
-    *out = db;
-    return ESKER_OK;
+    TRY(io_open_dir(path, false, ESKER_IO_POSIX, &mem_default, &io));
+    return closed_open_on(io, out);
 }
 
 static void
@@ -165,11 +180,9 @@ verify_database(esker_db *db, struct verify *verify)
     return status;
 }
 
-esker_status
-esker_verify(const char *path, esker_verify_fn *each_finding, void *ctx)
+static esker_status
+verify_closed(esker_db *db, esker_verify_fn *each_finding, void *ctx)
 {
-    esker_db *db = NULL;
-    TRY(closed_open(path, &db));
     struct verify verify = {.each = each_finding, .ctx = ctx};
     esker_status status = verify_database(db, &verify);
     esker_error story = *status_last();
@@ -178,6 +191,22 @@ esker_verify(const char *path, esker_verify_fn *each_finding, void *ctx)
         return status_restore(&story);
     }
     return verify.found ? status_restore(&story) : ESKER_OK;
+}
+
+esker_status
+db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx)
+{
+    esker_db *db = NULL;
+    TRY(closed_open_on(io, &db));
+    return verify_closed(db, each_finding, ctx);
+}
+
+esker_status
+esker_verify(const char *path, esker_verify_fn *each_finding, void *ctx)
+{
+    esker_db *db = NULL;
+    TRY(closed_open(path, &db));
+    return verify_closed(db, each_finding, ctx);
 }
 
 /* ---- Destroy -------------------------------------------------------------------------- */
