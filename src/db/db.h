@@ -83,12 +83,14 @@ struct esker_db {
     uint64_t seal_lsn, seal_end_lsn; /* the SEAL frame that this life began behind; 0 = none */
     bool tail_mode;                  /* commits are copied into the mapped log; else a leader writes them */
     bool manual;                     /* simulator: no threads */
+    bool populate;                   /* memory is made present ahead of the writers */
+    bool populate_map;               /* the mapped log too */
     uint64_t window_bytes_first, window_bytes_max; /* windows start small and double with use */
     uint64_t segment_bytes;                        /* target size of merge outputs */
     uint64_t merge_step_work;                      /* of one step of a merge; 0 = as it comes */
     struct block_cache *cache;
     struct job_owner jobs;
-    struct job prepare_job, flush_job, sync_job, purge_job, rest_job;
+    struct job prepare_job, populate_job, flush_job, sync_job, purge_job, rest_job;
     struct compact_job compact_jobs[COMPACT_JOBS_MAX];
     uint32_t compact_job_count;
 
@@ -106,7 +108,8 @@ struct esker_db {
     _Atomic bool interval_wanted;                    /* since the sync job ran; pairs: INTERVAL_WANTED */
     _Atomic uint32_t poisoned; /* relaxed: the cause is read under mu; who failed a group orders the rest */
     _Atomic bool cancel;       /* relaxed: stops merges at close */
-    _Atomic uint64_t versions_live;                               /* relaxed: statistic */
+    /* Away from what every write reads. */
+    _Atomic uint64_t versions_live CACHE_ALIGNED;                 /* relaxed: statistic */
     _Atomic uint64_t iterators_live, values_live, snapshots_live; /* pairs: HANDLES_LIVE */
     _Atomic uint64_t recovered_end_lsn; /* rows below become durable by a flush; 0 = none left */
     _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
@@ -263,6 +266,8 @@ void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64
 
 /* Moves `visible` over applied frames. */
 void db_ratchet(esker_db *db, struct thread_state *self);
+/* The same for a caller inside a section, which it ends; version: current since it began. */
+void db_ratchet_exit(esker_db *db, struct thread_state *self, const struct version *version);
 /* Until visible >= lsn, for a frame of the caller that is applied, or for all before it. */
 void db_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn);
 
@@ -313,6 +318,10 @@ NODISCARD esker_status db_rotate_oversize(esker_db *db, struct thread_state *sel
 NODISCARD esker_status db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns,
                                       uint64_t *end_lsn_out);
 void db_prepare_job(struct job *job);
+/* Keeps memory present for a while ahead of the active window's writers. */
+void db_populate_job(struct job *job);
+/* The first part of a window that nobody has seen. bytes_per_op: what to expect; 0 = no idea. */
+void db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op);
 /* A window for the log that follows: file from the pool or new, header begun. Not under mu. */
 NODISCARD esker_status db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_lsn,
                                       uint64_t prev_gen, uint64_t prev_end_lsn, struct window **out);
@@ -426,6 +435,8 @@ void db_append_end(esker_db *db);
 enum { DB_LOOK_NS = 100000000 }; /* how often merges look at whether writes come in */
 
 /* ---- db_rest.c ------------------------------------------------------------ */
+
+enum { DB_POPULATE_STEP = 1 << 20 }; /* writers ask for more each time they pass a multiple of it */
 
 enum { DB_REST_NS = 1000000000 }; /* idle that long counts as at rest */
 

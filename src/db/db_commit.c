@@ -92,9 +92,12 @@ commit_fill(esker_db *db, const struct commit *commit, const struct reservation 
     uint64_t body = place->offset + FRAME_HEADER_BYTES;
     uint16_t back = commit_back_claim(db, window_lsn(window, place->offset));
     if (commit->single) {
+        /* The directory's line comes while the frame is being written. */
+        uint64_t hash = memtable_hash(commit->key, db->hash_seed);
+        memtable_prefetch(window->table, hash);
         entry_encode(window->data + body, commit->op, commit->key, commit->value);
         db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
-        memtable_insert(window->table, body);
+        memtable_insert(window->table, body, hash);
     } else {
         memcpy(window->data + body, commit->body.ptr, commit->body.len);
         db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
@@ -197,9 +200,13 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
         commit_fill(db, commit, &place);
         end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
         half = place.window->cap_bytes / 2;
-        epoch_exit(self);
+        db_ratchet_exit(db, self, place.version);
     }
-    if (place.offset < half && place.offset + place.frame_bytes >= half) {
+    uint64_t end = place.offset + place.frame_bytes;
+    if (UNLIKELY(((place.offset ^ end) & ~((uint64_t)DB_POPULATE_STEP - 1)) != 0) && db->populate) {
+        job_kick(&db->populate_job);
+    }
+    if (place.offset < half && end >= half) {
         job_kick(&db->prepare_job);
     }
     db_wait_visible(db, self, end_lsn);

@@ -15,6 +15,7 @@ open_init_jobs(esker_db *db)
     db->compact_job_count = MIN(MAX(threads, (uint32_t)1), (uint32_t)COMPACT_JOBS_MAX);
     job_owner_init(&db->jobs, db->compact_job_count);
     job_init(&db->prepare_job, &db->jobs, JOB_LOG, db_prepare_job);
+    job_init(&db->populate_job, &db->jobs, JOB_LOG, db_populate_job);
     job_init(&db->sync_job, &db->jobs, JOB_LOG, db_sync_job);
     job_init(&db->flush_job, &db->jobs, JOB_FLUSH, db_flush_job);
     job_init(&db->purge_job, &db->jobs, JOB_PURGE, db_purge_job);
@@ -223,6 +224,9 @@ open_start(esker_db *db, const struct db_tuning *tuning)
     db->hash_seed = db->io->ops->random64(db->io);
     open_derive_sizes(db, tuning);
     db->tail_mode = open_wants_tail(db);
+    db->populate = !db->manual && db->io->ops->populate != NULL;
+    /* A sync writes what is dirty, and a page made writable is: not beside syncs all the time. */
+    db->populate_map = db->options.durability == ESKER_DURABLE_PROCESS;
     TRY(open_load(db));
     TRY(open_shed_recovered(db));
     db_kick_compaction(db);

@@ -249,6 +249,7 @@ db_prepare_job(struct job *job)
     uint64_t base_lsn = active->end_lsn;
     uint64_t prev_gen = active->gen;
     uint64_t cap_bytes = db->window_bytes_want;
+    uint64_t bytes_per_op = window_bytes_per_op(active);
     needed = needed && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
     db->preparing = needed;
     mutex_unlock(&db->mu);
@@ -258,6 +259,9 @@ db_prepare_job(struct job *job)
     struct window *window = NULL;
     esker_status status =
         db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, prev_gen, base_lsn, &window);
+    if (status == ESKER_OK) {
+        db_populate_window(db, window, bytes_per_op);
+    }
     mutex_lock(&db->mu);
     db->preparing = false;
     if (status != ESKER_OK) {

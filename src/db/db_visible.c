@@ -41,21 +41,18 @@ visible_wake(esker_db *db)
 }
 
 void
-db_ratchet(esker_db *db, struct thread_state *self)
+db_ratchet_exit(esker_db *db, struct thread_state *self, const struct version *version)
 {
     bool moved = false;
     bool window_done = false;
-    epoch_enter(self);
-    /* pairs: CURRENT */
-    struct version *version = load_acquire(&db->current);
     /* pairs: VISIBLE */
     uint64_t lsn = load_seq(&db->visible);
     for (;;) {
         const struct window *window = visible_window_at(version, lsn);
         if (window == NULL) {
             /* Behind the newest window of this version, or below what it still holds. */
-            struct version *newer = load_acquire(&db->current); /* pairs: CURRENT */
-            uint64_t again = load_seq(&db->visible);            /* pairs: VISIBLE */
+            const struct version *newer = load_acquire(&db->current); /* pairs: CURRENT */
+            uint64_t again = load_seq(&db->visible);                  /* pairs: VISIBLE */
             if (newer == version && again == lsn) {
                 break;
             }
@@ -83,6 +80,14 @@ db_ratchet(esker_db *db, struct thread_state *self)
     if (moved) {
         visible_wake(db);
     }
+}
+
+void
+db_ratchet(esker_db *db, struct thread_state *self)
+{
+    epoch_enter(self);
+    /* pairs: CURRENT */
+    db_ratchet_exit(db, self, load_acquire(&db->current));
 }
 
 static void

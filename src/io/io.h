@@ -93,6 +93,9 @@ struct io_ops {
     /* Zeroed anonymous page memory; huge pages where len allows. */
     int (*map_memory)(struct io *io, uint64_t len, void **out);
     void (*unmap_memory)(struct io *io, void *ptr, uint64_t len);
+    /* Makes the pages of [ptr, ptr + len) present and writable, so that a later store meets no
+     * fault; ptr is from map_memory or map_file. Only a hint: may do nothing. NULL: never does. */
+    void (*populate)(struct io *io, void *ptr, uint64_t len);
     uint64_t (*monotonic_ns)(struct io *io);
     uint64_t (*wall_ns)(struct io *io);
     uint64_t (*random64)(struct io *io);

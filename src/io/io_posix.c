@@ -450,6 +450,17 @@ posix_map_file(struct io *io, struct io_file *file, uint64_t len, void **out)
     return 0;
 }
 
+void
+io_posix_populate(struct io *io, void *ptr, uint64_t len)
+{
+    (void)io;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t start = (uint64_t)(uintptr_t)ptr;
+    uint64_t first = start - start % page;
+    /* Since Linux 5.14; older kernels say EINVAL, and the store faults as it always did. */
+    (void)madvise((char *)ptr - (start - first), align_up(start + len, page) - first, MADV_POPULATE_WRITE);
+}
+
 int
 io_posix_map_memory(struct io *io, uint64_t len, void **out)
 {
@@ -603,6 +614,7 @@ static const struct io_ops posix_ops = {
     .unmap_file = io_posix_unmap,
     .map_memory = io_posix_map_memory,
     .unmap_memory = io_posix_unmap,
+    .populate = io_posix_populate,
     .monotonic_ns = posix_monotonic_ns,
     .wall_ns = posix_wall_ns,
     .random64 = posix_random64,

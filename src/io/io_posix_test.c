@@ -390,8 +390,55 @@ io_posix__machine_is_known_here(void **state)
     }
 }
 
-#define CASE(fn)                                                                                   \
-    {.name = #fn, .test_func = fn, .setup_func = fixture_setup, .teardown_func = fixture_teardown}
+#define CASE(fn)                                                                                             \
+    {                                                                                                        \
+        .name = #fn, .test_func = fn, .setup_func = fixture_setup, .teardown_func = fixture_teardown         \
+    }
+
+/* ---- Populating ------------------------------------------------------------ */
+
+static uint64_t
+faults_so_far(void)
+{
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_THREAD, &usage), 0);
+    return (uint64_t)usage.ru_minflt;
+}
+
+/* Page faults of one store to each of the pages. */
+static uint64_t
+faults_of_stores(uint8_t *pages, uint64_t count)
+{
+    uint64_t before = faults_so_far();
+    for (uint64_t i = 0; i < count; i++) {
+        *(volatile uint8_t *)(pages + i * 4096) = 1;
+    }
+    return faults_so_far() - before;
+}
+
+static void
+io_posix__populate_spares_stores_their_page_faults(void **state)
+{
+    struct fixture *f = *state;
+
+    enum { PAGES = 64, BYTES = PAGES * 4096 };
+
+    assert_non_null(f->io->ops->populate);
+    void *plain = NULL;
+    void *ready = NULL;
+    assert_int_equal(f->io->ops->map_memory(f->io, BYTES, &plain), 0);
+    assert_int_equal(f->io->ops->map_memory(f->io, BYTES, &ready), 0);
+    /* From the middle of one page to the middle of another: both belong to it. */
+    f->io->ops->populate(f->io, (uint8_t *)ready + 100, BYTES - 200);
+    assert_int_equal(((uint8_t *)ready)[0], 0);
+    if (madvise(ready, 4096, MADV_POPULATE_WRITE) == 0) { /* Linux 5.14 and later */
+        assert_true(faults_of_stores(plain, PAGES) >= 1);
+        assert_true(faults_of_stores(ready, PAGES) <= 2);
+    }
+    f->io->ops->unmap_memory(f->io, plain, BYTES);
+    f->io->ops->unmap_memory(f->io, ready, BYTES);
+    f->io->ops->populate(f->io, NULL, 0);
+}
 
 int
 main(void)
@@ -409,6 +456,7 @@ main(void)
         CASE(io_posix__too_many_descriptors_is_a_status),
         CASE(io_posix__mapping_is_not_inherited),
         CASE(io_posix__machine_is_known_here),
+        CASE(io_posix__populate_spares_stores_their_page_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

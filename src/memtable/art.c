@@ -406,3 +406,45 @@ art_insert(struct art *art, uint32_t index)
         cpu_relax();
     }
 }
+
+/* One step of a descent towards `key`; 0 at its end. */
+static uint32_t
+art_warm_step(const struct art *art, uint32_t ref, struct bytes key)
+{
+    if ((ref & ART_LEAF) != 0) {
+        PREFETCH_READ(vnode_entry_at(art->vnodes, art->vnodes->array[ref & ~ART_LEAF].entry));
+        return 0;
+    }
+    struct art_node *node = art_node_at(art, ref);
+    _Atomic uint32_t *slot = node->level < key.len ? art_child(node, key.ptr[node->level]) : NULL;
+    uint32_t next = slot != NULL ? load_acquire(slot) : 0; /* pairs: ART_CHILD */
+    if ((next & ART_LEAF) != 0) {
+        PREFETCH_READ(&art->vnodes->array[next & ~ART_LEAF]);
+    } else if (next != 0) {
+        const uint8_t *ahead = index_arena_at(art->arena, next);
+        PREFETCH_READ(ahead);
+        PREFETCH_READ(ahead + CACHE_LINE_BYTES);
+    }
+    return next;
+}
+
+void
+art_warm(const struct art *art, const uint32_t *indexes, uint32_t count)
+{
+    uint32_t refs[ART_WARM_MAX];
+    struct bytes keys[ART_WARM_MAX];
+    ASSERT(count <= ART_WARM_MAX);
+    uint32_t root = load_acquire(&art->root); /* pairs: ART_CHILD */
+    for (uint32_t i = 0; i < count; i++) {
+        refs[i] = root;
+        keys[i] = vnode_key(art->vnodes, indexes[i]);
+    }
+    /* Each round every path goes down by one node, which the round before fetched. */
+    for (bool going = root != 0; going;) {
+        going = false;
+        for (uint32_t i = 0; i < count; i++) {
+            refs[i] = refs[i] != 0 ? art_warm_step(art, refs[i], keys[i]) : 0;
+            going = going || refs[i] != 0;
+        }
+    }
+}

@@ -126,6 +126,12 @@ void art_init(struct art *art, const struct vnodes *vnodes, struct index_arena *
  * keys may not. Waits only for other writers of the same node. */
 void art_insert(struct art *art, uint32_t index);
 
+enum { ART_WARM_MAX = 16 };
+
+/* Starts the cache misses of art_insert for `count` vnodes (ART_WARM_MAX at
+ * most), all paths side by side, so that they overlap. Changes nothing. */
+void art_warm(const struct art *art, const uint32_t *indexes, uint32_t count);
+
 static inline struct art_node *
 art_node_at(const struct art *art, uint32_t ref)
 {

@@ -56,7 +56,7 @@ static uint32_t
 fixture_insert(struct fixture *f, struct bytes key)
 {
     uint64_t offset = testing_window_add(&f->window, ENTRY_PUT, key, bytes_make(NULL, 0));
-    uint32_t index = vnode_take(&f->vnodes);
+    uint32_t index = vnode_take(&f->vnodes, 1);
     f->vnodes.array[index].entry = (uint32_t)(offset / LSN_BYTES);
     art_insert(&f->art, index);
     f->keys[f->count++] = vnode_key(&f->vnodes, index);

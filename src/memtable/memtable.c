@@ -9,7 +9,13 @@
  */
 #include "memtable/memtable_priv.h"
 
-enum { MEMTABLE_PAGE_BYTES = 4096, MEMTABLE_GROUP = 16 };
+enum {
+    MEMTABLE_PAGE_BYTES = 4096,
+    MEMTABLE_GROUP = ART_WARM_MAX,
+    MEMTABLE_SAMPLE = 1000,    /* entries that say what the tree takes per entry */
+    MEMTABLE_ARENA_GUESS = 24, /* bytes per entry before that */
+    MEMTABLE_PAGE_KEYS = 8     /* so many keys per page of the directory touch about every page */
+};
 
 /* ---- Life ------------------------------------------------------------------ */
 
@@ -80,30 +86,54 @@ memtable_destroy(struct memtable *table)
 
 /* ---- Insertion --------------------------------------------------------------- */
 
-static void
-memtable_insert_hashed(struct memtable *table, uint32_t entry, struct bytes key, uint64_t hash)
+/* Links the version `index` of `key`. Returns the anchor to put into the tree; 0 = none. */
+static uint32_t
+memtable_link(struct memtable *table, uint32_t index, uint32_t entry, struct bytes key, uint64_t hash)
 {
-    uint32_t index = vnode_take(&table->vnodes);
     table->vnodes.array[index].entry = entry;
     uint32_t anchor = hashdir_link(&table->dir, &table->vnodes, key, hash, index);
     ESKER_RACE_POINT("memtable_linked");
-    if (anchor == index) {
-        add_relaxed(&table->key_count, 1); /* relaxed: statistics */
-        art_insert(&table->art, anchor);
-    } else if (table->vnodes.array[anchor].entry > entry) {
-        /* I3: the writer of the anchor, which has a later LSN, may not have put
-         * it into the tree yet, and this version may become visible before it does. */
+    /* I3: the writer of an anchor with a later LSN may not have put it into the
+     * tree yet, and this version may become visible before it does. */
+    return table->vnodes.array[anchor].entry >= entry ? anchor : 0;
+}
+
+static void
+memtable_insert_hashed(struct memtable *table, uint32_t entry, struct bytes key, uint64_t hash)
+{
+    uint32_t index = vnode_take(&table->vnodes, 1);
+    uint32_t anchor = memtable_link(table, index, entry, key, hash);
+    if (anchor != 0) {
         art_insert(&table->art, anchor);
     }
 }
 
+/* A group of a batch: all links, then all paths in the tree side by side. */
+static void
+memtable_insert_group(struct memtable *table, const uint32_t *entries, const uint64_t *hashes, uint32_t count)
+{
+    uint32_t anchors[MEMTABLE_GROUP];
+    uint32_t anchor_count = 0;
+    uint32_t first = vnode_take(&table->vnodes, count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entries[i]));
+        uint32_t anchor = memtable_link(table, first + i, entries[i], key, hashes[i]);
+        anchors[anchor_count] = anchor;
+        anchor_count += anchor != 0 ? 1 : 0;
+    }
+    art_warm(&table->art, anchors, anchor_count);
+    for (uint32_t i = 0; i < anchor_count; i++) {
+        art_insert(&table->art, anchors[i]);
+    }
+}
+
 void
-memtable_insert(struct memtable *table, uint64_t offset)
+memtable_insert(struct memtable *table, uint64_t offset, uint64_t hash)
 {
     ASSERT(offset % LSN_BYTES == 0 && offset < table->data_bytes);
     uint32_t entry = (uint32_t)(offset / LSN_BYTES);
     struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entry));
-    memtable_insert_hashed(table, entry, key, memtable_hash(key, table->hash_seed));
+    memtable_insert_hashed(table, entry, key, hash);
 }
 
 void
@@ -127,15 +157,43 @@ memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t bod
             at += entry_size_bytes(key.len, entry_value_trusted(entry).len);
             count++;
         }
-        for (uint32_t i = 0; i < count; i++) {
-            struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entries[i]));
-            memtable_insert_hashed(table, entries[i], key, hashes[i]);
-        }
+        memtable_insert_group(table, entries, hashes, count);
         if (count < MEMTABLE_GROUP) {
             break;
         }
     }
     ASSERT(at <= end);
+}
+
+/* Populates [*done, upto) of a part. */
+static void
+memtable_populate_part(struct memtable *table, uint8_t *part, uint64_t *done, uint64_t upto)
+{
+    if (upto > *done) {
+        table->io->ops->populate(table->io, part + *done, upto - *done);
+        *done = upto;
+    }
+}
+
+void
+memtable_populate(struct memtable *table, uint64_t op_count, uint64_t most)
+{
+    if (table->io->ops->populate == NULL) {
+        return;
+    }
+    uint64_t count = load_relaxed(&table->vnodes.used); /* relaxed: an estimate */
+    uint64_t arena_used = index_arena_used_bytes(&table->arena);
+    uint64_t arena =
+        count >= MEMTABLE_SAMPLE ? arena_used * op_count / count : op_count * MEMTABLE_ARENA_GUESS;
+    uint64_t arena_cap = art_bytes_max(table->vnodes.count_max);
+    uint64_t vnodes_cap = memtable_vnode_bytes(table->vnodes.count_max);
+    /* Keys go anywhere in the directory: all of it, or where keys are few, nothing. */
+    if (most >= table->dir_bytes / MEMTABLE_PAGE_BYTES * MEMTABLE_PAGE_KEYS) {
+        memtable_populate_part(table, table->region, &table->populated_dir, table->dir_bytes);
+    }
+    memtable_populate_part(table, (uint8_t *)table->vnodes.array, &table->populated_vnodes,
+                           MIN((op_count + 1) * sizeof(struct vnode), vnodes_cap));
+    memtable_populate_part(table, table->arena.base, &table->populated_arena, MIN(arena, arena_cap));
 }
 
 /* ---- Point reads --------------------------------------------------------------- */
@@ -171,17 +229,11 @@ memtable_prefetch(const struct memtable *table, uint64_t hash)
 /* ---- Statistics ------------------------------------------------------------------ */
 
 uint64_t
-memtable_key_count(const struct memtable *table)
-{
-    return load_relaxed(&table->key_count); /* relaxed: statistics */
-}
-
-uint64_t
 memtable_used_bytes(const struct memtable *table)
 {
-    uint64_t dir = MIN(memtable_key_count(table) * MEMTABLE_PAGE_BYTES, table->dir_bytes);
-    /* relaxed: statistics */
-    uint64_t vnodes = ((uint64_t)load_relaxed(&table->vnodes.used) + 1) * sizeof(struct vnode);
+    uint64_t count = load_relaxed(&table->vnodes.used); /* relaxed: statistics */
+    uint64_t dir = MIN(count * MEMTABLE_PAGE_BYTES, table->dir_bytes);
+    uint64_t vnodes = (count + 1) * sizeof(struct vnode);
     uint64_t arena = index_arena_used_bytes(&table->arena);
     return align_up(dir, MEMTABLE_PAGE_BYTES) + align_up(vnodes, MEMTABLE_PAGE_BYTES) +
            align_up(arena, MEMTABLE_PAGE_BYTES);

@@ -49,13 +49,18 @@ NODISCARD esker_status memtable_create(struct io *io, const uint8_t *data, uint6
                                        struct memtable **out);
 void memtable_destroy(struct memtable *table);
 
-/* Indexes the entry at byte offset `offset` of the window (its bytes complete).
+/* Indexes the entry at byte offset `offset` of the window (its bytes complete);
+ * hash = memtable_hash of its key, memtable_prefetch(hash) some time before helps.
  * Cannot fail: space was reserved. The caller publishes afterwards. */
-void memtable_insert(struct memtable *table, uint64_t offset);
+void memtable_insert(struct memtable *table, uint64_t offset, uint64_t hash);
 
 /* All entries of one BATCH frame body that starts at byte offset body_offset:
  * prefetches the directory lines first. */
 void memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes);
+
+/* Makes index memory present that `op_count` entries will take; `most` is how
+ * many there may come to be in all. One caller at a time; only a hint. */
+void memtable_populate(struct memtable *table, uint64_t op_count, uint64_t most);
 
 struct memtable_hit {
     const uint8_t *entry; /* format/log_format.h, in the window */
@@ -76,7 +81,6 @@ void memtable_prefetch(const struct memtable *table, uint64_t hash);
 NODISCARD esker_status memtable_iter_create(const struct memtable *table, uint64_t limit_lsn,
                                             const struct mem *mem, struct iter **out);
 
-uint64_t memtable_key_count(const struct memtable *table);  /* distinct keys, approximate while writers run */
 uint64_t memtable_used_bytes(const struct memtable *table); /* index memory touched so far */
 
 #include "base/hash.h"

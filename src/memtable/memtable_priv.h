@@ -21,8 +21,8 @@ struct memtable {
     struct vnodes vnodes;
     struct index_arena arena;
     struct art art;
-    /* atomic */
-    _Atomic uint64_t key_count CACHE_ALIGNED; /* relaxed: statistics */
+    /* owned by whoever populates */
+    uint64_t populated_dir, populated_vnodes, populated_arena; /* bytes from the start of each */
 };
 
 /* Entries below this granule have LSN < lsn. */

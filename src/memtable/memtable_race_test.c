@@ -85,7 +85,7 @@ play_insert(uint32_t entry)
 {
     play.started[entry] = true;
     play.unstarted--;
-    memtable_insert(play.table, play.offsets[entry]);
+    testing_insert(play.table, play.offsets[entry]);
     play.applied[entry] = true;
     while (play.visible < play.count && play.applied[play.visible]) {
         play.visible++;

@@ -15,6 +15,13 @@
 #include "base/rng.h"
 #include "memtable/memtable_priv.h"
 
+static inline void
+testing_insert(struct memtable *table, uint64_t offset)
+{
+    struct bytes key = entry_key_trusted(table->vnodes.data + offset);
+    memtable_insert(table, offset, memtable_hash(key, table->hash_seed));
+}
+
 /* ---- Page memory and windows ------------------------------------------------ */
 
 static inline int

@@ -50,13 +50,14 @@ struct vnodes {
     _Atomic uint32_t used CACHE_ALIGNED; /* relaxed: hands out numbers, publishes nothing */
 };
 
+/* The first of `count` vnodes in a row. */
 static inline uint32_t
-vnode_take(struct vnodes *vnodes)
+vnode_take(struct vnodes *vnodes, uint32_t count)
 {
     /* relaxed: only uniqueness matters; whoever links the vnode publishes it. */
-    uint32_t index = add_relaxed(&vnodes->used, 1) + 1;
-    ASSERT(index != 0 && index <= vnodes->count_max);
-    return index;
+    uint32_t before = add_relaxed(&vnodes->used, count);
+    ASSERT(before <= vnodes->count_max && count <= vnodes->count_max - before);
+    return before + 1;
 }
 
 static inline const uint8_t *

@@ -3,6 +3,8 @@
 
 #include "base/assert.h"
 
+enum { WINDOW_OPS_SAMPLE = 1000 }; /* so many say what an entry takes */
+
 uint32_t
 window_op_capacity(uint64_t cap_bytes)
 {
@@ -95,6 +97,33 @@ window_unref(struct window *window)
     if (sub_acq_rel(&window->refs, 1) == 1) {
         window_free(window);
     }
+}
+
+uint64_t
+window_bytes_per_op(const struct window *window)
+{
+    uint64_t tail = load_relaxed(&window->tail); /* relaxed: an estimate */
+    uint64_t ops = window_tail_ops(tail);
+    return ops < WINDOW_OPS_SAMPLE ? 0 : MAX(window_tail_bytes(tail) / ops, 1U);
+}
+
+void
+window_populate(struct window *window, uint64_t upto_bytes, uint64_t bytes_per_op, bool map)
+{
+    struct io *io = window->io;
+    uint64_t upto = MIN(align_up(upto_bytes, LOG_PAGE_BYTES), window->cap_bytes);
+    uint64_t done = window->populated_bytes;
+    if (io->ops->populate == NULL || upto <= done) {
+        return;
+    }
+    io->ops->populate(io, window->data + done, upto - done);
+    if (map && window->map != NULL) {
+        io->ops->populate(io, window->map + done, upto - done);
+    }
+    uint64_t most = window->op_cap;
+    memtable_populate(window->table, MIN(upto / bytes_per_op, most),
+                      MIN(window->cap_bytes / bytes_per_op, most));
+    window->populated_bytes = upto;
 }
 
 void

@@ -35,6 +35,8 @@ struct window {
     bool recovered; /* its rows become durable by a flush, not by a sync */
     struct memtable *table;
     uint8_t *map; /* the log file's frame space as shared memory, or NULL; owned by log */
+    /* owned by whoever populates: one thread at a time */
+    uint64_t populated_bytes;
     /* guarded by the database's mutex */
     struct log_file *log; /* NULL once it went back to the pool */
     uint32_t log_pins;    /* leaders that write or sync it */
@@ -132,6 +134,14 @@ NODISCARD esker_status window_create(struct io *io, const struct mem *mem, uint8
 void window_ref(struct window *window);
 /* The last one frees the memory; the log file must have gone back to the pool or is destroyed here. */
 void window_unref(struct window *window);
+
+/* Makes the memory of the first `upto_bytes` present, and of the index as far as
+ * it will be needed for them, so that writers meet no page faults between
+ * reserving and applying. bytes_per_op: what to expect. map: the mapped log too.
+ * One caller at a time, on a window that the caller refers to; only a hint. */
+void window_populate(struct window *window, uint64_t upto_bytes, uint64_t bytes_per_op, bool map);
+/* What an entry took so far, frame and all; 0 = too few to tell. */
+uint64_t window_bytes_per_op(const struct window *window);
 
 /* I2: marks the frame at byte offset `offset`. */
 void window_set_applied(struct window *window, uint64_t offset);
