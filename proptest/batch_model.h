@@ -18,7 +18,10 @@
 static uint64_t run_seed;
 static const char *run_what = "";
 
-enum { KEYS = 24, BATCHES_MAX = 400, OPS_MAX = 6, VALUE_MAX = 900 };
+#ifndef MODEL_KEYS
+#define MODEL_KEYS 24
+#endif
+enum { KEYS = MODEL_KEYS, BATCHES_MAX = 400, OPS_MAX = 6, VALUE_MAX = 900 };
 
 struct op {
     uint32_t key;
@@ -192,7 +195,7 @@ static esker_status
 open_db(struct sim_disk *disk, int durability, const esker_allocator *allocator, esker_db **out)
 {
     static const struct db_tuning tuning = {
-        .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384};
+        .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384, .manifest_bytes = 1024};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);

@@ -148,6 +148,7 @@ struct esker_db {
     uint64_t log_gen_max;
     uint64_t log_file_count, log_file_bytes;
     bool reopen_pending; /* the active window is a sealed log: REOPEN comes before the first frame */
+    bool reopening;      /* and is being written and synced; the others wait */
     uint64_t reopen_offset;
     uint32_t reopen_ops;
     bool preparing;             /* the prepare job makes a window; nobody else begins a log */
@@ -460,6 +461,7 @@ NODISCARD esker_status db_create_fresh(esker_db *db);
 struct db_tuning {
     uint64_t window_bytes_first, window_bytes_max, segment_bytes;
     uint64_t merge_step_work; /* of compaction_spec */
+    uint64_t manifest_bytes; /* rewritten from this size on */
 };
 
 /* Opens over a given seam, for tests: takes over io (also on failure). manual: no threads. */

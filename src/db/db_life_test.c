@@ -340,6 +340,32 @@ strangers__with_great_numbers_are_left_alone(void **state)
     }
 }
 
+/* A power cut takes every trace of what was written after a clean close but the REOPEN frame. */
+static void
+lsn__of_writes_lost_after_a_clean_close_is_not_given_out_again(void **state)
+{
+    (void)state;
+    static const int levels[] = {ESKER_DURABLE_PROCESS, ESKER_DURABLE_MEMORY};
+    for (size_t i = 0; i < COUNTOF(levels); i++) {
+        struct sim_disk *disk = sim_disk_create(1);
+        esker_db *db = NULL;
+        assert_int_equal(life_try_open(disk, levels[i], &db), ESKER_OK);
+        life_put(db, "a", 10);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        sim_disk_reboot(disk);
+        assert_int_equal(life_try_open(disk, levels[i], &db), ESKER_OK);
+        life_put(db, "b", 10);
+        esker_lsn seen = esker_visible_lsn(db);
+        sim_disk_crash(disk, SIM_CRASH_POWER_NONE, 0);
+        (void)!esker_close(db);
+        assert_int_equal(life_try_open(disk, levels[i], &db), ESKER_OK);
+        assert_false(life_has(db, "b"));
+        assert_true(esker_visible_lsn(db) >= seen);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        sim_disk_destroy(disk);
+    }
+}
+
 int
 main(void)
 {
@@ -353,6 +379,7 @@ main(void)
         cmocka_unit_test(wait_durable__takes_any_timeout),
         cmocka_unit_test(merge__that_meets_damage_does_not_stop_writers),
         cmocka_unit_test(flush__that_cannot_be_installed_leaves_no_files_behind),
+        cmocka_unit_test(lsn__of_writes_lost_after_a_clean_close_is_not_given_out_again),
         cmocka_unit_test(strangers__with_great_numbers_are_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,6 +49,7 @@ open_clear_unborn(esker_db *db)
     TRY(db_file_list(db->io, &db->mem, &files));
     esker_status status = ESKER_OK;
     bool has_manifest = false;
+    bool removed = false;
     for (size_t i = 0; i < db_file_count(&files); i++) {
         has_manifest = has_manifest || db_file_at(&files, i)->kind == DB_FILE_MANIFEST;
     }
@@ -68,8 +69,14 @@ open_clear_unborn(esker_db *db)
                 }
             } else {
                 TRY_OUT(io_unlink(db->io, file->name));
+                removed = true;
             }
         }
+    }
+    if (removed) {
+        /* Names may survive in any order: an old manifest beside a new log would look like more than an
+         * attempt at a creation. */
+        TRY_OUT(io_sync_dir(db->io));
     }
 out:
     db_file_list_fini(&files);
@@ -228,6 +235,9 @@ open_start(esker_db *db, const struct db_tuning *tuning)
     /* A sync writes what is dirty, and a page made writable is: not beside syncs all the time. */
     db->populate_map = db->options.durability == ESKER_DURABLE_PROCESS;
     TRY(open_load(db));
+    if (tuning != NULL && tuning->manifest_bytes != 0) {
+        manifest_set_rewrite_bytes(db->manifest, tuning->manifest_bytes);
+    }
     TRY(open_shed_recovered(db));
     db_kick_compaction(db);
     return ESKER_OK;

@@ -288,8 +288,8 @@ db_prepare_job(struct job *job)
 
 /* ---- Rotation ------------------------------------------------------------- */
 
-static void
-rotate_write_reopen_locked(esker_db *db, struct window *active)
+static esker_status
+rotate_sync_reopen(esker_db *db, struct window *active)
 {
     uint64_t offset = db->reopen_offset;
     ASSERT(active->cap_bytes - offset >= REOPEN_FRAME_BYTES); /* recovery begins a new log otherwise */
@@ -300,10 +300,43 @@ rotate_write_reopen_locked(esker_db *db, struct window *active)
     le64_store(body + 16, id.mount_id);
     le64_store(body + 24, 0);
     db_write_frame(db, active, offset, REOPEN_FRAME_BYTES, FRAME_REOPEN, FRAME_BACK_NO_CLAIM);
-    window_set_applied(active, offset);
-    db->reopen_pending = false;
-    /* relaxed: the frame itself is published by its applied bit. */
-    store_relaxed(&active->tail, window_tail(db->reopen_ops, offset + REOPEN_FRAME_BYTES));
+    if (active->map == NULL) {
+        uint64_t seal_offset = (db->seal_lsn - active->base_lsn) * LSN_BYTES; /* not surely on the disk */
+        TRY(log_file_write(active->log, active->data, seal_offset, offset + REOPEN_FRAME_BYTES));
+    }
+    return log_file_sync(active->log);
+}
+
+/* The REOPEN frame, before the first write behind a SEAL; mu is held, and let
+ * go meanwhile. The frame is synced before anything may stand behind it: a power
+ * cut that took every trace of it would leave a sealed log, and the next life
+ * would give out the same LSNs again. false: poisoned. */
+static bool
+rotate_reopen_locked(esker_db *db)
+{
+    struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT */
+    while (db->reopening) {
+        (void)workers_wait(&db->changed, &db->mu, 0);
+    }
+    if (!db->reopen_pending || load_relaxed(&db->poisoned) != 0) { /* relaxed: set under mu */
+        return !db->reopen_pending;
+    }
+    db->reopening = true;
+    mutex_unlock(&db->mu);
+    esker_status status = rotate_sync_reopen(db, active);
+    if (status != ESKER_OK) {
+        db_poison(db);
+    }
+    mutex_lock(&db->mu);
+    db->reopening = false;
+    if (status == ESKER_OK) {
+        window_set_applied(active, db->reopen_offset);
+        db->reopen_pending = false;
+        /* relaxed: the frame itself is published by its applied bit. */
+        store_relaxed(&active->tail, window_tail(db->reopen_ops, db->reopen_offset + REOPEN_FRAME_BYTES));
+    }
+    cond_broadcast(&db->changed);
+    return status == ESKER_OK;
 }
 
 static esker_status
@@ -404,7 +437,7 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
         const struct version *version = load_acquire(&db->current);
         struct window *active = version->windows[0];
         if (db->reopen_pending && !db->rotating) {
-            rotate_write_reopen_locked(db, active);
+            (void)rotate_reopen_locked(db); /* poisoned: the caller's own check reports it */
             break;
         }
         if (!window_is_full(active)) {
@@ -438,14 +471,15 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
 }
 
 /* Fills what is left of the active window; the caller holds `rotating` or does not mind company. */
-static uint64_t
-rotate_seal_active(esker_db *db, struct thread_state *self)
+static esker_status
+rotate_seal_active(esker_db *db, struct thread_state *self, uint64_t *end_lsn_out)
 {
     mutex_lock(&db->mu);
-    if (db->reopen_pending) {
-        rotate_write_reopen_locked(db, load_acquire(&db->current)->windows[0]); /* pairs: CURRENT */
-    }
+    bool open = rotate_reopen_locked(db);
     mutex_unlock(&db->mu);
+    if (!open) {
+        return db_poison_status(db);
+    }
     epoch_enter(self);
     struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT */
     uint64_t end_lsn = active->end_lsn;
@@ -457,7 +491,8 @@ rotate_seal_active(esker_db *db, struct thread_state *self)
     }
     epoch_exit(self);
     db_ratchet(db, self);
-    return end_lsn;
+    *end_lsn_out = end_lsn;
+    return ESKER_OK;
 }
 
 esker_status
@@ -473,7 +508,7 @@ db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, ui
         *end_lsn_out = base_lsn; /* nothing in it */
         return ESKER_OK;
     }
-    *end_lsn_out = rotate_seal_active(db, self);
+    TRY(rotate_seal_active(db, self, end_lsn_out));
     TRY(db_rotate(db, self, 0, 0, deadline_ns));
     return db_poison_status(db); /* then it may still be the active one, which nobody flushes */
 }
@@ -511,15 +546,18 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     mutex_unlock(&db->mu);
     TRY(status);
 
-    (void)rotate_seal_active(db, self);
+    uint64_t end_lsn = 0;
+    status = rotate_seal_active(db, self, &end_lsn);
     mutex_lock(&db->mu);
     struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT — nobody else rotates */
     uint64_t base_lsn = active->end_lsn;
     uint64_t prev_gen = active->gen;
     mutex_unlock(&db->mu);
     struct window *window = NULL;
-    status = db_make_window(db, align_up(frame_bytes, LOG_PAGE_BYTES), op_count, base_lsn, prev_gen, base_lsn,
-                            &window);
+    if (status == ESKER_OK) {
+        status = db_make_window(db, align_up(frame_bytes, LOG_PAGE_BYTES), op_count, base_lsn, prev_gen,
+                                base_lsn, &window);
+    }
     if (status == ESKER_OK) {
         /* relaxed: published with the version below. Full from the start: it is all one frame's. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_count + 1, window->cap_bytes + WINDOW_GRANULE));

@@ -16,32 +16,13 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "io/io_posix.h"
-#include "io/io_sim_disk.h"
+#include "io/io_sim_call.h"
 
 enum {
     SIM_CALL_NS = 1000,
     SIM_MAP_ALIGNMENT = 4096,
     SIM_HUGE_FROM = 4 << 20 /* page memory from here on comes from the machine, below from the handle's */
 };
-
-struct io_sim {
-    struct io base;
-    struct sim_disk *disk;
-    uint64_t life;
-    size_t open_files, open_maps;
-};
-
-static struct io_sim *
-sim_of(struct io *io)
-{
-    return (struct io_sim *)(void *)io;
-}
-
-static struct sim_file *
-sim_file_of(struct io_file *file)
-{
-    return (struct sim_file *)(void *)file;
-}
 
 /* ---- Before every call ------------------------------------------------------ */
 
@@ -52,9 +33,39 @@ sim_fault_matches(const struct sim_fault *fault, enum sim_kind kind, const char 
            (fault->prefix == NULL || strncmp(name, fault->prefix, strlen(fault->prefix)) == 0);
 }
 
-/* 0, or the negated errno with which the call ends. limit: in and out, bytes of a transfer. */
 static int
-sim_faults_apply(struct sim_disk *disk, enum sim_kind kind, const char *name, uint32_t *limit)
+sim_fault_apply(struct sim_disk *disk, const struct sim_fault *fault, struct sim_hit *hit)
+{
+    switch (fault->action) {
+    case SIM_ACT_FAIL:
+        if (fault->err != 0) {
+            return -fault->err;
+        }
+        hit->limit = MIN(hit->limit, fault->bytes);
+        return 0;
+    case SIM_ACT_TORN:
+        hit->torn = true;
+        hit->limit = MIN(hit->limit, fault->bytes);
+        return 0;
+    case SIM_ACT_FLIP:
+        hit->flip = true;
+        return 0;
+    case SIM_ACT_MISDIRECT:
+        hit->misdirect = true;
+        return 0;
+    case SIM_ACT_LIE:
+        hit->lie = true;
+        return 0;
+    case SIM_ACT_DELAY:
+        disk->now_ns += fault->delay_ns;
+        return 0;
+    }
+    UNREACHABLE();
+}
+
+/* 0, or the negated errno with which the call ends. */
+static int
+sim_faults_apply(struct sim_disk *disk, enum sim_kind kind, const char *name, struct sim_hit *hit)
 {
     int failed = 0;
     for (size_t at = 0; at < disk->fault_count; at++) {
@@ -68,20 +79,17 @@ sim_faults_apply(struct sim_disk *disk, enum sim_kind kind, const char *name, ui
         }
         fault->nth = fault->sticky; /* still the next one, or never again */
         disk->fired++;
-        if (fault->err != 0) {
-            failed = -fault->err;
-        } else if (limit != NULL) {
-            *limit = MIN(*limit, fault->bytes);
-        }
+        int one = sim_fault_apply(disk, fault, hit);
+        failed = one != 0 ? one : failed;
     }
     return failed;
 }
 
-/* Counts the call and decides whether it may happen. */
-static int
-sim_enter(struct io_sim *sim, enum sim_kind kind, const char *name, bool mutates, uint32_t *limit)
+int
+sim_enter(struct io_sim *sim, enum sim_kind kind, const char *name, bool mutates, struct sim_hit *hit)
 {
     struct sim_disk *disk = sim->disk;
+    struct sim_hit ignored = {0};
     disk->now_ns += SIM_CALL_NS;
     if (sim->life != disk->life) {
         return -EIO;
@@ -94,25 +102,33 @@ sim_enter(struct io_sim *sim, enum sim_kind kind, const char *name, bool mutates
             return -EIO;
         }
     }
-    return sim_faults_apply(disk, kind, name, limit);
+    return sim_faults_apply(disk, kind, name, hit != NULL ? hit : &ignored);
 }
 
-static void
-sim_note(struct sim_disk *disk, struct sim_log_entry entry)
+struct sim_log_entry
+sim_entry(enum sim_kind kind, const struct sim_inode *inode, const char *name, const char *other)
 {
-    if (disk->logging) {
-        sim_grow((void **)&disk->log, disk->log_count, &disk->log_cap, sizeof entry);
-        disk->log[disk->log_count++] = entry;
-        disk->log_hash = hash64(&entry, sizeof entry, disk->log_hash);
+    struct sim_log_entry entry = {.kind = kind, .inode = inode != NULL ? inode->id : 0};
+    snprintf(entry.name, sizeof entry.name, "%s", name);
+    snprintf(entry.other, sizeof entry.other, "%s", other);
+    entry.hash = hash64(name, strlen(name), hash64(other, strlen(other), 0));
+    return entry;
+}
+
+void
+sim_before(struct sim_disk *disk, const struct sim_log_entry *entry)
+{
+    if (disk->recording || disk->watch != NULL) {
+        sim_record_before(disk, entry);
     }
 }
 
-static void
-sim_note_name(struct sim_disk *disk, enum sim_kind kind, const char *name, const char *other, int result)
+void
+sim_after(struct sim_disk *disk, struct sim_log_entry *entry, int result, const uint8_t *data)
 {
-    if (disk->logging) {
-        uint64_t hash = hash64(name, strlen(name), hash64(other, strlen(other), 0));
-        sim_note(disk, (struct sim_log_entry){.kind = kind, .hash = hash, .result = result});
+    if (disk->logging || disk->watch != NULL) {
+        entry->result = result;
+        sim_record(disk, entry, data);
     }
 }
 
@@ -141,13 +157,16 @@ sim_open_inode(struct io_sim *sim, const char *name, unsigned flags, struct sim_
     if (failed == 0 && inode != NULL && (flags & IO_OPEN_EXCLUSIVE) != 0) {
         failed = -EEXIST;
     }
-    if (failed == 0 && creates) {
-        inode = sim_inode_create(disk);
-        sim_disk_change_name(disk, name, "", inode);
-        sim_inode_unref(disk, inode);
-    }
     if (creates) {
-        sim_note_name(disk, SIM_OPEN, name, "", failed);
+        struct sim_log_entry entry = sim_entry(SIM_OPEN, NULL, name, "");
+        sim_before(disk, &entry);
+        if (failed == 0) {
+            inode = sim_inode_create(disk);
+            sim_disk_change_name(disk, name, "", inode);
+            sim_inode_unref(disk, inode);
+            entry.inode = inode->id;
+        }
+        sim_after(disk, &entry, failed, NULL);
     }
     *out = inode;
     return failed;
@@ -247,8 +266,7 @@ sim_used_bytes(struct sim_disk *disk)
     return used;
 }
 
-/* How far towards `size` the file may grow. */
-static uint64_t
+uint64_t
 sim_room_up_to(struct sim_disk *disk, const struct sim_inode *inode, uint64_t size)
 {
     if (disk->capacity == 0 || size <= inode->len) {
@@ -273,112 +291,14 @@ sim_truncate_file(struct io *io, struct io_file *io_file, uint64_t size)
         failed = -ENOSPC;
     }
     if (failed == 0) {
+        struct sim_log_entry entry = sim_entry(SIM_TRUNCATE, file->inode, io_file->name, "");
+        entry.offset = size;
+        sim_before(sim->disk, &entry);
         failed = sim_inode_truncate(sim->disk, file->inode, size);
-        uint64_t id = file->inode->id;
-        sim_note(sim->disk,
-                 (struct sim_log_entry){.kind = SIM_TRUNCATE, .inode = id, .offset = size, .result = failed});
+        sim_after(sim->disk, &entry, failed, NULL);
     }
     mutex_unlock(&sim->disk->guard);
     return failed;
-}
-
-/* ---- Requests ----------------------------------------------------------------- */
-
-static int32_t
-sim_read(struct io_sim *sim, const struct io_req *req)
-{
-    uint32_t limit = MIN(req->len, (uint32_t)INT32_MAX);
-    int failed = sim_enter(sim, SIM_READ, req->file->name, false, &limit);
-    if (failed != 0 || req->offset > INT64_MAX) {
-        return failed != 0 ? failed : -EINVAL;
-    }
-    return (int32_t)sim_inode_read(sim_file_of(req->file)->inode, req->offset, req->data, limit);
-}
-
-static int32_t
-sim_write_allowed(struct sim_disk *disk, const struct sim_file *file, const struct io_req *req,
-                  uint32_t limit)
-{
-    if (!file->writable) {
-        return -EBADF;
-    }
-    if (req->offset > INT64_MAX) {
-        return -EINVAL;
-    }
-    uint64_t end = sim_room_up_to(disk, file->inode, req->offset + limit);
-    if (end <= req->offset && limit > 0) {
-        return -ENOSPC;
-    }
-    return (int32_t)(end - req->offset);
-}
-
-static int32_t
-sim_write(struct io_sim *sim, const struct io_req *req)
-{
-    const struct sim_file *file = sim_file_of(req->file);
-    uint32_t limit = MIN(req->len, (uint32_t)INT32_MAX);
-    int failed = sim_enter(sim, SIM_WRITE, req->file->name, true, &limit);
-    if (failed != 0) {
-        return failed;
-    }
-    int32_t done = sim_write_allowed(sim->disk, file, req, limit);
-    if (done > 0) {
-        failed = sim_inode_write(sim->disk, file->inode, req->offset, req->data, (uint32_t)done);
-        done = failed != 0 ? failed : done;
-    }
-    if (sim->disk->logging) {
-        uint64_t hash = done > 0 ? hash64(req->data, (size_t)done, 0) : 0;
-        sim_note(sim->disk, (struct sim_log_entry){.kind = SIM_WRITE,
-                                                   .inode = file->inode->id,
-                                                   .offset = req->offset,
-                                                   .len = req->len,
-                                                   .hash = hash,
-                                                   .result = done});
-    }
-    return done;
-}
-
-static int32_t
-sim_sync(struct io_sim *sim, const struct io_req *req)
-{
-    struct sim_disk *disk = sim->disk;
-    const struct sim_file *file = sim_file_of(req->file);
-    int failed = sim_enter(sim, SIM_SYNC, req->file->name, true, NULL);
-    if (sim->life != disk->life) {
-        return failed;
-    }
-    if (failed == 0 && !disk->lying) {
-        sim_inode_sync(file->inode);
-    } else if (failed != 0 && disk->sync_failure == SIM_SYNC_MARKS_CLEAN) {
-        sim_inode_mark_clean(file->inode);
-    }
-    sim_note(disk, (struct sim_log_entry){.kind = SIM_SYNC, .inode = file->inode->id, .result = failed});
-    return failed;
-}
-
-static void
-sim_run_some(struct io_sim *sim, struct io_req *reqs, size_t count, size_t first, bool syncs)
-{
-    for (size_t at = 0; at < count; at++) {
-        struct io_req *req = &reqs[(first + at) % count];
-        if ((req->op == IO_SYNC) != syncs) {
-            continue;
-        }
-        req->result = req->op == IO_SYNC    ? sim_sync(sim, req)
-                      : req->op == IO_WRITE ? sim_write(sim, req)
-                                            : sim_read(sim, req);
-    }
-}
-
-static void
-sim_run(struct io *io, struct io_req *reqs, size_t count)
-{
-    struct io_sim *sim = sim_of(io);
-    mutex_lock(&sim->disk->guard);
-    size_t first = count > 1 ? rng_below(&sim->disk->rng, count) : 0;
-    sim_run_some(sim, reqs, count, first, true);
-    sim_run_some(sim, reqs, count, first, false);
-    mutex_unlock(&sim->disk->guard);
 }
 
 /* ---- The directory -------------------------------------------------------------- */
@@ -388,11 +308,17 @@ sim_sync_dir(struct io *io)
 {
     struct io_sim *sim = sim_of(io);
     mutex_lock(&sim->disk->guard);
-    int failed = sim_enter(sim, SIM_SYNC_DIR, "", true, NULL);
-    if (failed == 0 && !sim->disk->lying) {
-        sim_disk_sync_names(sim->disk, sim->disk->change_count);
+    struct sim_hit hit = {0};
+    int failed = sim_enter(sim, SIM_SYNC_DIR, "", true, &hit);
+    if (sim->life == sim->disk->life) {
+        struct sim_log_entry entry = sim_entry(SIM_SYNC_DIR, NULL, "", "");
+        sim_before(sim->disk, &entry);
+        if (failed == 0 && !sim->disk->lying && !hit.lie) {
+            sim_disk_sync_names(sim->disk, sim->disk->change_count);
+            entry.effect = SIM_EFFECT_DURABLE;
+        }
+        sim_after(sim->disk, &entry, failed, NULL);
     }
-    sim_note_name(sim->disk, SIM_SYNC_DIR, "", "", failed);
     mutex_unlock(&sim->disk->guard);
     return failed;
 }
@@ -407,15 +333,20 @@ sim_rename_file(struct io *io, const char *from, const char *to)
         return failed;
     }
     mutex_lock(&sim->disk->guard);
-    failed = sim_enter(sim, SIM_RENAME, from, true, NULL);
+    struct sim_hit hit = {0};
+    failed = sim_enter(sim, SIM_RENAME, from, true, &hit);
     struct sim_inode *inode = sim_names_find(&sim->disk->names, from);
     if (failed == 0 && inode == NULL) {
         failed = -ENOENT;
     }
-    if (failed == 0 && strcmp(from, to) != 0) {
-        sim_disk_change_name(sim->disk, to, from, inode);
+    if (sim->life == sim->disk->life && !hit.lie) {
+        struct sim_log_entry entry = sim_entry(SIM_RENAME, inode, from, to);
+        sim_before(sim->disk, &entry);
+        if (failed == 0 && strcmp(from, to) != 0) {
+            sim_disk_change_name(sim->disk, to, from, inode);
+        }
+        sim_after(sim->disk, &entry, failed, NULL);
     }
-    sim_note_name(sim->disk, SIM_RENAME, from, to, failed);
     mutex_unlock(&sim->disk->guard);
     return failed;
 }
@@ -429,14 +360,20 @@ sim_unlink_file(struct io *io, const char *name)
         return failed;
     }
     mutex_lock(&sim->disk->guard);
-    failed = sim_enter(sim, SIM_UNLINK, name, true, NULL);
-    if (failed == 0 && sim_names_find(&sim->disk->names, name) == NULL) {
+    struct sim_hit hit = {0};
+    failed = sim_enter(sim, SIM_UNLINK, name, true, &hit);
+    const struct sim_inode *inode = sim_names_find(&sim->disk->names, name);
+    if (failed == 0 && inode == NULL) {
         failed = -ENOENT;
     }
-    if (failed == 0) {
-        sim_disk_change_name(sim->disk, name, "", NULL);
+    if (sim->life == sim->disk->life && !hit.lie) {
+        struct sim_log_entry entry = sim_entry(SIM_UNLINK, inode, name, "");
+        sim_before(sim->disk, &entry);
+        if (failed == 0) {
+            sim_disk_change_name(sim->disk, name, "", NULL);
+        }
+        sim_after(sim->disk, &entry, failed, NULL);
     }
-    sim_note_name(sim->disk, SIM_UNLINK, name, "", failed);
     mutex_unlock(&sim->disk->guard);
     return failed;
 }
@@ -508,10 +445,13 @@ sim_map_inode(struct io_sim *sim, struct sim_inode *inode, uint64_t len, void **
             return failed;
         }
     }
+    if (inode->maps == 0) {
+        (void)sim_image_edit(&inode->cache, inode->cache->cap);
+    }
+    sim_record_mapped(sim->disk, inode);
     struct sim_map *map = sim_alloc(sizeof *map);
     map->io = &sim->base;
-    map->blob = inode->cache;
-    map->blob->refs++;
+    map->blob = sim_blob_ref(inode->cache);
     map->inode = sim_inode_ref(inode);
     map->next = sim->disk->maps;
     sim->disk->maps = map;
@@ -530,6 +470,9 @@ sim_map_file(struct io *io, struct io_file *io_file, uint64_t len, void **out)
     int failed = sim_enter(sim, SIM_MAP, io_file->name, false, NULL);
     if (failed == 0 && !file->writable) {
         failed = -EACCES;
+    }
+    if (failed == 0 && sim->disk->sync_failure == SIM_SYNC_REVERTS) {
+        failed = -EOPNOTSUPP;
     }
     if (failed == 0) {
         failed = sim_map_inode(sim, file->inode, len, out);

@@ -87,17 +87,35 @@ enum sim_kind {
     SIM_KINDS
 };
 
+enum sim_action {
+    SIM_ACT_FAIL,      /* `err`; or, if that is 0, a transfer of at most `bytes` */
+    SIM_ACT_TORN,      /* a write's first `bytes` bytes land, then it fails with EIO */
+    SIM_ACT_FLIP,      /* one bit of what is read or written is another one */
+    SIM_ACT_MISDIRECT, /* one atom of a write lands at another atom's place */
+    SIM_ACT_LIE,       /* OK is returned and nothing was done: writes, syncs, renames, unlinks */
+    SIM_ACT_DELAY      /* the call takes `delay_ns` longer */
+};
+
 struct sim_fault {
     enum sim_kind kind;
     uint64_t nth;       /* 1 = the next one that matches */
     int err;            /* the errno, positive; 0: a transfer of at most `bytes` */
     uint32_t bytes;     /* 0 is allowed: a write that writes nothing */
     bool sticky;        /* that one and all after it */
-    const char *prefix; /* of the file's name; NULL = any. Borrowed until healed. */
+    const char *prefix; /* of the file's name; NULL = any; at most 39 bytes, copied */
+    enum sim_action action;
+    uint64_t delay_ns;
 };
 
 /* Up to 16 at a time. */
 void sim_disk_add_fault(struct sim_disk *disk, const struct sim_fault *fault);
+/* Faults as text, separated by blanks: OP[@PREFIX]:NTH:ACTION[:sticky].
+ *   OP      open read write sync syncdir rename unlink truncate size list map memory
+ *   ACTION  EIO ENOSPC EMFILE ENOMEM EINTR EAGAIN EACCES, short=BYTES, torn=BYTES,
+ *           flip, misdirect, lie, delay=MILLISECONDS
+ * for instance "write@log-:3:torn=512 sync:1:EIO:sticky". false, with nothing
+ * changed: not of this form, or too many. */
+bool sim_disk_script(struct sim_disk *disk, const char *text);
 /* The plain form: any file, an errno. */
 void sim_disk_fail(struct sim_disk *disk, enum sim_kind kind, uint64_t nth, int err, bool sticky);
 void sim_disk_heal(struct sim_disk *disk);
@@ -106,9 +124,12 @@ uint64_t sim_disk_fired(struct sim_disk *disk);
 /* Calls of one kind so far, requests of a batch counted singly. */
 uint64_t sim_disk_count(struct sim_disk *disk, enum sim_kind kind);
 
+/* What systems are known to do. */
 enum sim_sync_failure {
     SIM_SYNC_STAYS_DIRTY, /* a failed sync changed nothing; a second one could succeed */
-    SIM_SYNC_MARKS_CLEAN  /* the data stays readable, counts as clean, and is lost in a power cut */
+    SIM_SYNC_MARKS_CLEAN, /* the data stays readable, counts as clean, and is lost in a power cut */
+    SIM_SYNC_REVERTS,     /* reads find the old content again; such a disk maps no files */
+    SIM_SYNC_LATE         /* the sync returns OK and did nothing; the next one of that file fails */
 };
 
 void sim_disk_set_sync_failure(struct sim_disk *disk, enum sim_sync_failure how);
@@ -148,14 +169,48 @@ void sim_disk_copy(struct sim_disk *from_disk, const char *from, struct sim_disk
 
 /* ---- The log of operations ------------------------------------------------ */
 
+/* Besides enum sim_kind. */
+enum sim_log_kind {
+    SIM_LOG_STORE = SIM_KINDS, /* stores into a mapped file, found out before the call that follows */
+    SIM_LOG_MARK               /* sim_disk_mark; `offset` is its value */
+};
+
+/* What a sync did to the changes before it. */
+enum sim_effect {
+    SIM_EFFECT_NONE,
+    SIM_EFFECT_DURABLE,
+    SIM_EFFECT_DOUBTFUL, /* whether they are on the platter is decided by no later sync */
+    SIM_EFFECT_REVERTED
+};
+
 struct sim_log_entry {
     uint64_t inode, offset, len, hash; /* hash: of the bytes or names */
-    uint32_t kind;                     /* enum sim_kind */
+    uint32_t kind;                     /* enum sim_kind or sim_log_kind */
     int32_t result;
+    uint64_t submit,
+        complete; /* points in the sequence of both: a sync covers what completed before its submit */
+    enum sim_effect effect;
+    const uint8_t *data; /* while recording: the bytes that were changed; else NULL */
+    char name[40], other[40];
 };
 
 /* Off at first. Only calls that change something, or try to, are entered. */
 void sim_disk_set_log(struct sim_disk *disk, bool on);
+/* The log with the data, so that io_sim_states.h can say what a crash at any
+ * point would leave. What there is must be durable: a disk that is new, or was
+ * shut down. Forgets the log so far. */
+void sim_disk_record(struct sim_disk *disk);
+/* An entry of the caller's own, by which it finds its way about in the log. */
+void sim_disk_mark(struct sim_disk *disk, uint64_t value);
+/* Called with every entry of a disk that records, the disk locked: `call`
+ * before a change is made, and again when it was (`done`). Only the sim_watch_*
+ * functions may be called from it. NULL = nobody. */
+typedef void sim_watch_fn(void *ctx, struct sim_disk *disk, const struct sim_log_entry *entry, bool done);
+void sim_disk_watch(struct sim_disk *disk, sim_watch_fn *watch, void *ctx);
+/* Is every byte of that file, and its name, on the platter? */
+bool sim_watch_is_durable(struct sim_disk *disk, const char *name);
+/* The cached, or what is surely on the platter, content. false: no such (durable) name. */
+bool sim_watch_get(struct sim_disk *disk, const char *name, bool durable, struct bytes *out);
 /* The same seed and the same calls give the same hash. */
 uint64_t sim_disk_log_hash(struct sim_disk *disk);
 /* Borrowed until the next call on a handle. */

@@ -80,21 +80,10 @@ sim_disk_destroy(struct sim_disk *disk)
     mem_free(&mem_default, disk->names.items);
     mem_free(&mem_default, disk->durable_names.items);
     mem_free(&mem_default, disk->changes);
+    sim_record_clear(disk);
     mem_free(&mem_default, disk->log);
     mutex_fini(&disk->guard);
     mem_free(&mem_default, disk);
-}
-
-static uint8_t *
-sim_clone_bytes(const uint8_t *bytes, uint64_t len)
-{
-    if (bytes == NULL) {
-        return NULL;
-    }
-    uint8_t *copy = mem_alloc(&mem_default, len);
-    ASSERT(copy != NULL);
-    memcpy(copy, bytes, len);
-    return copy;
 }
 
 /* The clone's inode for one of the original; with a reference for the caller. */
@@ -110,12 +99,17 @@ sim_clone_inode(struct sim_disk *clone, struct sim_inode *inode)
     if (inode->cache != NULL) {
         uint64_t cap = inode->cache->cap;
         sim_inode_scan(inode);
-        copy->cache = sim_blob_create(cap);
-        sim_inode_snapshot(inode, copy->cache->bytes);
-        copy->durable = sim_clone_bytes(inode->durable, cap);
-        copy->clean = sim_clone_bytes(inode->clean, cap);
-        copy->middle = sim_clone_bytes(inode->middle, cap);
-        copy->flags = sim_clone_bytes(inode->flags, cap / SIM_ATOM_BYTES);
+        if (inode->maps > 0) {
+            copy->cache = sim_blob_create(cap);
+            sim_inode_snapshot(inode, copy->cache->bytes);
+        } else {
+            copy->cache = sim_blob_ref(inode->cache);
+        }
+        copy->durable = sim_blob_ref(inode->durable);
+        copy->clean = sim_blob_ref(inode->clean);
+        copy->middle = sim_blob_ref(inode->middle);
+        copy->flags = sim_alloc(cap / SIM_ATOM_BYTES);
+        memcpy(copy->flags, inode->flags, cap / SIM_ATOM_BYTES);
     }
     copy->len = inode->len;
     copy->durable_len = inode->durable_len;
@@ -222,12 +216,12 @@ sim_survive_len(const struct sim_inode *inode, struct sim_fate *fate)
 static void
 sim_survive_atom(struct sim_inode *inode, uint64_t place, struct sim_fate *fate)
 {
-    uint8_t *atom = inode->durable + place;
+    uint8_t *atom = sim_image_edit(&inode->durable, inode->cache->cap) + place;
     bool all = fate->mode == SIM_CRASH_POWER_ALL;
     if (all || (fate->mode == SIM_CRASH_POWER_RANDOM && rng_below(&fate->rng, 8) < fate->kept)) {
         bool middle = (inode->flags[place / SIM_ATOM_BYTES] & SIM_ATOM_MIDDLE) != 0;
         bool older = !all && middle && rng_below(&fate->rng, 4) == 0;
-        memcpy(atom, (older ? inode->middle : inode->cache->bytes) + place, SIM_ATOM_BYTES);
+        memcpy(atom, (older ? inode->middle : inode->cache)->bytes + place, SIM_ATOM_BYTES);
     } else if (place >= inode->durable_len) {
         memset(atom, fate->filler, SIM_ATOM_BYTES);
     }
@@ -239,12 +233,13 @@ sim_survive_rest(struct sim_inode *inode, uint64_t len)
 {
     uint64_t cap = inode->cache->cap;
     memset(inode->flags, 0, cap / SIM_ATOM_BYTES);
-    if (inode->durable == NULL) {
-        memset(inode->cache->bytes, 0, cap);
-        return;
+    sim_blob_unref(inode->cache);
+    if (len < cap) {
+        memset(sim_image_edit(&inode->durable, cap) + len, 0, cap - len);
+    } else {
+        (void)sim_image_edit(&inode->durable, cap);
     }
-    memset(inode->durable + len, 0, cap - len);
-    memcpy(inode->cache->bytes, inode->durable, cap);
+    inode->cache = sim_blob_ref(inode->durable);
 }
 
 static void
@@ -262,9 +257,6 @@ sim_survive(struct sim_inode *inode, enum sim_crash mode, uint64_t seed)
     bool differs = inode->clean != NULL || len != inode->len || len != inode->durable_len;
     for (uint64_t place = 0; place < cap; place += SIM_ATOM_BYTES) {
         if ((inode->flags[place / SIM_ATOM_BYTES] & SIM_ATOM_DIRTY) != 0) {
-            if (inode->durable == NULL) {
-                inode->durable = sim_alloc(cap);
-            }
             sim_survive_atom(inode, place, fate);
             differs = true;
         }
@@ -272,9 +264,10 @@ sim_survive(struct sim_inode *inode, enum sim_crash mode, uint64_t seed)
     if (differs && cap > 0) {
         sim_survive_rest(inode, len);
     }
-    mem_free(&mem_default, inode->clean);
-    mem_free(&mem_default, inode->middle);
-    inode->clean = inode->middle = NULL;
+    sim_blob_unref(inode->clean);
+    sim_blob_unref(inode->middle);
+    sim_blob_unref(inode->seen);
+    inode->clean = inode->middle = inode->seen = NULL;
     inode->len = inode->durable_len = len;
     inode->len_dirty = false;
 }
@@ -394,12 +387,14 @@ sim_disk_flip(struct sim_disk *disk, const char *name, uint64_t bit)
     mutex_lock(&disk->guard);
     struct sim_inode *inode = sim_disk_must_find(disk, name);
     ASSERT(bit / 8 < inode->len);
-    uint8_t *images[] = {inode->cache->bytes, inode->durable, inode->clean, inode->middle};
+    uint8_t flipped = (uint8_t)(1u << (bit % 8));
+    struct sim_blob **images[] = {&inode->durable, &inode->clean, &inode->middle};
     for (size_t at = 0; at < COUNTOF(images); at++) {
-        if (images[at] != NULL) {
-            images[at][bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        if (*images[at] != NULL) {
+            sim_image_edit(images[at], inode->cache->cap)[bit / 8] ^= flipped;
         }
     }
+    sim_inode_edit(inode)[bit / 8] ^= flipped;
     mutex_unlock(&disk->guard);
 }
 

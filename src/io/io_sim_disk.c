@@ -39,12 +39,11 @@ sim_grow(void **items, size_t count, size_t *cap, size_t size)
 
 /* ---- Blobs and atoms ------------------------------------------------------ */
 
-/* Its bytes are not yet set. */
 struct sim_blob *
 sim_blob_create(uint64_t cap)
 {
     struct sim_blob *blob = sim_alloc(sizeof *blob);
-    blob->refs = 1;
+    store_relaxed(&blob->refs, 1); /* relaxed: not shared yet */
     blob->cap = cap;
     uint64_t alignment = cap >= SIM_PAGE_BYTES ? SIM_PAGE_BYTES : SIM_ATOM_BYTES;
     blob->bytes = mem_alloc_aligned(&mem_default, alignment, cap);
@@ -52,13 +51,39 @@ sim_blob_create(uint64_t cap)
     return blob;
 }
 
+struct sim_blob *
+sim_blob_ref(struct sim_blob *blob)
+{
+    if (blob != NULL) {
+        add_relaxed(&blob->refs, 1); /* relaxed: the caller has one already */
+    }
+    return blob;
+}
+
 void
 sim_blob_unref(struct sim_blob *blob)
 {
-    if (blob != NULL && --blob->refs == 0) {
+    /* pairs: SIM_BLOB — whoever finds itself alone writes to it, or frees it. */
+    if (blob != NULL && sub_acq_rel(&blob->refs, 1) == 1) {
         mem_free(&mem_default, blob->bytes);
         mem_free(&mem_default, blob);
     }
+}
+
+uint8_t *
+sim_image_edit(struct sim_blob **image, uint64_t cap)
+{
+    struct sim_blob *blob = *image;
+    if (blob == NULL) {
+        blob = sim_blob_create(cap);
+        memset(blob->bytes, 0, cap);
+        *image = blob;
+    } else if (load_acquire(&blob->refs) > 1) { /* pairs: SIM_BLOB */
+        *image = sim_blob_create(cap);
+        memcpy((*image)->bytes, blob->bytes, cap);
+        sim_blob_unref(blob);
+    }
+    return (*image)->bytes;
 }
 
 /* The device reads mapped memory while the engine's threads store into it, as
@@ -89,6 +114,24 @@ sim_device_copy(uint8_t *image, const uint8_t *memory)
     for (size_t at = 0; at < SIM_ATOM_BYTES / sizeof *words; at++) {
         uint64_t word = words[at];
         memcpy(image + at * sizeof word, &word, sizeof word);
+    }
+}
+
+SIM_DEVICE bool
+sim_device_differs_range(const uint8_t *memory, const uint8_t *image, uint64_t len)
+{
+    bool differs = false;
+    for (uint64_t at = 0; at < len && !differs; at += SIM_ATOM_BYTES) {
+        differs = sim_device_differs(memory + at, image != NULL ? image + at : NULL);
+    }
+    return differs;
+}
+
+SIM_DEVICE void
+sim_device_copy_range(uint8_t *image, const uint8_t *memory, uint64_t len)
+{
+    for (uint64_t at = 0; at < len; at += SIM_ATOM_BYTES) {
+        sim_device_copy(image + at, memory + at);
     }
 }
 
@@ -135,20 +178,22 @@ sim_inode_unref(struct sim_disk *disk, struct sim_inode *inode)
     }
     *link = inode->next;
     sim_blob_unref(inode->cache);
-    mem_free(&mem_default, inode->durable);
-    mem_free(&mem_default, inode->clean);
-    mem_free(&mem_default, inode->middle);
+    sim_blob_unref(inode->durable);
+    sim_blob_unref(inode->clean);
+    sim_blob_unref(inode->middle);
+    sim_blob_unref(inode->seen);
     mem_free(&mem_default, inode->flags);
     mem_free(&mem_default, inode);
 }
 
 static void
-sim_regrow(uint8_t **image, uint64_t from, uint64_t to)
+sim_regrow(struct sim_blob **image, uint64_t from, uint64_t to)
 {
     if (*image != NULL) {
-        uint8_t *larger = sim_alloc(to);
-        memcpy(larger, *image, from);
-        mem_free(&mem_default, *image);
+        struct sim_blob *larger = sim_blob_create(to);
+        memcpy(larger->bytes, (*image)->bytes, from);
+        memset(larger->bytes + from, 0, to - from);
+        sim_blob_unref(*image);
         *image = larger;
     }
 }
@@ -164,20 +209,26 @@ sim_inode_reserve(struct sim_inode *inode, uint64_t bytes)
         return -EFBIG;
     }
     uint64_t more = MAX(cap * 2, align_up(bytes, SIM_ATOM_BYTES));
-    struct sim_blob *blob = sim_blob_create(more);
+    uint8_t *flags = sim_alloc(more / SIM_ATOM_BYTES);
     if (cap > 0) {
-        memcpy(blob->bytes, inode->cache->bytes, cap);
+        memcpy(flags, inode->flags, cap / SIM_ATOM_BYTES);
+        sim_regrow(&inode->cache, cap, more);
+        sim_regrow(&inode->durable, cap, more);
+        sim_regrow(&inode->clean, cap, more);
+        sim_regrow(&inode->middle, cap, more);
     } else {
-        inode->flags = sim_alloc(1);
+        (void)sim_image_edit(&inode->cache, more);
     }
-    memset(blob->bytes + cap, 0, more - cap);
-    sim_blob_unref(inode->cache);
-    inode->cache = blob;
-    sim_regrow(&inode->durable, cap, more);
-    sim_regrow(&inode->clean, cap, more);
-    sim_regrow(&inode->middle, cap, more);
-    sim_regrow(&inode->flags, cap / SIM_ATOM_BYTES, more / SIM_ATOM_BYTES);
+    mem_free(&mem_default, inode->flags);
+    inode->flags = flags;
     return 0;
+}
+
+/* The cache image, to be written. What is mapped is nobody else's (D3). */
+uint8_t *
+sim_inode_edit(struct sim_inode *inode)
+{
+    return inode->maps > 0 ? inode->cache->bytes : sim_image_edit(&inode->cache, inode->cache->cap);
 }
 
 static void
@@ -199,11 +250,9 @@ sim_inode_touch(struct sim_disk *disk, struct sim_inode *inode, uint64_t from, u
 {
     for (uint64_t at = from / SIM_ATOM_BYTES; at * SIM_ATOM_BYTES < to; at++) {
         if ((inode->flags[at] & SIM_ATOM_DIRTY) != 0 && rng_below(&disk->rng, 2) == 0) {
-            if (inode->middle == NULL) {
-                inode->middle = sim_alloc(inode->cache->cap);
-            }
             uint64_t place = at * SIM_ATOM_BYTES;
-            sim_device_copy(inode->middle + place, inode->cache->bytes + place);
+            uint8_t *middle = sim_image_edit(&inode->middle, inode->cache->cap);
+            sim_device_copy(middle + place, inode->cache->bytes + place);
             inode->flags[at] |= SIM_ATOM_MIDDLE;
         }
         inode->flags[at] |= SIM_ATOM_DIRTY;
@@ -226,7 +275,10 @@ sim_inode_write(struct sim_disk *disk, struct sim_inode *inode, uint64_t offset,
         return failed;
     }
     sim_inode_touch(disk, inode, offset, end);
-    memcpy(inode->cache->bytes + offset, data, len);
+    memcpy(sim_inode_edit(inode) + offset, data, len);
+    if (inode->seen != NULL) {
+        memcpy(inode->seen->bytes + offset, data, len);
+    }
     if (end > inode->len) {
         sim_inode_set_len(inode, end);
     }
@@ -257,7 +309,7 @@ sim_inode_truncate(struct sim_disk *disk, struct sim_inode *inode, uint64_t size
     }
     if (size < inode->len) {
         sim_inode_touch(disk, inode, size, inode->len);
-        memset(inode->cache->bytes + size, 0, inode->len - size);
+        memset(sim_inode_edit(inode) + size, 0, inode->len - size);
     }
     if (size != inode->len) {
         sim_inode_set_len(inode, size);
@@ -271,7 +323,8 @@ sim_inode_scan(struct sim_inode *inode)
     if (inode->maps == 0) {
         return;
     }
-    const uint8_t *image = inode->clean != NULL ? inode->clean : inode->durable;
+    const struct sim_blob *blob = inode->clean != NULL ? inode->clean : inode->durable;
+    const uint8_t *image = blob != NULL ? blob->bytes : NULL;
     for (uint64_t at = 0; at * SIM_ATOM_BYTES < inode->len; at++) {
         uint64_t place = at * SIM_ATOM_BYTES;
         if ((inode->flags[at] & SIM_ATOM_DIRTY) == 0 &&
@@ -295,15 +348,14 @@ sim_next_dirty(const struct sim_inode *inode, uint64_t *at)
 void
 sim_inode_sync(struct sim_inode *inode)
 {
+    uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
     sim_inode_scan(inode);
     for (uint64_t at = 0; sim_next_dirty(inode, &at); at++) {
         uint64_t place = at * SIM_ATOM_BYTES;
-        if (inode->durable == NULL) {
-            inode->durable = sim_alloc(inode->cache->cap);
-        }
-        sim_device_copy(inode->durable + place, inode->cache->bytes + place);
+        uint8_t *durable = sim_image_edit(&inode->durable, cap);
+        sim_device_copy(durable + place, inode->cache->bytes + place);
         if (inode->clean != NULL) {
-            memcpy(inode->clean + place, inode->durable + place, SIM_ATOM_BYTES);
+            memcpy(sim_image_edit(&inode->clean, cap) + place, durable + place, SIM_ATOM_BYTES);
         }
         inode->flags[at] = 0;
     }
@@ -316,18 +368,40 @@ sim_inode_sync(struct sim_inode *inode)
 void
 sim_inode_mark_clean(struct sim_inode *inode)
 {
+    uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
     sim_inode_scan(inode);
     for (uint64_t at = 0; sim_next_dirty(inode, &at); at++) {
-        if (inode->clean == NULL) {
-            inode->clean = sim_alloc(inode->cache->cap);
-            if (inode->durable != NULL) {
-                memcpy(inode->clean, inode->durable, inode->cache->cap);
-            }
+        if (inode->clean == NULL && inode->durable != NULL) {
+            inode->clean = sim_blob_ref(inode->durable);
         }
-        sim_device_copy(inode->clean + at * SIM_ATOM_BYTES, inode->cache->bytes + at * SIM_ATOM_BYTES);
+        uint8_t *clean = sim_image_edit(&inode->clean, cap);
+        sim_device_copy(clean + at * SIM_ATOM_BYTES, inode->cache->bytes + at * SIM_ATOM_BYTES);
         inode->flags[at] = 0;
     }
     inode->len_dirty = false;
+}
+
+void
+sim_inode_revert(struct sim_inode *inode)
+{
+    uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
+    ASSERT(inode->maps == 0); /* a disk of this kind maps nothing */
+    for (uint64_t at = 0; sim_next_dirty(inode, &at); at++) {
+        uint8_t *cache = sim_inode_edit(inode) + at * SIM_ATOM_BYTES;
+        if (inode->durable != NULL) {
+            memcpy(cache, inode->durable->bytes + at * SIM_ATOM_BYTES, SIM_ATOM_BYTES);
+        } else {
+            memset(cache, 0, SIM_ATOM_BYTES);
+        }
+        inode->flags[at] = 0;
+    }
+    if (inode->len_dirty) {
+        inode->len = inode->durable_len;
+        inode->len_dirty = false;
+    }
+    if (cap > inode->len) {
+        memset(sim_inode_edit(inode) + inode->len, 0, cap - inode->len);
+    }
 }
 
 void

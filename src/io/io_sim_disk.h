@@ -5,12 +5,15 @@
 
 #include "base/rng.h"
 #include "io/io_sim.h"
+#include "sync/atomic.h"
 #include "sync/mutex.h"
 
-/* The bytes of a cache image. Mappings point into it, so it stays where it is
- * while one is left, even after the file has moved on without it. */
+/* The bytes of an image, shared by whoever has the same ones, also among disks
+ * (that is what makes a clone cheap), and copied before a write. Mappings point
+ * into one: it stays where it is while a mapping is left, even after the file
+ * has moved on without it. */
 struct sim_blob {
-    uint32_t refs;
+    _Atomic uint32_t refs; /* pairs: SIM_BLOB */
     uint64_t cap;
     uint8_t *bytes;
 };
@@ -23,21 +26,24 @@ enum sim_atom { SIM_ATOM_DIRTY = 1, SIM_ATOM_MIDDLE = 2 };
  *     length it holds zeros.
  *  D2 An atom without DIRTY is equal in `cache` and in the clean image (for a
  *     mapped file: since the last sim_inode_scan).
+ *  D3 The cache image of a mapped file belongs to that file alone.
  */
 struct sim_inode {
     struct sim_inode *next;
     uint64_t id;
     uint32_t refs; /* names, durable names, name changes, open files, mappings */
     uint32_t maps;
-    struct sim_blob *cache; /* NULL until the first byte */
-    uint8_t *durable;       /* the platter; NULL = zeros */
-    uint8_t *clean;         /* what the kernel believes the platter holds; NULL = `durable` */
-    uint8_t *middle;        /* for atoms with MIDDLE: a content between two syncs */
-    uint8_t *flags;         /* per atom */
+    struct sim_blob *cache;   /* NULL until the first byte */
+    struct sim_blob *durable; /* the platter; NULL = zeros */
+    struct sim_blob *clean;   /* what the kernel believes the platter holds; NULL = `durable` */
+    struct sim_blob *middle;  /* for atoms with MIDDLE: a content between two syncs */
+    struct sim_blob *seen;    /* while recording and mapped: what the log of operations knows */
+    uint8_t *flags;           /* per atom */
     uint64_t len;
     uint64_t durable_len;
     uint64_t len_min, len_max; /* since the last sync */
     bool len_dirty;
+    int late_err;           /* what the next sync returns whatever it does */
     struct sim_inode *twin; /* while cloning */
     bool counted;           /* while space is counted */
 };
@@ -98,15 +104,31 @@ struct sim_disk {
     /* Faults and counters. */
     uint64_t counts[SIM_KINDS], mutations, fired, cut_at; /* cut_at: 0 = never */
     struct sim_fault faults[SIM_FAULTS_MAX];
+    char fault_prefixes[SIM_FAULTS_MAX][40];
     size_t fault_count;
     enum sim_sync_failure sync_failure;
     bool lying;
     /* Log. */
-    bool logging;
+    bool logging, recording;
     struct sim_log_entry *log;
     size_t log_count, log_cap;
     uint64_t log_hash;
+    uint64_t point, batch_submit; /* batch_submit: of the run under way, 0 = none */
+    sim_watch_fn *watch;
+    void *watch_ctx;
 };
+
+/* ---- The log: io_sim_record.c --------------------------------------------- */
+
+/* A run of requests begins: one submit point for all of them. */
+void sim_record_batch(struct sim_disk *disk);
+/* Before a change: stores so far, and the watcher. */
+void sim_record_before(struct sim_disk *disk, const struct sim_log_entry *entry);
+/* After it; data: the bytes, nullable. */
+void sim_record(struct sim_disk *disk, struct sim_log_entry *entry, const uint8_t *data);
+void sim_record_clear(struct sim_disk *disk);
+/* Before a file is mapped: what is stored from now on can be told. */
+void sim_record_mapped(const struct sim_disk *disk, struct sim_inode *inode);
 
 /* Memory of the disk itself: zeroed, never NULL. */
 void *sim_alloc(size_t size);
@@ -130,6 +152,10 @@ int sim_inode_truncate(struct sim_disk *disk, struct sim_inode *inode, uint64_t 
 void sim_inode_sync(struct sim_inode *inode);
 /* The failed sync of SIM_SYNC_MARKS_CLEAN. */
 void sim_inode_mark_clean(struct sim_inode *inode);
+/* The failed sync of SIM_SYNC_REVERTS: the cache holds again what the platter does. */
+void sim_inode_revert(struct sim_inode *inode);
+/* The cache image, to be written. */
+uint8_t *sim_inode_edit(struct sim_inode *inode);
 /* Finds out which atoms of a mapped file were stored to. */
 void sim_inode_scan(struct sim_inode *inode);
 /* A copy of the whole cache image. */
@@ -138,7 +164,13 @@ void sim_inode_snapshot(const struct sim_inode *inode, uint8_t *out);
 void sim_inode_detach(struct sim_inode *inode);
 /* Its bytes are not yet set. */
 struct sim_blob *sim_blob_create(uint64_t cap);
+struct sim_blob *sim_blob_ref(struct sim_blob *blob);
 void sim_blob_unref(struct sim_blob *blob);
+/* The image's bytes, to be written: zeros if there was none, a copy if it was shared. */
+uint8_t *sim_image_edit(struct sim_blob **image, uint64_t cap);
+/* Copies or compares `len` bytes (whole words) of memory that others may be storing to. */
+void sim_device_copy_range(uint8_t *image, const uint8_t *memory, uint64_t len);
+bool sim_device_differs_range(const uint8_t *memory, const uint8_t *image, uint64_t len);
 
 /* ---- Names --------------------------------------------------------------- */
 

@@ -44,6 +44,7 @@ struct manifest {
     struct manifest_file at;
     struct io_file *file;  /* open for writing, or NULL after manifest_open */
     uint64_t number_tried; /* the highest file number that this handle has used */
+    uint64_t rewrite_bytes;
     bool dead;             /* nothing may be appended to `at` */
     bool torn;             /* dead because open found a torn last edit, not because a write failed */
     bool unconfirmed;      /* what open read may not be durable yet */
@@ -82,6 +83,7 @@ manifest_alloc(struct io *io, const struct mem *mem, const uint8_t uuid[16], str
     }
     manifest->io = io;
     manifest->mem = mem;
+    manifest->rewrite_bytes = MANIFEST_REWRITE_BYTES_MIN;
     memcpy(manifest->uuid, uuid, sizeof manifest->uuid);
     *out = manifest;
     return ESKER_OK;
@@ -319,11 +321,17 @@ out:
     return status;
 }
 
+void
+manifest_set_rewrite_bytes(struct manifest *manifest, uint64_t bytes)
+{
+    manifest->rewrite_bytes = bytes;
+}
+
 bool
 manifest_wants_rewrite(const struct manifest *manifest)
 {
     const struct manifest_file *at = &manifest->at;
-    uint64_t limit = MAX(MANIFEST_REWRITE_FACTOR * at->snapshot_bytes, (uint64_t)MANIFEST_REWRITE_BYTES_MIN);
+    uint64_t limit = MAX(MANIFEST_REWRITE_FACTOR * at->snapshot_bytes, manifest->rewrite_bytes);
     return manifest->dead || at->end_off > limit;
 }
 

@@ -60,6 +60,8 @@ NODISCARD esker_status manifest_append(struct manifest *manifest, struct edit *e
  * grown beyond max(1 MiB, 4 x its snapshot): the caller should call
  * manifest_rewrite with a snapshot edit soon. */
 bool manifest_wants_rewrite(const struct manifest *manifest);
+/* Another size than 1 MiB, for tests. */
+void manifest_set_rewrite_bytes(struct manifest *manifest, uint64_t bytes);
 /* A new manifest file with the next number, which CURRENT is then pointed at;
  * the old one is unlinked last. edit_no continues and is filled in. On failure before CURRENT was
  * touched the old file goes on as before; later, it is dead. May be tried again. */
