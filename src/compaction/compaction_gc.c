@@ -37,6 +37,7 @@
  * its violation is CORRUPT: judging on would drop the wrong versions.
  */
 #include "compaction/compaction_gc.h"
+#include "base/mutant.h"
 
 void
 compaction_gc_init(struct compaction_gc *gc, const struct compaction_spec *spec)
@@ -56,7 +57,7 @@ static size_t
 compaction_gc_stripe(const struct compaction_spec *spec, uint64_t lsn)
 {
     size_t low = 0;
-    size_t high = spec->stripe_count;
+    size_t high = MUTANT(16) ? 0 : spec->stripe_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (spec->stripes[middle] <= lsn) {

@@ -16,6 +16,7 @@
  *     begun beside the one that becomes active would take its place.
  */
 #include "db/db.h"
+#include "base/mutant.h"
 
 /* ---- The pool of log files ------------------------------------------------ */
 
@@ -120,9 +121,12 @@ db_drop_pool(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
         uint64_t number = log->number;
         log_file_destroy(log);
         struct edit edit = {.drop_logs = &number, .drop_log_count = 1};
-        TRY(db_manifest_append(db, &edit));
         char name[40];
         log_file_name(number, name);
+        if (MUTANT(5)) {
+            TRY(io_unlink(db->io, name));
+        }
+        TRY(db_manifest_append(db, &edit));
         TRY(io_unlink(db->io, name));
     }
     return ESKER_OK;

@@ -14,6 +14,7 @@
 #include "io/io_event.h"
 
 #include "db/db.h"
+#include "base/mutant.h"
 
 enum { SYNC_RETRY_NS = 1000000000 };
 
@@ -120,12 +121,18 @@ db_sync_group(esker_db *db, struct thread_state *self, bool sync)
     struct window *windows[WINDOWS_MAX];
     uint32_t count = sync_collect(db, version, sync ? MIN(from, logged) : logged, to, windows);
     esker_status status = ESKER_OK;
+    for (uint32_t i = 0; MUTANT(7) && sync && i < count; i++) {
+        TRY_OUT(log_file_sync(windows[i]->log));
+    }
     if (!db->tail_mode && logged < to) {
         TRY_OUT(sync_write(db, windows, count, logged, to));
         /* pairs: LOGGED — the bytes are in the file before the watermark says so. */
         store_release(&db->logged, to);
     }
     for (uint32_t i = 0; sync && i < count; i++) {
+        if (MUTANT(6) || MUTANT(7) || (MUTANT(14) && i + 1 < count)) {
+            continue;
+        }
         TRY_OUT(log_file_sync(windows[i]->log));
         add_relaxed(&db->log_syncs, 1); /* relaxed: statistic */
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* put, delete, write, and batches: what a caller hands in, checked and encoded. */
 #include "db/db.h"
+#include "base/mutant.h"
 
 static esker_status
 write_check_key(esker_slice key)
@@ -67,6 +68,26 @@ write_wait_level(esker_db *db, struct thread_state *self, const struct commit *c
     }
 }
 
+#ifdef ESKER_MUTANTS
+/* What a batch must not become: two frames. */
+static esker_status
+write_in_two(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t *end_lsn_out)
+{
+    struct commit part = *commit;
+    struct entry entry;
+    uint64_t at = 0;
+    TRY(entry_decode(commit->body, &at, &entry));
+    part.body.len = at;
+    part.op_count = 1;
+    TRY(db_commit(db, self, &part, end_lsn_out));
+    part.body = bytes_make(commit->body.ptr + at, commit->body.len - at);
+    part.op_count = commit->op_count - 1;
+    return db_commit(db, self, &part, end_lsn_out);
+}
+#else
+#define write_in_two db_commit
+#endif
+
 static esker_status
 write_commit(esker_db *db, struct thread_state *self, const struct commit *commit, uint32_t put_count,
              esker_lsn *lsn_out)
@@ -76,7 +97,8 @@ write_commit(esker_db *db, struct thread_state *self, const struct commit *commi
     if (bytes > db->options.memory_budget_bytes / 2) {
         return FAIL(ESKER_TOO_LARGE, "the batch has %zu bytes; the limit is half the memory budget", bytes);
     }
-    TRY(db_commit(db, self, commit, &end_lsn));
+    TRY(MUTANT(17) && commit->op_count > 1 ? write_in_two(db, self, commit, &end_lsn)
+                                           : db_commit(db, self, commit, &end_lsn));
     struct stripe *stripe = db_stripe(db, self);
     counter_bump(&stripe->commits, 1);                            /* relaxed: statistic */
     counter_bump(&stripe->puts, put_count);                       /* relaxed: statistic */

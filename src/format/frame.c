@@ -2,6 +2,7 @@
 /* Sealing and checking of frames; the format is described in frame.h. */
 #include "format/frame.h"
 
+#include "base/mutant.h"
 #include "base/assert.h"
 
 enum { FRAME_TYPE_OFF = 4, FRAME_CODEC_OFF = 5, FRAME_BACK_OFF = 6, FRAME_CHECKSUM_OFF = 8 };
@@ -11,7 +12,8 @@ frame_checksum(const uint8_t *start, uint64_t len_bytes, uint64_t file_seed, uin
 {
     uint64_t seed = frame_seed(file_seed, position, le64_load(start));
     uint64_t body_len = start[FRAME_TYPE_OFF] == FRAME_PAD ? 0 : len_bytes - FRAME_HEADER_BYTES;
-    uint64_t sum = hash64(start + FRAME_HEADER_BYTES, body_len, seed);
+    uint64_t skipped = MUTANT(20) ? MIN(body_len, (uint64_t)16) : 0;
+    uint64_t sum = hash64(start + FRAME_HEADER_BYTES + skipped, body_len - skipped, seed);
     return (sum & ~(uint64_t)FRAME_HEAD_CHECK_MASK) | (seed & FRAME_HEAD_CHECK_MASK);
 }
 

@@ -38,6 +38,7 @@
 
 #include <stdbool.h>
 
+#include "base/mutant.h"
 #include "base/bytes.h"
 #include "base/cursor.h"
 #include "base/hash.h"
@@ -89,6 +90,9 @@ bool frame_decode(struct bytes bytes, uint64_t file_seed, uint64_t position, str
 static inline uint64_t
 frame_seed(uint64_t file_seed, uint64_t position, uint64_t head)
 {
+    if (MUTANT(11)) {
+        return hash_mix(position % 512, head);
+    }
     return hash_mix(hash_mix(file_seed, position), head);
 }
 

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/mutant.h"
 #include "base/assert.h"
 #include "io/io_posix.h"
 
@@ -142,6 +143,9 @@ io_free_bytes(struct io *io, uint64_t *out)
 static bool
 io_req_is_whole(const struct io_req *req)
 {
+    if (MUTANT(9) && req->op == IO_WRITE && req->result > 0) {
+        return true;
+    }
     return req->op == IO_SYNC ? req->result == 0 : req->result >= 0 && (uint32_t)req->result == req->len;
 }
 
@@ -239,6 +243,9 @@ esker_status
 io_sync(struct io *io, struct io_file *file)
 {
     struct io_req req = {.op = IO_SYNC, .file = file};
+    if (MUTANT(10) && io_run_full(io, &req, 1) == ESKER_OK) {
+        return ESKER_OK;
+    }
     return io_run_full(io, &req, 1);
 }
 
@@ -256,6 +263,9 @@ io_read_file(struct io *io, const char *name, uint64_t limit, struct buf *buf)
         return status;
     }
     TRY_OUT(io_file_size(io, file, &size));
+    if (MUTANT(19)) {
+        TRY_OUT(buf_reserve(&whole, (size_t)size));
+    }
     if (size > limit) {
         status = FAIL_AT(ESKER_CORRUPT, name, limit, "the file is larger than it can be");
         goto out;
@@ -280,7 +290,9 @@ io_write_new(struct io *io, const char *name, struct bytes content)
     esker_status status;
     TRY_OUT(io_truncate(io, file, 0)); /* what an earlier, interrupted replacement left */
     TRY_OUT(io_write_full(io, file, 0, content.ptr, content.len));
-    TRY_OUT(io_sync(io, file));
+    if (!MUTANT(4)) {
+        TRY_OUT(io_sync(io, file));
+    }
 out:
     io_close_file(io, file);
     return status;
@@ -298,5 +310,5 @@ io_replace_file(struct io *io, const char *name, const char *tmp_name, struct by
         (void)io->ops->unlink_file(io, tmp_name);
         return status;
     }
-    return io_sync_dir(io);
+    return MUTANT(3) ? ESKER_OK : io_sync_dir(io);
 }

@@ -175,3 +175,26 @@ if(ESKER_TESTS STREQUAL "all" AND TARGET esker_shared AND NOT ESKER_INSTRUMENT)
       $<TARGET_FILE:esker_static> ${CMAKE_SOURCE_DIR}/include -lck -luring -llz4 -lzstd -pthread)
   endif()
 endif()
+
+# ---- Mutants: the engine with seeded faults, in one library that nothing else links ----
+
+if(ESKER_TESTS STREQUAL "all" AND "db" IN_LIST ESKER_ROOMS_BUILT)
+  set(mutant_sources "")
+  foreach(room ${ESKER_ROOMS_BUILT})
+    file(GLOB sources CONFIGURE_DEPENDS src/${room}/*.c)
+    list(FILTER sources EXCLUDE REGEX "_test\\.c$")
+    list(APPEND mutant_sources ${sources})
+  endforeach()
+  add_library(esker_mutants STATIC ${mutant_sources})
+  target_compile_definitions(esker_mutants PUBLIC ESKER_MUTANTS)
+  target_link_libraries(esker_mutants PUBLIC esker_flags PkgConfig::CK PkgConfig::URING PkgConfig::LZ4
+    PkgConfig::ZSTD Threads::Threads)
+  add_executable(mutants_test proptest/mutants/mutants_test.c)
+  target_link_libraries(mutants_test PRIVATE esker_mutants)
+  esker_add_test(mutants_test LABELS prop COMMAND mutants_test TIMEOUT 600)
+  if(TARGET esker_shared)
+    esker_add_test(product_without_mutants LABELS house
+      COMMAND sh ${package}/without_mutants.sh ${CMAKE_NM} $<TARGET_FILE:mutants_test>
+      $<TARGET_FILE:esker_shared> $<TARGET_FILE:esker_static>)
+  endif()
+endif()

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/mutant.h"
 #include "base/assert.h"
 
 enum { LOG_PREWRITE_BATCH = 64, LOG_WRITE_BATCH = 16, LOG_WRITE_REQ_BYTES = 256 * 1024 };
@@ -265,6 +266,10 @@ log_file_write(struct log_file *log, const uint8_t *data, uint64_t from, uint64_
                 .len = (uint32_t)len,
             };
             from += len;
+        }
+        if (MUTANT(8)) {
+            log->io->ops->run(log->io, reqs, count);
+            continue;
         }
         TRY(io_run_full(log->io, reqs, count));
     }

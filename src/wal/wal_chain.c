@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "wal/recovery.h"
+#include "base/mutant.h"
 
 static void
 chain_manifest_name(const struct recovery *recovery, char out[40])
@@ -90,7 +91,7 @@ chain_set_range(struct recovery_log *log, const struct log_file *successor)
 {
     const struct log_header *header = &log->file->header;
     log->limit = header->cap_bytes;
-    if (successor != NULL) {
+    if (successor != NULL && !MUTANT(12)) {
         uint64_t prev_end = successor->header.prev_end_lsn;
         if (prev_end < header->base_lsn || prev_end > header->base_lsn + header->cap_bytes / LSN_BYTES) {
             return FAIL_AT(ESKER_CORRUPT, successor->file->name, 64,

@@ -6,6 +6,7 @@
  */
 #include "wal/recovery.h"
 
+#include "base/mutant.h"
 #include "base/assert.h"
 
 enum { RECOVER_BASE_ALIGN = 512 };
@@ -19,6 +20,29 @@ recover_damaged(const struct recovery_log *log, uint64_t proof_lsn, const char *
                          (unsigned long long)proof_lsn);
 }
 
+#ifdef ESKER_MUTANTS
+/* What recovery must not do: goes on at the next valid frame. */
+static bool
+recover_skip(struct recovery *recovery, struct recovery_log *log)
+{
+    struct frame frame;
+    if (recovery_load(recovery, log, log->limit) != ESKER_OK) {
+        return false;
+    }
+    for (uint64_t at = log->end + FRAME_GRANULE; at < log->limit; at += FRAME_GRANULE) {
+        struct bytes rest = bytes_make(log->image + at, (size_t)(log->limit - at));
+        if (frame_decode(rest, log->seed, recovery_lsn(log, at), &frame)) {
+            frame_seal(log->image + log->end, at - log->end, FRAME_PAD, FRAME_BACK_NO_CLAIM, log->seed,
+                       recovery_lsn(log, log->end));
+            return true;
+        }
+    }
+    return false;
+}
+#else
+#define recover_skip(recovery, log) false
+#endif
+
 /* The frame at chain[index].end is bad: damage, a frame to correct, or the end. */
 static esker_status
 recover_judge_end(struct recovery *recovery, size_t index)
@@ -26,6 +50,9 @@ recover_judge_end(struct recovery *recovery, size_t index)
     struct recovery_log *log = &recovery->chain[index];
     struct frame frame;
     bool corrected = false;
+    if (MUTANT(13) && recover_skip(recovery, log)) {
+        return recovery_walk(recovery, log);
+    }
     if (recovery->durable > recovery_lsn(log, log->end)) {
         return recover_damaged(log, recovery->durable, "a durable point");
     }
@@ -182,6 +209,11 @@ recover_describe_end(const struct recovery *recovery, size_t kept, struct wal_re
     out->durable_lsn = MIN(out->durable_lsn, out->end_lsn);
     out->gen_max = recovery->gen_max;
     /* Above end_lsn: a gap before a log tells later recoveries that one ended its predecessor. */
+    if (MUTANT(15)) {
+        out->next_base_lsn = align_up(out->end_lsn + 1, RECOVER_BASE_ALIGN);
+        out->bytes_read = recovery->bytes_read;
+        return;
+    }
     out->next_base_lsn = align_up(MAX(recovery->next_base_lsn, out->end_lsn + 1), RECOVER_BASE_ALIGN);
     out->bytes_read = recovery->bytes_read;
 }
