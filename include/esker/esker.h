@@ -430,6 +430,9 @@ typedef struct esker_stats {
     uint64_t drain_bytes_per_s;   /* what merges take out of level 0, as measured last */
     uint64_t compactions_failed;  /* merges that failed and kept their inputs; most are tried again */
     uint64_t compactions_damaged; /* those of them that met damage, which is left alone from then on */
+    /* The oldest state that an iterator, a value or a call still reads though it was replaced: its number
+     * (0 = none), how long ago that was, and the bytes of memtables and segments that it alone keeps. */
+    uint64_t oldest_version_id, oldest_version_age_ns, oldest_version_bytes;
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

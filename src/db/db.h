@@ -109,8 +109,7 @@ struct esker_db {
     _Atomic uint32_t poisoned; /* relaxed: the cause is read under mu; who failed a group orders the rest */
     _Atomic bool cancel;       /* relaxed: stops merges at close */
     /* Away from what every write reads. */
-    _Atomic uint64_t versions_live CACHE_ALIGNED;                 /* relaxed: statistic */
-    _Atomic uint64_t iterators_live, values_live, snapshots_live; /* pairs: HANDLES_LIVE */
+    _Atomic uint64_t iterators_live CACHE_ALIGNED, values_live, snapshots_live; /* pairs: HANDLES_LIVE */
     _Atomic uint64_t recovered_end_lsn; /* rows below become durable by a flush; 0 = none left */
     _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
     _Atomic uint64_t log_syncs, log_bytes_written, flushes, flush_bytes_written, compactions;
@@ -172,6 +171,8 @@ struct esker_db {
     uint64_t *obsolete_ids;                    /* segments whose files can go */
     size_t obsolete_count, obsolete_cap;
     uint32_t manual_compactions;
+
+    struct version_list versions CACHE_ALIGNED; /* guarded by its own mutex */
 
     /* guarded by snap_mu */
     struct mutex snap_mu CACHE_ALIGNED;

@@ -103,7 +103,7 @@ db_teardown(esker_db *db)
     epoch_drain(); /* frames that segments retired, and what those free */
     /* relaxed: who dropped a version was ordered before by what ended its use: a job's stop, a
      * drain, a call's exit (CALL_CLOSE), a handle's end (HANDLES_LIVE). */
-    ASSERT(load_relaxed(&db->versions_live) == 0);
+    ASSERT(version_list_count(&db->versions) == 0);
     teardown_files(db);
     if (db->cache != NULL) {
         block_cache_destroy(db->cache);

@@ -23,6 +23,7 @@ db_handle_alloc(const esker_options *options, esker_db **out)
     mutex_init(&db->manifest_mu);
     mutex_init(&db->mu);
     mutex_init(&db->snap_mu);
+    mutex_init(&db->versions.mutex);
     cond_init(&db->changed);
     *out = db;
     return ESKER_OK;
@@ -34,6 +35,7 @@ handle_destroy(esker_db *db)
     mutex_fini(&db->manifest_mu);
     mutex_fini(&db->mu);
     mutex_fini(&db->snap_mu);
+    mutex_fini(&db->versions.mutex);
     cond_fini(&db->changed);
     mem_free(&mem_default, db);
 }

@@ -319,13 +319,13 @@ db_publish_windows_locked(esker_db *db, struct window *const *windows, uint32_t 
     }
     const struct version *from = load_acquire(&db->current); /* pairs: CURRENT — mu keeps it current */
     struct version *version = NULL;
-    TRY(version_create(&db->mem, &db->versions_live, &version));
+    TRY(version_create(&db->mem, &db->versions, &version));
     version->id = from->id + 1;
     version_set_windows(version, windows, count);
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         version_set_level(version, level, from->levels[level]);
     }
-    version_publish(&db->current, version);
+    version_publish(&db->current, version, io_monotonic_ns(db->io));
     return ESKER_OK;
 }
 
@@ -361,7 +361,7 @@ install_publish(esker_db *db, const struct version *from, struct install *instal
     }
     version->id = now->id + 1;
     version_set_windows(version, now->windows, count);
-    version_publish(&db->current, version);
+    version_publish(&db->current, version, io_monotonic_ns(db->io));
     if (install->flushed != NULL) {
         db_release_log_locked(db, install->flushed);
         uint64_t end_lsn = install->flushed->end_lsn;
@@ -382,7 +382,7 @@ db_install(esker_db *db, struct install *install)
     struct version *from = install_current_ref(db);
     struct version *version = NULL;
     esker_status status = ESKER_OK;
-    TRY_OUT(version_create(&db->mem, &db->versions_live, &version));
+    TRY_OUT(version_create(&db->mem, &db->versions, &version));
     TRY_OUT(install_levels(db, from, install, version));
     if (install->flushed != NULL) {
         const struct window *next = from->windows[from->window_count - 2];

@@ -129,9 +129,9 @@ db_create_fresh(esker_db *db)
     store_relaxed(&db->logged, base_lsn);  /* relaxed: not shared yet */
     store_relaxed(&db->durable, base_lsn); /* relaxed: not shared yet */
     db->marked_lsn = base_lsn;
-    TRY_OUT(version_create(&db->mem, &db->versions_live, &version));
+    TRY_OUT(version_create(&db->mem, &db->versions, &version));
     version_set_windows(version, &window, 1);
-    version_publish(&db->current, version);
+    version_publish(&db->current, version, io_monotonic_ns(db->io));
 out:
     window_unref(window);
     return status;

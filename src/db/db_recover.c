@@ -470,9 +470,9 @@ recover_existing(struct recover_state *state)
                   MAX(state->next_file_id, state->seen_file_id + 1)); /* relaxed: not shared yet */
     esker_status status = ESKER_OK;
     TRY_OUT(recover_check_segments(state, &files));
-    TRY_OUT(version_create(&db->mem, &db->versions_live, &version));
+    TRY_OUT(version_create(&db->mem, &db->versions, &version));
     TRY_OUT(recover_levels(state, version));
-    version_publish(&db->current, version);
+    version_publish(&db->current, version, io_monotonic_ns(db->io));
     version = NULL;
     TRY_OUT(recover_logs(state));
     TRY_OUT(recover_remove_orphans(state, &files));

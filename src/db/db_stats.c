@@ -27,10 +27,7 @@ stats_of_version(const struct version *version, esker_stats *stats)
 {
     stats->memtables = version->window_count;
     for (uint32_t i = 0; i < version->window_count; i++) {
-        const struct window *window = version->windows[i];
-        uint64_t tail = load_relaxed(&window->tail); /* relaxed: statistic */
-        stats->memtable_bytes +=
-            MIN(window_tail_bytes(tail), window->cap_bytes) + memtable_used_bytes(window->table);
+        stats->memtable_bytes += window_used_bytes(version->windows[i]);
     }
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
@@ -43,7 +40,24 @@ stats_of_version(const struct version *version, esker_stats *stats)
     }
 }
 
-static void
+/* What somebody still reads that nobody would find any more. */
+static esker_status
+stats_of_oldest(esker_db *db, const struct version *current, esker_stats *stats)
+{
+    uint64_t replaced_ns = 0;
+    struct version *oldest = version_list_oldest_ref(&db->versions, &replaced_ns);
+    if (oldest == NULL) {
+        return ESKER_OK;
+    }
+    uint64_t now_ns = io_monotonic_ns(db->io);
+    stats->oldest_version_id = oldest->id;
+    stats->oldest_version_age_ns = now_ns > replaced_ns ? now_ns - replaced_ns : 0;
+    esker_status status = version_kept_bytes(oldest, current, &stats->oldest_version_bytes);
+    version_unref(oldest);
+    return status;
+}
+
+static esker_status
 stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
 {
     stats->visible_lsn = load_acquire(&db->visible); /* pairs: VISIBLE */
@@ -68,9 +82,10 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->compactions_damaged = load_relaxed(&db->compactions_damaged); /* relaxed: statistic */
     stats->iterators_live = load_relaxed(&db->iterators_live);           /* relaxed: statistic */
     stats->values_live = load_relaxed(&db->values_live);                 /* relaxed: statistic */
-    stats->versions_live = load_relaxed(&db->versions_live);             /* relaxed: statistic */
+    stats->versions_live = version_list_count(&db->versions);
     struct version *version = db_current_ref(db, self);
     stats_of_version(version, stats);
+    esker_status status = stats_of_oldest(db, version, stats);
     version_unref(version);
     struct block_cache_stats cache;
     block_cache_get_stats(db->cache, &cache);
@@ -93,6 +108,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->recovery_bytes = db->recovery_bytes;
     stats->io_backend = strcmp(db->io->ops->label, "uring") == 0 ? ESKER_IO_URING : ESKER_IO_POSIX;
     snprintf(stats->io_reason, sizeof stats->io_reason, "%s", db->io->reason);
+    return status;
 }
 
 esker_status
@@ -100,12 +116,14 @@ esker_get_stats(esker_db *db, esker_stats *out)
 {
     struct db_call call;
     TRY(db_call_enter(db, &call));
+    esker_stats stats = {0};
     esker_status status = ESKER_OK;
     if (out == NULL || out->struct_size < sizeof(size_t)) {
         status = FAIL(ESKER_INVALID, "the statistics were not initialised with esker_stats_init");
     } else {
-        esker_stats stats = {0};
-        stats_fill(db, call.self, &stats);
+        status = stats_fill(db, call.self, &stats);
+    }
+    if (status == ESKER_OK) {
         size_t size = out->struct_size;
         memcpy(out, &stats, MIN(size, sizeof stats));
         out->struct_size = size;
@@ -158,6 +176,9 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(iterators_live, "live iterators"),
     STATS_FIELD(values_live, "values not released yet"),
     STATS_FIELD(versions_live, "versions that somebody reads"),
+    STATS_FIELD(oldest_version_id, "the oldest of them that was replaced, 0 if none"),
+    STATS_FIELD(oldest_version_age_ns, "nanoseconds since it was"),
+    STATS_FIELD(oldest_version_bytes, "bytes of memtables and segments that it keeps from being freed"),
     STATS_FIELD(oldest_snapshot_lsn, "LSN of the oldest snapshot, 0 if none"),
     STATS_FIELD(stalls, "writes that waited for memory"),
     STATS_FIELD(stall_ns, "nanoseconds they waited"),

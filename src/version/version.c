@@ -4,16 +4,22 @@
 #include "iter/merge_iter.h"
 
 esker_status
-version_create(const struct mem *mem, _Atomic uint64_t *live_count, struct version **out)
+version_create(const struct mem *mem, struct version_list *list, struct version **out)
 {
     struct version *version = mem_zalloc(mem, sizeof *version);
     if (version == NULL) {
         return FAIL_NO_MEMORY("a version");
     }
     version->mem = mem;
-    version->live_count = live_count;
+    version->list = list;
+    version->id = 1;                  /* that of the first; whoever replaces one counts on */
     store_relaxed(&version->refs, 1); /* relaxed: not shared yet */
-    add_relaxed(live_count, 1);       /* relaxed: statistic */
+    mutex_lock(&list->mutex);
+    version->older = list->newest;
+    *(list->newest != NULL ? &list->newest->newer : &list->oldest) = version;
+    list->newest = version;
+    list->count++;
+    mutex_unlock(&list->mutex);
     *out = version;
     return ESKER_OK;
 }
@@ -36,6 +42,19 @@ version_current_ref(_Atomic(struct version *) *current, struct thread_state *sel
     return version;
 }
 
+/* Before anything of it goes: whoever walks the list may look at all of it. */
+static void
+version_unlist(struct version *version)
+{
+    struct version_list *list = version->list;
+    mutex_lock(&list->mutex);
+    *(version->older != NULL ? &version->older->newer : &list->oldest) = version->newer;
+    *(version->newer != NULL ? &version->newer->older : &list->newest) = version->older;
+    ASSERT(list->count > 0);
+    list->count--;
+    mutex_unlock(&list->mutex);
+}
+
 void
 version_unref(struct version *version)
 {
@@ -43,16 +62,14 @@ version_unref(struct version *version)
     if (sub_acq_rel(&version->refs, 1) != 1) {
         return;
     }
+    version_unlist(version);
     for (uint32_t i = 0; i < version->window_count; i++) {
         window_unref(version->windows[i]);
     }
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         level_run_unref(version->levels[level]);
     }
-    _Atomic uint64_t *live_count = version->live_count;
     mem_free(version->mem, version);
-    uint64_t before = add_relaxed(live_count, UINT64_MAX); /* relaxed: statistic */
-    ASSERT(before > 0);
 }
 
 void
@@ -84,11 +101,14 @@ version_grace_passed(struct epoch_node *node)
 }
 
 void
-version_publish(_Atomic(struct version *) *current, struct version *next)
+version_publish(_Atomic(struct version *) *current, struct version *next, uint64_t now_ns)
 {
     /* pairs: CURRENT — the version is complete before anyone can load it. */
     struct version *before = exchange_seq(current, next);
     if (before != NULL) {
+        mutex_lock(&before->list->mutex);
+        before->replaced_ns = now_ns;
+        mutex_unlock(&before->list->mutex);
         epoch_retire(&before->node, version_grace_passed);
     }
 }

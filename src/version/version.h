@@ -21,6 +21,7 @@
 
 #include "segment/segment.h"
 #include "sync/epoch.h"
+#include "sync/mutex.h"
 #include "version/window.h"
 
 /* Sorted run of segments (level >= 1, by key), or level 0 (newest first). */
@@ -35,12 +36,25 @@ struct level_run {
 
 enum { WINDOWS_MAX = 64 };
 
+/* A database's versions that are not freed yet, in the order in which they were
+ * published: for statistics and close. Zeroed but for the mutex: empty. */
+struct version_list {
+    struct mutex mutex; /* nothing is taken under it */
+    /* guarded by mutex */
+    struct version *oldest, *newest;
+    uint64_t count;
+};
+
 struct version {
     struct epoch_node node;
     _Atomic uint64_t refs; /* pairs: VERSION_REFS */
     const struct mem *mem;
-    _Atomic uint64_t *live_count; /* of the database; for statistics and close */
-    uint64_t id;
+    /* guarded by list->mutex, but for list itself */
+    struct version_list *list;
+    struct version *older, *newer;
+    uint64_t replaced_ns; /* when it ceased to be `current`; 0 = it is, or never was */
+    /* immutable once published */
+    uint64_t id;      /* from 1 */
     uint64_t end_lsn; /* where the newest window ends: no reader of this version sees more */
     uint32_t window_count;
     struct window *windows[WINDOWS_MAX];        /* newest first */
@@ -48,8 +62,7 @@ struct version {
 };
 
 /* An empty version with one reference (it becomes that of `current`). */
-NODISCARD esker_status version_create(const struct mem *mem, _Atomic uint64_t *live_count,
-                                      struct version **out);
+NODISCARD esker_status version_create(const struct mem *mem, struct version_list *list, struct version **out);
 void version_ref(struct version *version);
 /* The last one drops windows and level arrays. Not inside an epoch section. */
 void version_unref(struct version *version);
@@ -61,8 +74,17 @@ struct version *version_current_ref(_Atomic(struct version *) *current, struct t
 void version_set_windows(struct version *version, struct window *const *windows, uint32_t count);
 void version_set_level(struct version *version, uint32_t level, struct level_run *run /* nullable */);
 
-/* Swaps `current` and retires what was there. Caller holds the database's mutex. */
-void version_publish(_Atomic(struct version *) *current, struct version *next);
+/* Swaps `current` and retires what was there, replaced at now_ns. Caller holds the database's mutex. */
+void version_publish(_Atomic(struct version *) *current, struct version *next, uint64_t now_ns);
+
+uint64_t version_list_count(struct version_list *list);
+/* The oldest that was replaced but that somebody still holds, with a reference
+ * more; NULL = none. What waits for its grace period alone counts as held. */
+struct version *version_list_oldest_ref(struct version_list *list, uint64_t *replaced_ns_out);
+/* Bytes of the windows (indexes included) and segments that it keeps and
+ * `current` does not. NO_MEMORY. */
+NODISCARD esker_status version_kept_bytes(const struct version *version, const struct version *current,
+                                          uint64_t *bytes_out);
 
 /* A run of `count` segments, each referenced once more. One reference. */
 NODISCARD esker_status level_run_create(const struct mem *mem, struct segment *const *segments,

@@ -156,6 +156,14 @@ window_frame_bytes(const struct window *window, uint64_t offset)
     return (uint64_t)le32_load(window->data + offset) * FRAME_GRANULE;
 }
 
+/* Page memory of its frames and its index as of now; a statistic. */
+static inline uint64_t
+window_used_bytes(const struct window *window)
+{
+    uint64_t tail = load_relaxed(&window->tail); /* relaxed: statistic */
+    return MIN(window_tail_bytes(tail), window->cap_bytes) + memtable_used_bytes(window->table);
+}
+
 static inline uint64_t
 window_lsn(const struct window *window, uint64_t offset)
 {

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: the statistics say what long readers keep: the oldest state that was
+ * replaced and is still read, for how long, and what it costs.
+ * Method: the simulated disk and clock, one thread; iterators over states that
+ * flushes and merges replace.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "db/db.h"
+#include "io/io_sim.h"
+
+struct pinned {
+    struct sim_disk *disk;
+    esker_db *db;
+};
+
+static int
+pinned_setup(void **state)
+{
+    static struct pinned pinned;
+    static const struct db_tuning tuning = {
+        .window_bytes_first = 65536, .window_bytes_max = 65536, .segment_bytes = 65536};
+    struct io *io = NULL;
+    esker_options options;
+    esker_options_init(&options);
+    options.memory_budget_bytes = 8 << 20;
+    pinned.disk = sim_disk_create(1);
+    assert_non_null(pinned.disk);
+    assert_int_equal(io_sim_open(pinned.disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &tuning, true, &pinned.db), ESKER_OK);
+    *state = &pinned;
+    return 0;
+}
+
+static int
+pinned_teardown(void **state)
+{
+    struct pinned *pinned = *state;
+    assert_int_equal(esker_close(pinned->db), ESKER_OK);
+    sim_disk_destroy(pinned->disk);
+    return 0;
+}
+
+static esker_stats
+pinned_stats(struct pinned *pinned)
+{
+    esker_stats stats;
+    esker_stats_init(&stats);
+    epoch_drain();
+    assert_int_equal(esker_get_stats(pinned->db, &stats), ESKER_OK);
+    return stats;
+}
+
+static void
+pinned_put(struct pinned *pinned, int from, int count)
+{
+    static const uint8_t zeros[100];
+    for (int i = from; i < from + count; i++) {
+        char key[16];
+        int len = snprintf(key, sizeof key, "%08d", i);
+        assert_int_equal(
+            esker_put(pinned->db, esker_bytes(key, (size_t)len), esker_bytes(zeros, sizeof zeros), NULL),
+            ESKER_OK);
+    }
+}
+
+static esker_iter *
+pinned_iter(struct pinned *pinned)
+{
+    esker_iter *it = NULL;
+    assert_int_equal(esker_iter_create(pinned->db, NULL, &it), ESKER_OK);
+    return it;
+}
+
+static void
+oldest_version__is_what_an_iterator_keeps(void **state)
+{
+    struct pinned *pinned = *state;
+    pinned_put(pinned, 0, 200);
+    esker_stats stats = pinned_stats(pinned);
+    assert_int_equal(stats.oldest_version_id, 0);
+    assert_int_equal(stats.oldest_version_bytes, 0);
+    uint64_t memtable_bytes = stats.memtable_bytes;
+
+    esker_iter *it = pinned_iter(pinned);
+    stats = pinned_stats(pinned);
+    assert_int_equal(stats.oldest_version_id, 0); /* it reads the newest state: it keeps nothing */
+    assert_int_equal(esker_flush(pinned->db), ESKER_OK);
+    sim_disk_advance(pinned->disk, 5000000000);
+    stats = pinned_stats(pinned);
+    assert_true(stats.oldest_version_id > 0);
+    assert_true(stats.oldest_version_age_ns >= 5000000000 && stats.oldest_version_age_ns < 6000000000);
+    assert_true(stats.oldest_version_bytes >= memtable_bytes); /* the memtable that was flushed */
+    assert_true(stats.oldest_version_bytes < memtable_bytes + 65536);
+
+    /* A later reader is not the oldest; when the older one goes, it is. */
+    uint64_t first_id = stats.oldest_version_id;
+    esker_iter *later = pinned_iter(pinned);
+    pinned_put(pinned, 100, 200);
+    assert_int_equal(esker_flush(pinned->db), ESKER_OK);
+    assert_int_equal(pinned_stats(pinned).oldest_version_id, first_id);
+    esker_iter_destroy(it);
+    stats = pinned_stats(pinned);
+    assert_true(stats.oldest_version_id > first_id);
+    assert_true(stats.oldest_version_age_ns < 1000000000);
+
+    /* What a refresh lets go is kept no longer. */
+    assert_int_equal(esker_iter_refresh(later), ESKER_OK);
+    stats = pinned_stats(pinned);
+    assert_int_equal(stats.oldest_version_id, 0);
+    assert_int_equal(stats.oldest_version_age_ns, 0);
+    assert_int_equal(stats.oldest_version_bytes, 0);
+    assert_int_equal(stats.versions_live, 1);
+    esker_iter_destroy(later);
+}
+
+static void
+oldest_version__counts_segments_that_were_merged_away(void **state)
+{
+    struct pinned *pinned = *state;
+    for (int i = 0; i < 3; i++) {
+        pinned_put(pinned, i * 50, 100);
+        assert_int_equal(esker_flush(pinned->db), ESKER_OK);
+    }
+    uint64_t segment_bytes = pinned_stats(pinned).segment_bytes;
+    assert_true(segment_bytes > 0);
+    esker_iter *it = pinned_iter(pinned);
+    assert_int_equal(esker_compact(pinned->db, NULL, NULL), ESKER_OK);
+    esker_stats stats = pinned_stats(pinned);
+    assert_true(stats.oldest_version_id > 0);
+    assert_int_equal(stats.oldest_version_bytes, segment_bytes); /* every one of them was replaced */
+    esker_iter_destroy(it);
+    assert_int_equal(pinned_stats(pinned).oldest_version_bytes, 0);
+}
+
+static void
+oldest_version__is_in_every_text(void **state)
+{
+    struct pinned *pinned = *state;
+    pinned_put(pinned, 0, 10);
+    esker_iter *it = pinned_iter(pinned);
+    assert_int_equal(esker_flush(pinned->db), ESKER_OK);
+    for (int format = ESKER_STATS_TEXT; format <= ESKER_STATS_PROMETHEUS; format++) {
+        char *text = NULL;
+        assert_int_equal(esker_stats_text(pinned->db, format, &text), ESKER_OK);
+        assert_non_null(strstr(text, "oldest_version_id"));
+        assert_non_null(strstr(text, "oldest_version_age_ns"));
+        assert_non_null(strstr(text, "oldest_version_bytes"));
+        assert_null(strstr(text, "\"oldest_version_bytes\":0,"));
+        esker_free(text);
+    }
+    esker_iter_destroy(it);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(oldest_version__is_what_an_iterator_keeps, pinned_setup,
+                                        pinned_teardown),
+        cmocka_unit_test_setup_teardown(oldest_version__counts_segments_that_were_merged_away, pinned_setup,
+                                        pinned_teardown),
+        cmocka_unit_test_setup_teardown(oldest_version__is_in_every_text, pinned_setup, pinned_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
