@@ -119,6 +119,15 @@ foreach(stress ${stresses})
   endif()
 endforeach()
 
+# Protocol models: every state of each, and of its mutants (stress/spin/README.md).
+if(ESKER_TESTS STREQUAL "all")
+  foreach(model epoch visible rotation)
+    esker_add_test(spin_${model} LABELS stress
+      COMMAND sh ${CMAKE_SOURCE_DIR}/stress/spin/spin_check.sh ${model})
+    set_tests_properties(${ESKER_TEST_PREFIX}spin_${model} PROPERTIES SKIP_RETURN_CODE 77)
+  endforeach()
+endif()
+
 # ---- Fuzz targets -----------------------------------------------------------
 
 file(GLOB targets CONFIGURE_DEPENDS fuzz/fuzz_*.c)
