@@ -72,7 +72,7 @@ struct compact_job {
 };
 
 struct esker_db {
-    uint32_t magic;
+    _Atomic uint32_t magic; /* a late call may read it while close changes it */
     /* immutable after open */
     struct mem mem;
     struct io *io;

@@ -21,7 +21,8 @@ call_check(const esker_db *db, struct db_call *call)
     if (UNLIKELY(db == NULL)) {
         return FAIL(ESKER_INVALID, "the database handle is NULL");
     }
-    if (UNLIKELY(db->magic != DB_MAGIC_OPEN)) {
+    /* relaxed: tells handles that are gone; while close goes on, `closing` decides. */
+    if (UNLIKELY(load_relaxed(&db->magic) != DB_MAGIC_OPEN)) {
         return FAIL(ESKER_INVALID, "the database handle is closed");
     }
     /* relaxed: set in the child before fork returns there. */

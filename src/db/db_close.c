@@ -129,7 +129,7 @@ esker_close(esker_db *db)
     if (db == NULL) {
         return ESKER_OK;
     }
-    if (db->magic != DB_MAGIC_OPEN) {
+    if (load_relaxed(&db->magic) != DB_MAGIC_OPEN) { /* relaxed: close_claim decides */
         return FAIL(ESKER_INVALID, "the database handle is closed");
     }
     /* relaxed: set in the child before fork returns there. */

@@ -49,7 +49,7 @@ db_handle_free(esker_db *db)
 void
 db_handle_retire(esker_db *db)
 {
-    db->magic = DB_MAGIC_CLOSED;
+    store_relaxed(&db->magic, DB_MAGIC_CLOSED); /* relaxed: calls that begin beside it look at `closing` */
     mutex_lock(&handle_mu);
     esker_db *oldest = handle_closed[handle_next];
     handle_closed[handle_next] = db;

@@ -279,7 +279,7 @@ open_finish(esker_db *db, esker_status status, esker_db **db_out)
         db_handle_free(db);
         return status;
     }
-    db->magic = DB_MAGIC_OPEN;
+    store_relaxed(&db->magic, DB_MAGIC_OPEN); /* relaxed: nobody else has the handle yet */
     *db_out = db;
     return ESKER_OK;
 }

@@ -189,8 +189,9 @@ db_map_log(esker_db *db, struct window *window)
     }
     /* A file from the pool keeps its mapping: no unmap under mu, no faults again. */
     esker_status status = window->log->map != NULL ? ESKER_OK : log_file_map(window->log);
-    if (status == ESKER_UNSUPPORTED && db->magic != DB_MAGIC_OPEN) {
-        db->tail_mode = false; /* still opening: leaders will write the log */
+    if (status == ESKER_UNSUPPORTED &&
+        load_relaxed(&db->magic) != DB_MAGIC_OPEN) { /* relaxed: set before open returns */
+        db->tail_mode = false;                       /* still opening: leaders will write the log */
         return ESKER_OK;
     }
     TRY(status);
