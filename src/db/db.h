@@ -105,6 +105,7 @@ struct esker_db {
     _Atomic uint64_t durable;                        /* pairs: DURABLE */
     _Atomic uint32_t sync_inflight;                  /* pairs: LEADER */
     _Atomic uint32_t sync_seq;                       /* futex; pairs: LEADER */
+    _Atomic uint32_t sync_followers;                 /* asleep on it, or about to be; pairs: LEADER */
     _Atomic bool interval_wanted;                    /* since the sync job ran; pairs: INTERVAL_WANTED */
     _Atomic uint32_t poisoned; /* relaxed: the cause is read under mu; who failed a group orders the rest */
     _Atomic bool cancel;       /* relaxed: stops merges at close */

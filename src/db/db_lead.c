@@ -10,6 +10,9 @@
  *  I2 No follower is left behind. It reads sync_seq, then the watermark and the
  *     flag; a leader moves the watermark, lowers the flag, then raises sync_seq,
  *     on which the follower sleeps.
+ *  I3 Only who sleeps is woken. A follower counts itself, then sleeps unless
+ *     sync_seq has moved; a leader raises sync_seq, then looks at the count. So
+ *     a writer alone makes no system call but for what it writes.
  */
 #include "io/io_event.h"
 
@@ -47,9 +50,11 @@ db_wait_watermark(esker_db *db, struct thread_state *self, uint64_t lsn, bool du
         uint32_t idle = 0;
         if (cas_seq(&db->sync_inflight, &idle, 1)) { /* pairs: LEADER */
             esker_status status = db_sync_group(db, self, durable);
-            store_seq(&db->sync_inflight, 0); /* pairs: LEADER */
-            add_seq(&db->sync_seq, 1);        /* pairs: LEADER */
-            futex_wake_all(&db->sync_seq);
+            store_seq(&db->sync_inflight, 0);         /* pairs: LEADER */
+            add_seq(&db->sync_seq, 1);                /* pairs: LEADER */
+            if (load_seq(&db->sync_followers) != 0) { /* pairs: LEADER */
+                futex_wake_all(&db->sync_seq);
+            }
             TRY(status);
             continue;
         }
@@ -61,7 +66,9 @@ db_wait_watermark(esker_db *db, struct thread_state *self, uint64_t lsn, bool du
             }
             timeout_ns = MIN(timeout_ns, deadline_ns - now);
         }
+        add_seq(&db->sync_followers, 1); /* pairs: LEADER */
         futex_wait(&db->sync_seq, seq, timeout_ns);
+        (void)sub_acq_rel(&db->sync_followers, 1); /* pairs: LEADER */
     }
 }
 
