@@ -156,6 +156,7 @@ struct esker_db {
     bool sealing;               /* close is about to write the last frame: no job appends any more */
     uint32_t appending;         /* running jobs that may append frames; close waits them out */
     uint64_t window_bytes_want; /* size of the next window */
+    uint64_t window_began_ns;   /* when the active one became so */
     esker_error background;     /* what logs and flushes are failing with; status OK = nothing */
     esker_error merge_failure;  /* and merges, which hold up nobody until level 0 is full */
     esker_error poison_cause;

@@ -18,6 +18,8 @@
 #include "db/db.h"
 #include "base/mutant.h"
 
+enum { ROTATE_BURST_NS = 50000000 }; /* half a window in less time is a burst */
+
 /* ---- The pool of log files ------------------------------------------------ */
 
 void
@@ -243,6 +245,14 @@ db_discard_window_locked(esker_db *db, struct window *window)
     window_unref(window);
 }
 
+/* By how much windows grow now that the active one is half full: a burst should
+ * not end in many small segments. */
+static uint64_t
+rotate_growth_locked(esker_db *db)
+{
+    return io_monotonic_ns(db->io) - db->window_began_ns < ROTATE_BURST_NS ? 4 : 2;
+}
+
 void
 db_prepare_job(struct job *job)
 {
@@ -279,7 +289,7 @@ db_prepare_job(struct job *job)
                 !db->rotating && db->window_bytes_want <= cap_bytes;
     if (fits) {
         db->prepared = window;
-        db->window_bytes_want = MIN(cap_bytes * 2, db->window_bytes_max);
+        db->window_bytes_want = MIN(cap_bytes * rotate_growth_locked(db), db->window_bytes_max);
     } else {
         db_discard_window_locked(db, window);
         job_kick(job);
@@ -355,6 +365,7 @@ rotate_install_locked(esker_db *db, struct window *next)
     memcpy(windows + 1, version->windows, version->window_count * sizeof *windows);
     TRY(db_publish_windows_locked(db, windows, version->window_count + 1));
     window_unref(next); /* the version holds it now */
+    db->window_began_ns = io_monotonic_ns(db->io);
     return ESKER_OK;
 }
 

@@ -76,6 +76,7 @@ hashdir_word_is(const struct vnodes *vnodes, uint64_t word, uint64_t hash, struc
         return false;
     }
     const uint8_t *entry = vnode_entry_at(vnodes, hashdir_word_entry(vnodes, word));
+    PREFETCH_READ(entry + CACHE_LINE_BYTES); /* the value, most likely: comes with the key */
     return bytes_equal(entry_key_trusted(entry), key);
 }
 

@@ -15,6 +15,8 @@
 enum {
     MEM_SHARE_NUM = 2, /* two fifths of the records: 1,000,000 of 16 + 100 bytes make 57.6 MiB of */
     MEM_SHARE_DEN = 5, /* log frames */
+    MEM_TRICKLE_GETS = 1 << 16,
+    MEM_TRICKLE_NS = 100000000,
     MEM_GROW_VALUES = 16,
     MEM_GROW_BYTES = 160 << 20,
     MEM_GROW_RECORD_BYTES = 161 /* what a run of fewer records grows to, per record */
@@ -24,6 +26,23 @@ static uint64_t
 mem_records(const struct bench_run *run)
 {
     return MAX(run->keys.records * MEM_SHARE_NUM / MEM_SHARE_DEN, 1u);
+}
+
+/* A put now and then, outside of what is timed: esker writes its buffers out, and
+ * begins with small ones again, when nobody has written for a second. */
+static bool
+mem_trickle(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    uint32_t size = run->config->value_bytes;
+    bench_key_of(&run->keys, 0, worker->key);
+    bench_value_fill(worker->key, 0, worker->value, size);
+    if (run->engine->put(worker->session, bytes_make(worker->key, BENCH_KEY_BYTES),
+                         bytes_make(worker->value, size)) != BENCH_OK) {
+        (void)bench_fail_call(run, "put");
+        return false;
+    }
+    return true;
 }
 
 /* ---- Growing ---------------------------------------------------------------------- */
@@ -58,20 +77,42 @@ mem_grow_role(struct bench_worker *worker)
     }
 }
 
+static void
+mem_settle_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    if (run->engine->flush(run->db) == BENCH_FAILED) {
+        (void)bench_fail_call(run, "flush");
+    } else if (run->engine->compact(run->db) == BENCH_FAILED) {
+        (void)bench_fail_call(run, "compact");
+    }
+}
+
+static void
+mem_trickle_role(struct bench_worker *worker)
+{
+    const struct timespec pause = {.tv_nsec = MEM_TRICKLE_NS};
+    while (bench_more(worker) && mem_trickle(worker)) {
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
 static int
 mem_grow(struct bench_run *run)
 {
     if (run->engine->maps_files) {
         return BENCH_OK; /* no buffers, and its free list makes deleting large values slow */
     }
-    const struct bench_role role = {.name = "grow", .fn = mem_grow_role, .threads = 1};
-    if (bench_team(run, &role, 1, false) != BENCH_OK) {
+    const struct bench_role grow = {.name = "grow", .fn = mem_grow_role, .threads = 1};
+    const struct bench_role settle[] = {
+        {.name = "settle", .fn = mem_settle_role, .threads = 1},
+        {.name = "trickle", .fn = mem_trickle_role, .threads = 1, .follows = true},
+    };
+    if (bench_team(run, &grow, 1, false) != BENCH_OK ||
+        bench_team(run, settle, COUNTOF(settle), false) != BENCH_OK) {
         return BENCH_FAILED;
     }
-    if (run->engine->flush(run->db) == BENCH_FAILED) {
-        return bench_fail_call(run, "flush");
-    }
-    return run->engine->compact(run->db) == BENCH_FAILED ? bench_fail_call(run, "compact") : BENCH_OK;
+    return BENCH_OK;
 }
 
 /* ---- Filling ------------------------------------------------------------------------ */
@@ -135,7 +176,7 @@ mem_get_role(struct bench_worker *worker)
 {
     uint64_t records = *(const uint64_t *)worker->role->arg;
     uint64_t version;
-    while (bench_more(worker)) {
+    while (bench_more(worker) && (worker->ops % MEM_TRICKLE_GETS != 0 || mem_trickle(worker))) {
         if (!bench_get_timed(worker, rng_below(&worker->rng, records), &version)) {
             return;
         }
@@ -149,7 +190,7 @@ mem_chase_role(struct bench_worker *worker)
     uint64_t records = *(const uint64_t *)worker->role->arg;
     uint64_t index = 0;
     uint64_t version;
-    while (bench_more(worker)) {
+    while (bench_more(worker) && (worker->ops % MEM_TRICKLE_GETS != 0 || mem_trickle(worker))) {
         if (!bench_get_timed(worker, index, &version)) {
             return;
         }
@@ -164,7 +205,7 @@ mem_absent_role(struct bench_worker *worker)
 {
     struct bench_run *run = worker->run;
     uint64_t absent = run->keys.capacity - run->keys.records;
-    while (bench_more(worker)) {
+    while (bench_more(worker) && (worker->ops % MEM_TRICKLE_GETS != 0 || mem_trickle(worker))) {
         bench_key_absent(&run->keys, rng_below(&worker->rng, absent), worker->key);
         size_t size = 0;
         bench_begin(worker);
