@@ -142,6 +142,28 @@ oldest_version__counts_segments_that_were_merged_away(void **state)
 }
 
 static void
+oldest_version__leaves_out_what_the_newest_keeps_too(void **state)
+{
+    struct pinned *pinned = *state;
+    pinned_put(pinned, 5000, 100);
+    assert_int_equal(esker_compact(pinned->db, NULL, NULL), ESKER_OK);
+    uint64_t far_bytes = pinned_stats(pinned).segment_bytes; /* in the last level, and nobody moves it */
+    pinned_put(pinned, 0, 100);
+    assert_int_equal(esker_flush(pinned->db), ESKER_OK);
+    pinned_put(pinned, 50, 100);
+    assert_int_equal(esker_flush(pinned->db), ESKER_OK);
+    uint64_t merged_bytes = pinned_stats(pinned).segment_bytes - far_bytes;
+    assert_true(far_bytes > 0 && merged_bytes > 0);
+    esker_iter *it = pinned_iter(pinned);
+    esker_slice upper = esker_str("00001000");
+    assert_int_equal(esker_compact(pinned->db, NULL, &upper), ESKER_OK);
+    esker_stats stats = pinned_stats(pinned);
+    assert_true(stats.oldest_version_id > 0);
+    assert_int_equal(stats.oldest_version_bytes, merged_bytes); /* the far one is still found */
+    esker_iter_destroy(it);
+}
+
+static void
 oldest_version__is_in_every_text(void **state)
 {
     struct pinned *pinned = *state;
@@ -167,6 +189,8 @@ main(void)
         cmocka_unit_test_setup_teardown(oldest_version__is_what_an_iterator_keeps, pinned_setup,
                                         pinned_teardown),
         cmocka_unit_test_setup_teardown(oldest_version__counts_segments_that_were_merged_away, pinned_setup,
+                                        pinned_teardown),
+        cmocka_unit_test_setup_teardown(oldest_version__leaves_out_what_the_newest_keeps_too, pinned_setup,
                                         pinned_teardown),
         cmocka_unit_test_setup_teardown(oldest_version__is_in_every_text, pinned_setup, pinned_teardown),
     };

@@ -77,11 +77,12 @@ enum { SIM_GET, SIM_MULTI, SIM_SCAN, SIM_SNAPSHOT, SIM_COMMIT, SIM_UPDATE };
 static uint64_t
 sim_tag_at(const struct sim *sim, uint32_t key, uint64_t lsn)
 {
-    uint64_t tag = 0;
-    for (uint32_t i = 0; i < sim->version_count[key] && sim->versions[key][i].lsn <= lsn; i++) {
-        tag = sim->versions[key][i].tag;
+    for (uint32_t i = sim->version_count[key]; i > 0; i--) {
+        if (sim->versions[key][i - 1].lsn <= lsn) {
+            return sim->versions[key][i - 1].tag;
+        }
     }
-    return tag;
+    return 0;
 }
 
 static bool
@@ -308,7 +309,8 @@ sim_flagged(enum fault fault, bool with_lsns, enum history_check check, uint32_t
     *applied_out = 0;
     for (uint64_t seed = 1; seed <= 60; seed++) {
         struct sim *sim = &sim_world;
-        memset(sim, 0, sizeof *sim);
+        memset(sim->version_count, 0, sizeof sim->version_count);
+        sim->lsn = 0;
         sim->rng.state = seed * 1000 + (uint64_t)fault;
         sim->history = history_create(SIM_SESSIONS, SIM_KEYS);
         assert_non_null(sim->history);
