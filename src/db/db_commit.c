@@ -20,6 +20,8 @@
  */
 #include "db/db.h"
 
+enum { COMMIT_LARGE_WINDOW = 1 << 20 };
+
 struct reservation {
     struct window *window;
     struct version *version; /* the one the window was found in */
@@ -177,6 +179,15 @@ commit_oversize(esker_db *db, struct thread_state *self, const struct commit *co
     return ESKER_OK;
 }
 
+/* How full the window is when the next one is prepared. That takes two syncs,
+ * which wait for whatever else the disk is writing: large windows, which are
+ * only had while much is written, leave it the time of nearly a whole one. */
+static uint64_t
+commit_prepare_at(const struct window *window)
+{
+    return window->cap_bytes / (window->cap_bytes >= COMMIT_LARGE_WINDOW ? 16 : 2);
+}
+
 esker_status
 db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t *end_lsn_out)
 {
@@ -186,7 +197,7 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
     bool oversize = place.frame_bytes > db->window_bytes_max / 4 ||
                     commit->op_count > window_op_capacity(db->window_bytes_max) / 4;
     bool conditional = commit->batch != NULL && commit->batch->requires.len > 0;
-    uint64_t half = 0;
+    uint64_t prepare_at = 0;
     uint64_t end_lsn = 0;
     TRY(db_pace(db, place.frame_bytes, commit->deadline_ns));
     if (oversize) {
@@ -199,14 +210,14 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
         TRY(commit_reserve(db, self, commit, &place));
         commit_fill(db, commit, &place);
         end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
-        half = place.window->cap_bytes / 2;
+        prepare_at = commit_prepare_at(place.window);
         db_ratchet_exit(db, self, place.version);
     }
     uint64_t end = place.offset + place.frame_bytes;
     if (UNLIKELY(((place.offset ^ end) & ~((uint64_t)DB_POPULATE_STEP - 1)) != 0) && db->populate) {
         job_kick(&db->populate_job);
     }
-    if (place.offset < half && end >= half) {
+    if (place.offset < prepare_at && end >= prepare_at) {
         job_kick(&db->prepare_job);
     }
     db_wait_visible(db, self, end_lsn);

@@ -22,9 +22,10 @@ enum {
     PACE_SLICE_NS = 1000000,  /* a sleep; then the rate may be another */
     PACE_AHEAD_NS = 100000,   /* not worth a sleep */
     PACE_BEHIND_NS = 2000000, /* turns that nobody took are lost after this */
-    PACE_L0_FULL = 4,         /* in units of the trigger: debt 1 */
-    PACE_L0_FREE = 2,         /* debt 0 */
-    PACE_LEVEL_FREE = 2,      /* the same for levels, in units of their targets */
+    PACE_L0_UNIT_LEAST = 8,
+    PACE_L0_FULL = 4,    /* in units of the trigger, of the above where that is less: debt 1 */
+    PACE_L0_FREE = 2,    /* debt 0 */
+    PACE_LEVEL_FREE = 2, /* the same for levels, in units of their targets */
     PACE_LEVEL_FULL = 6,
     PACE_EWMA = 4,
     PACE_DEBT_SCALE = 1000
@@ -103,7 +104,8 @@ pace_debt_of(const struct version *version, const struct picker_config *config,
     const struct level_run *level0 = version->levels[0];
     /* In thousandths of a segment, so that small counts have shades as well. */
     pace_worse(&debt, 0, level0 != NULL ? (uint64_t)level0->count * PACE_DEBT_SCALE : 0,
-               (uint64_t)config->l0_trigger * PACE_DEBT_SCALE, PACE_L0_FREE, PACE_L0_FULL);
+               (uint64_t)MAX(config->l0_trigger, (uint32_t)PACE_L0_UNIT_LEAST) * PACE_DEBT_SCALE,
+               PACE_L0_FREE, PACE_L0_FULL);
     for (uint32_t level = 1; level + 1 < ESKER_LEVELS_MAX; level++) {
         uint64_t bytes = version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
         pace_worse(&debt, level, bytes, MAX(targets[level], config->base_bytes), PACE_LEVEL_FREE,

@@ -100,6 +100,9 @@ struct io_ops {
     uint64_t (*wall_ns)(struct io *io);
     uint64_t (*random64)(struct io *io);
     void (*machine_id)(struct io *io, struct io_machine_id *out);
+    /* Begins to write [offset, offset + len) to the disk, so that a later sync
+     * has little left to do; promises nothing. Nullable. */
+    void (*start_writeback)(struct io *io, struct io_file *file, uint64_t offset, uint64_t len);
     /* What files of this directory can still take; nullable: not known. */
     int (*free_bytes)(struct io *io, uint64_t *out);
     void (*destroy)(struct io *io);
@@ -150,6 +153,14 @@ NODISCARD esker_status io_read_file(struct io *io, const char *name, uint64_t li
 /* tmp name, write, sync, rename over `name`, sync the directory. */
 NODISCARD esker_status io_replace_file(struct io *io, const char *name, const char *tmp_name,
                                        struct bytes content);
+
+static inline void
+io_start_writeback(struct io *io, struct io_file *file, uint64_t offset, uint64_t len)
+{
+    if (io->ops->start_writeback != NULL) {
+        io->ops->start_writeback(io, file, offset, len);
+    }
+}
 
 static inline uint64_t
 io_monotonic_ns(struct io *io)

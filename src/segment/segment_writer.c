@@ -139,6 +139,9 @@ segment_writer_write(struct segment_writer *writer, size_t len)
         }
         TRY(io_run_full(writer->io, reqs, count));
     }
+    /* The disk starts now, or the sync at the end would bring all of it at once,
+     * and the small syncs of logs and manifest would wait behind it. */
+    io_start_writeback(writer->io, writer->file, writer->written, len);
     writer->written += len;
     return ESKER_OK;
 }

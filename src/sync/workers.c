@@ -9,7 +9,8 @@
  *     the rerun, and whoever ran the job queues it when it returns.
  *  I3 After a job's function has returned and its owner's running_count was
  *     lowered, nobody touches the job or the owner: job_owner_stop may return.
- *  I4 Fewer merges run than there are workers, the idle thread's apart.
+ *  I4 Each kind of thread runs jobs of its urgencies only, so merges never keep
+ *     both kinds of threads busy.
  *  I5 A thread that takes a job while more work is listed wakes the next one,
  *     so a sleeper's deadline is never later than the first timed job's.
  *
@@ -22,6 +23,7 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,7 +32,24 @@
 #include "sync/fork.h"
 #include "sync/thread.h"
 
-enum { WORKERS_MIN = 2, WORKERS_MAX = 5 };
+enum { WORKERS_URGENT = 2, WORKERS_MERGE_MAX = 4, WORKERS_MAX = WORKERS_URGENT + WORKERS_MERGE_MAX + 1 };
+
+/* What a thread of a kind runs: jobs of urgencies [first, end). Merges yield a
+ * little to those who write, who otherwise lose their processor for a tick or
+ * two now and then; idle ones yield to everybody. */
+struct worker_kind {
+    int first, end, nice;
+    bool idle;
+    const char *name;
+};
+
+enum { WORKER_URGENT = 0, WORKER_MERGE = 1, WORKER_IDLE = 2, WORKER_KINDS = 3, WORKER_MERGE_NICE = 5 };
+
+static const struct worker_kind worker_kinds[WORKER_KINDS] = {
+    {.first = 0, .end = JOB_COMPACT_L0, .name = "work"},
+    {.first = JOB_COMPACT_L0, .end = JOB_COMPACT_IDLE, .nice = WORKER_MERGE_NICE, .name = "merge"},
+    {.first = JOB_COMPACT_IDLE, .end = JOB_URGENCIES, .idle = true, .name = "idle"},
+};
 
 struct job_list {
     struct job *first;
@@ -43,19 +62,16 @@ static _Atomic bool pool_manual;
 
 static struct {
     struct mutex mutex;
-    struct cond work;      /* a job was listed, or the threads shall stop */
-    struct cond idle_work; /* the same for the idle thread */
-    struct cond stopped;   /* a job of a stopping owner has returned */
+    struct cond work[WORKER_KINDS]; /* a job was listed, or the threads shall stop */
+    struct cond stopped;            /* a job of a stopping owner has returned */
     /* guarded by mutex */
     struct job_list ready[JOB_URGENCIES];
     struct job *timed;
     uint32_t holder_count;
     uint32_t thread_count;
-    uint32_t compact_count; /* running merges, the idle thread's apart */
+    uint32_t merge_count; /* threads of that kind */
     bool stopping;
     uint64_t manual_now_ns;
-    bool has_idle_thread;
-    pthread_t idle_thread;
     pthread_t threads[WORKERS_MAX];
 } pool;
 
@@ -72,8 +88,9 @@ static void
 pool_locks_init(void)
 {
     mutex_init(&pool.mutex);
-    cond_init(&pool.work);
-    cond_init(&pool.idle_work);
+    for (int kind = 0; kind < WORKER_KINDS; kind++) {
+        cond_init(&pool.work[kind]);
+    }
     cond_init(&pool.stopped);
 }
 
@@ -89,8 +106,7 @@ pool_after_fork(void)
     pool.timed = NULL;
     pool.holder_count = 0;
     pool.thread_count = 0;
-    pool.has_idle_thread = false;
-    pool.compact_count = 0;
+    pool.merge_count = 0;
     pool.stopping = false;
     pool.manual_now_ns = 0;
     store_relaxed(&pool_manual, false); /* relaxed: one thread */
@@ -199,7 +215,11 @@ job_timed_remove_locked(struct job *job)
 static void
 pool_wake_for_locked(const struct job *job)
 {
-    cond_signal(job->urgency == JOB_COMPACT_IDLE ? &pool.idle_work : &pool.work);
+    int kind = WORKER_URGENT;
+    while ((int)job->urgency >= worker_kinds[kind].end) {
+        kind++;
+    }
+    cond_signal(&pool.work[kind]);
 }
 
 /* Timed jobs whose time has come become ready, in the order of their times. */
@@ -215,9 +235,7 @@ pool_ripen_locked(void)
         pool.timed = job->next;
         job->due_ns = 0;
         job_ready_push_locked(job);
-        if (job->urgency == JOB_COMPACT_IDLE) {
-            pool_wake_for_locked(job);
-        }
+        pool_wake_for_locked(job);
     }
 }
 
@@ -227,9 +245,7 @@ job_may_run_locked(const struct job *job)
     if (job->urgency < JOB_COMPACT_L0) {
         return true;
     }
-    bool worker_left = pool.thread_count == 0 || job->urgency == JOB_COMPACT_IDLE ||
-                       pool.compact_count + 1 < pool.thread_count;
-    return worker_left && job->owner->compact_count < job->owner->running_limit;
+    return job->owner->compact_count < job->owner->running_limit;
 }
 
 /* The most urgent ready job of [first, end) that the limits allow, off its list, or NULL. */
@@ -251,10 +267,10 @@ pool_pick_locked(int first, int end)
 }
 
 static bool
-pool_lists_work_locked(int end)
+pool_lists_work_locked(int first, int end)
 {
-    bool listed = pool.timed != NULL;
-    for (int urgency = 0; urgency < end; urgency++) {
+    bool listed = first == 0 && pool.timed != NULL;
+    for (int urgency = first; urgency < end; urgency++) {
         listed |= pool.ready[urgency].first != NULL;
     }
     return listed;
@@ -268,12 +284,10 @@ job_run_locked(struct job *job)
 {
     struct job_owner *owner = job->owner;
     bool compact = job->urgency >= JOB_COMPACT_L0;
-    bool counted = compact && job->urgency != JOB_COMPACT_IDLE;
     ASSERT(!job->running && !owner->stopping);
     job->running = true;
     owner->running_count++;
     owner->compact_count += compact;
-    pool.compact_count += counted;
     mutex_unlock(&pool.mutex);
 
     struct job *outer = job_of_this_thread;
@@ -287,11 +301,13 @@ job_run_locked(struct job *job)
     job->running = false;
     owner->running_count--;
     owner->compact_count -= compact;
-    pool.compact_count -= counted;
     if (job->again) {
         job->again = false;
         if (!owner->stopping) {
             job_list_locked(job);
+            if (job->due_ns == 0) {
+                pool_wake_for_locked(job); /* it may be another kind's now */
+            }
         }
     }
     if (owner->stopping && owner->running_count == 0) {
@@ -299,48 +315,46 @@ job_run_locked(struct job *job)
     }
 }
 
-/* Runs jobs of [first, end) until the threads shall stop. */
+/* Wakes a thread of each kind for which there is work: a limit may be free again. mutex held. */
 static void
-worker_loop(int first, int end, struct cond *work)
+pool_wake_all_kinds_locked(void)
 {
+    for (int kind = 0; kind < WORKER_KINDS; kind++) {
+        if (pool_lists_work_locked(worker_kinds[kind].first, worker_kinds[kind].end)) {
+            cond_signal(&pool.work[kind]);
+        }
+    }
+}
+
+static void *
+worker_run(void *arg)
+{
+    const struct worker_kind *kind = arg;
+    struct cond *work = &pool.work[kind - worker_kinds];
+    bool timekeeper = kind == &worker_kinds[WORKER_URGENT];
+    /* Without privileges a thread can go down in both ways, and never up again.
+     * Where it is refused the thread is one like the others, which works as well. */
+    if (kind->idle) {
+        (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
+    } else if (kind->nice != 0) {
+        (void)setpriority(PRIO_PROCESS, 0, kind->nice); /* 0: on Linux this thread */
+    }
     mutex_lock(&pool.mutex);
     while (!pool.stopping) {
-        struct job *job = pool_pick_locked(first, end);
+        struct job *job = pool_pick_locked(kind->first, kind->end);
         if (job != NULL) {
-            if (first == 0 && pool_lists_work_locked(end)) {
-                cond_signal(&pool.work); /* I5 */
+            if (pool_lists_work_locked(kind->first, kind->end)) {
+                cond_signal(work); /* I5 */
             }
             job_run_locked(job);
-            /* The job may be the other kind's now, or a limit is free again. */
-            if (first != 0) {
-                cond_signal(&pool.work);
-            } else if (pool.ready[JOB_COMPACT_IDLE].first != NULL) {
-                cond_signal(&pool.idle_work);
-            }
-        } else if (first == 0 && pool.timed != NULL) {
+            pool_wake_all_kinds_locked();
+        } else if (timekeeper && pool.timed != NULL) {
             (void)cond_wait_until(work, &pool.mutex, pool.timed->due_ns);
         } else {
             cond_wait(work, &pool.mutex);
         }
     }
     mutex_unlock(&pool.mutex);
-}
-
-static void *
-worker_run(void *arg)
-{
-    (void)arg;
-    worker_loop(0, JOB_COMPACT_IDLE, &pool.work);
-    return NULL;
-}
-
-static void *
-worker_run_idle(void *arg)
-{
-    (void)arg;
-    /* Without it the thread is one like the others, which works as well. */
-    (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
-    worker_loop(JOB_COMPACT_IDLE, JOB_URGENCIES, &pool.idle_work);
     return NULL;
 }
 
@@ -350,39 +364,50 @@ pool_stop_threads_locked(void)
 {
     uint32_t thread_count = pool.thread_count;
     pool.stopping = true;
-    cond_broadcast(&pool.work);
-    cond_broadcast(&pool.idle_work);
-    mutex_unlock(&pool.mutex);
-    if (pool.has_idle_thread) {
-        thread_join(pool.idle_thread);
+    for (int kind = 0; kind < WORKER_KINDS; kind++) {
+        cond_broadcast(&pool.work[kind]);
     }
+    mutex_unlock(&pool.mutex);
     for (uint32_t idx = 0; idx < thread_count; idx++) {
         thread_join(pool.threads[idx]);
     }
     mutex_lock(&pool.mutex);
     pool.stopping = false;
     pool.thread_count = 0;
-    pool.has_idle_thread = false;
+    pool.merge_count = 0;
+}
+
+static esker_status
+pool_start_kind_locked(int kind, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        char name[32]; /* the kernel keeps 15 bytes */
+        snprintf(name, sizeof name, "esker-%s-%u", worker_kinds[kind].name, i);
+        void *arg = (void *)(uintptr_t)&worker_kinds[kind];
+        TRY(thread_start(&pool.threads[pool.thread_count], name, worker_run, arg));
+        pool.thread_count++;
+    }
+    return ESKER_OK;
 }
 
 static esker_status
 pool_start_threads_locked(void)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t wanted = (uint32_t)MIN(MAX(cores + 1, (long)WORKERS_MIN), (long)WORKERS_MAX);
-    esker_status status = thread_start(&pool.idle_thread, "esker-idle", worker_run_idle, NULL);
-    pool.has_idle_thread = status == ESKER_OK;
-    while (status == ESKER_OK && pool.thread_count < wanted) {
-        char name[16];
-        snprintf(name, sizeof name, "esker-work-%u", pool.thread_count);
-        status = thread_start(&pool.threads[pool.thread_count], name, worker_run, NULL);
-        pool.thread_count += status == ESKER_OK;
+    uint32_t merges = (uint32_t)MIN(MAX(cores, 1L), (long)WORKERS_MERGE_MAX);
+    esker_status status = pool_start_kind_locked(WORKER_URGENT, WORKERS_URGENT);
+    if (status == ESKER_OK) {
+        status = pool_start_kind_locked(WORKER_MERGE, merges);
     }
-    if (pool.thread_count >= WORKERS_MIN) {
-        return ESKER_OK;
+    if (status == ESKER_OK) {
+        status = pool_start_kind_locked(WORKER_IDLE, 1);
     }
-    pool_stop_threads_locked();
-    return status;
+    if (status != ESKER_OK) {
+        pool_stop_threads_locked();
+        return status;
+    }
+    pool.merge_count = merges;
+    return ESKER_OK;
 }
 
 esker_status
@@ -425,7 +450,7 @@ workers_release(void)
         pool.holder_count--;
         if (pool.holder_count == 0) {
             /* Every owner has been stopped before its holder let go. */
-            ASSERT(!pool_lists_work_locked(JOB_URGENCIES));
+            ASSERT(!pool_lists_work_locked(0, JOB_URGENCIES));
             pool_stop_threads_locked();
         }
     }
@@ -437,7 +462,7 @@ uint32_t
 workers_count(void)
 {
     mutex_lock(&pool.mutex);
-    uint32_t count = MAX(pool.thread_count, 1u);
+    uint32_t count = pool.thread_count > 0 ? WORKERS_URGENT : 1;
     mutex_unlock(&pool.mutex);
     return count;
 }
@@ -445,7 +470,10 @@ workers_count(void)
 uint32_t
 workers_compact_count(void)
 {
-    return MAX(workers_count() - 1, 1u); /* I4 */
+    mutex_lock(&pool.mutex);
+    uint32_t count = MAX(pool.merge_count, 1u);
+    mutex_unlock(&pool.mutex);
+    return count;
 }
 
 bool
@@ -546,7 +574,7 @@ job_kick_locked(struct job *job, uint64_t due_ns)
     if (due_ns == 0) {
         pool_wake_for_locked(job);
     } else if (pool.timed == job) {
-        cond_signal(&pool.work);
+        cond_signal(&pool.work[WORKER_URGENT]); /* who keeps the time */
     }
 }
 

@@ -11,8 +11,9 @@
  *  - job_kick: any thread, also inside an epoch section or with locks held
  *    (it takes only the pool's own mutex, last in every order).
  *  - One job never runs on two threads at once.
- *  - Workers prefer lower `urgency`; at least one worker is always kept free of
- *    merges (JOB_COMPACT_L0 and beyond) so that a flush never waits for one.
+ *  - Threads of two kinds prefer lower `urgency`: two for what writers may wait
+ *    for, and as many as there are processors (4 at most) for merges, which so
+ *    never stand in the way of a flush. Merging threads are a little nice.
  *  - A long job is a job of many short runs: each run does a step and kicks the
  *    job again, so that what is more urgent comes in between. In between, and
  *    only then, it may change its urgency (job_set_urgency).
@@ -64,12 +65,10 @@ struct job_owner {
     uint32_t generation; /* immutable: fork_generation at init; in a child all calls for it do nothing */
 };
 
-/* Counted. manual as in epoch_runtime_acquire. Starts up to 6 threads, by the
- * machine: one more than it has cores, as one waits for the disk now and then,
- * and the idle one. */
+/* Counted. manual as in epoch_runtime_acquire. Starts up to 7 threads, by the machine. */
 NODISCARD esker_status workers_acquire(bool manual);
 void workers_release(void);
-/* How many jobs can run at once, idle ones apart; 1 in manual mode. */
+/* How many jobs more urgent than merges can run at once; 1 in manual mode. */
 uint32_t workers_count(void);
 /* How many merges can run at once. */
 uint32_t workers_compact_count(void);
