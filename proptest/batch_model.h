@@ -13,10 +13,13 @@
 #include "base/assert.h"
 #include "base/rng.h"
 #include "db/db.h"
+#include "edge_oracle.h"
 #include "io/io_sim.h"
 
 static uint64_t run_seed;
 static const char *run_what = "";
+static struct sim_disk *edge_disk; /* of the last open */
+static bool edge_oracle_on = true; /* off where the disk lies, which no engine can know */
 
 #ifndef MODEL_KEYS
 #define MODEL_KEYS 24
@@ -204,6 +207,9 @@ open_db(struct sim_disk *disk, int durability, const esker_allocator *allocator,
     options.allocator = allocator;
     options.compression = ESKER_COMPRESS_LZ4;
     esker_status status = io_sim_open(disk, &mem_default, &io);
+    edge_failed = fail;
+    edge_disk = disk;
+    sim_disk_watch(disk, edge_oracle_on ? edge_watch : NULL, NULL);
     return status == ESKER_OK ? db_open_on(io, &options, &tuning, true, out) : status;
 }
 
@@ -240,6 +246,9 @@ write_batch(esker_db *db, const struct batch *batch, int durability)
     }
     if (status == ESKER_OK) {
         status = esker_write(db, out, &write, NULL);
+    }
+    if (status == ESKER_OK && durability == ESKER_DURABLE_SYNC && edge_oracle_on) {
+        edge_acknowledged(edge_disk);
     }
     esker_batch_destroy(out);
     return status;

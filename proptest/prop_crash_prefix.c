@@ -149,5 +149,6 @@ main(int argc, char **argv)
     }
     printf("%llu runs from seed %llu: every crash state was a legal prefix\n", (unsigned long long)runs,
            (unsigned long long)seed);
+    edge_report();
     return 0;
 }

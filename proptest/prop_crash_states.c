@@ -113,6 +113,7 @@ report(double seconds)
            (unsigned long long)totals.deep_states, (unsigned long long)totals.kills,
            (unsigned long long)totals.repeated, (unsigned long long)totals.operations,
            (double)totals.states / MAX(seconds, 0.001));
+    edge_report();
 }
 
 int

@@ -240,5 +240,6 @@ main(int argc, char **argv)
         }
     }
     printf("%llu faults, each handled\n", (unsigned long long)total);
+    edge_report();
     return 0;
 }

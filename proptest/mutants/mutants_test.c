@@ -4,9 +4,10 @@
  * mistakes that storage engines have made, seeded into this one, is noticed.
  * Method: the engine is built once more with switches (base/mutant.h); for each
  * of them a child process runs a quick part of those tests with the switch on,
- * and must not end well. Without a switch it must.
+ * and must not end well. Without a switch it must. Those
+ * that break an order of syncs are also noticed by the write-ahead oracle alone.
  *
- *   mutants_test [number]     one of them, in this process, with its story
+ *   mutants_test [number [edges]]     one of them, in this process, with its story; or by the oracle alone
  */
 #include <signal.h>
 #include <sys/wait.h>
@@ -14,7 +15,7 @@
 
 #include "base/mutant.h"
 
-#include "../crash_states.h"
+#include "../crash_states.h" /* without the write-ahead oracle: states alone must tell */
 
 #include <errno.h>
 
@@ -48,22 +49,49 @@ static const char *const mutant_stories[MUTANTS + 1] = {
 
 /* ---- Crash states ------------------------------------------------------------------- */
 
+static const char *const chosen_steps[] = {"SpS", "RRS",  "FpS",      "dnFC",     "pFC",          "nFCnC",
+                                           "bS",  "RpgS", "FFFFFFoS", "bnbbFbFC", "bRRgFobRRgFoS"};
+
+static struct workload
+chosen_workload(size_t index)
+{
+    struct workload workload = {
+        .base = (uint32_t)(index % BASES), .level = base_level(index / BASES % 2), .seed = index};
+    const char *steps = chosen_steps[index / (2 * BASES) % COUNTOF(chosen_steps)];
+    for (; steps[workload.count] != '\0'; workload.count++) {
+        workload.steps[workload.count] =
+            (uint8_t)(strchr(step_letters, steps[workload.count]) - step_letters);
+    }
+    return workload;
+}
+
+/* The write-ahead oracle alone: no crash, nothing read back. */
+static void
+suite_edges(void)
+{
+    static struct crash_run run;
+    edge_oracle_on = true;
+    make_bases();
+    for (size_t i = 0; i < (size_t)2 * BASES * COUNTOF(chosen_steps); i++) {
+        run.workload = chosen_workload(i);
+        uint32_t tail = run.workload.level == ESKER_DURABLE_PROCESS;
+        run.history = base_histories[tail][run.workload.base];
+        run.snapshot = NULL;
+        describe_workload(&run.workload);
+        sim_disk_destroy(run_workload(&run, bases[tail][run.workload.base]));
+    }
+    destroy_bases();
+    edge_report();
+}
+
 static void
 suite_crashes(void)
 {
     limits = (struct crash_limits){
         .budget = {.subsets = 24, .torn = 8, .seed = 1}, .deep_every = 40, .states = STATES_PER_MUTANT};
-    static const char *const chosen[] = {"SpS", "RRS",  "FpS",      "dnFC",     "pFC",          "nFCnC",
-                                         "bS",  "RpgS", "FFFFFFoS", "bnbbFbFC", "bRRgFobRRgFoS"};
     make_bases();
     for (size_t i = 0; totals.states < limits.states; i++) {
-        struct workload workload = {
-            .base = (uint32_t)(i % BASES), .level = base_level(i / BASES % 2), .seed = i};
-        const char *steps = chosen[i / (2 * BASES) % COUNTOF(chosen)];
-        for (; steps[workload.count] != '\0'; workload.count++) {
-            workload.steps[workload.count] =
-                (uint8_t)(strchr(step_letters, steps[workload.count]) - step_letters);
-        }
+        struct workload workload = chosen_workload(i);
         uint64_t most = limits.states;
         limits.states = MIN(most, totals.states + STATES_PER_MUTANT / 60 + 1);
         check_workload(&workload);
@@ -209,9 +237,14 @@ suite_damage(void)
 /* ---- The table ---------------------------------------------------------------------- */
 
 static void
-run_suites(int number)
+run_suites(int number, bool edges_alone)
 {
     esker_mutant = number;
+    edge_oracle_on = false;
+    if (edges_alone) {
+        suite_edges();
+        return;
+    }
     suite_damage();
     suite_faults();
     suite_crashes();
@@ -219,7 +252,7 @@ run_suites(int number)
 
 /* Did the child end well? */
 static bool
-survives(int number)
+survives(int number, bool edges_alone)
 {
     int status = 0;
     pid_t child = fork();
@@ -228,7 +261,7 @@ survives(int number)
             _exit(0);
         }
         alarm(120); /* a mutant may hang, which is noticed, too */
-        run_suites(number);
+        run_suites(number, edges_alone);
         _exit(0);
     }
     if (child < 0 || waitpid(child, &status, 0) != child) {
@@ -242,17 +275,23 @@ int
 main(int argc, char **argv)
 {
     if (argc > 1) {
-        run_suites(atoi(argv[1]));
+        run_suites(atoi(argv[1]), argc > 2);
         printf("survived: %s\n", mutant_stories[atoi(argv[1])]);
         return 1;
     }
     int failures = 0;
     for (int number = 0; number <= MUTANTS; number++) {
-        bool good = survives(number) == (number == 0);
+        bool good = survives(number, false) == (number == 0);
         printf("%s M%d: %s\n", good ? "ok  " : "FAIL", number, mutant_stories[number]);
         fflush(stdout);
         failures += !good;
     }
     printf("%d of %d mutants are noticed\n", MUTANTS - failures, MUTANTS);
+    static const int orders[] = {0, 1, 2, 3, 4, 5, 6, 14};
+    for (size_t i = 0; i < COUNTOF(orders); i++) {
+        bool good = survives(orders[i], true) == (orders[i] == 0);
+        printf("%s M%d by the write-ahead oracle alone\n", good ? "ok  " : "FAIL", orders[i]);
+        failures += !good;
+    }
     return failures != 0;
 }

@@ -186,11 +186,21 @@ sim_disk_watch(struct sim_disk *disk, sim_watch_fn *watch, void *ctx)
     mutex_unlock(&disk->guard);
 }
 
+void
+sim_disk_lock_for_watch(struct sim_disk *disk, bool locked)
+{
+    if (locked) {
+        mutex_lock(&disk->guard);
+    } else {
+        mutex_unlock(&disk->guard);
+    }
+}
+
 bool
-sim_watch_is_durable(struct sim_disk *disk, const char *name)
+sim_watch_is_clean(struct sim_disk *disk, const char *name, struct bytes *out)
 {
     struct sim_inode *inode = sim_names_find(&disk->names, name);
-    if (inode == NULL || sim_names_find(&disk->durable_names, name) != inode) {
+    if (inode == NULL) {
         return false;
     }
     sim_inode_scan(inode);
@@ -198,7 +208,17 @@ sim_watch_is_durable(struct sim_disk *disk, const char *name)
     for (uint64_t at = 0; clean && at * SIM_ATOM_BYTES < inode->len; at++) {
         clean = (inode->flags[at] & SIM_ATOM_DIRTY) == 0;
     }
+    *out = bytes_make(inode->durable != NULL ? inode->durable->bytes : NULL, inode->durable_len);
     return clean;
+}
+
+bool
+sim_watch_is_durable(struct sim_disk *disk, const char *name)
+{
+    struct bytes ignored;
+    const struct sim_inode *inode = sim_names_find(&disk->names, name);
+    return inode != NULL && sim_names_find(&disk->durable_names, name) == inode &&
+           sim_watch_is_clean(disk, name, &ignored);
 }
 
 bool
