@@ -65,7 +65,7 @@ fuzz_scan(const struct fuzz *fuzz, struct segment *segment, bool through_cache, 
 static void
 fuzz_look_up(const struct fuzz *fuzz, const struct iter *it, struct iter *other)
 {
-    struct segment_hit hit;
+    struct segment_hit hit = {0};
     uint64_t hash = segment_filter_hash(it->key);
     bool lookable = fuzz->trusted && it->lsn != UINT64_MAX;
     enum segment_result result =

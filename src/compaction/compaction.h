@@ -42,6 +42,7 @@ struct compaction_spec {
     uint8_t uuid[16];
     int compression;
     uint32_t block_bytes;
+    struct block_cache *cache; /* nullable: where the outputs' buffers are charged */
     compaction_next_id_fn *next_id;
     void *ctx;                  /* for next_id and deeper */
     const _Atomic bool *cancel; /* nullable: looked at by every step; ESKER_BUSY */

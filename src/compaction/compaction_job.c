@@ -89,6 +89,7 @@ compaction_job_begin_output(struct compaction_job *job)
         .id = spec->next_id(spec->ctx),
         .compression = spec->compression,
         .block_bytes = spec->block_bytes,
+        .cache = spec->cache,
     };
     memcpy(options.uuid, spec->uuid, sizeof options.uuid);
     return segment_writer_create(spec->io, spec->mem, &options, &job->writer);

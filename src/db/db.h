@@ -35,6 +35,10 @@ enum {
     L0_TRIGGER = 4,
     L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
     COMPACT_JOBS_MAX = 4,
+    DB_FILES_SHARE = 4, /* a quarter of the descriptors for segments that nobody reads just now */
+    DB_FILES_MIN = 8,
+    BLOCK_BYTES_WARM = 16 << 10,
+    BLOCK_BYTES_COLD = 4 << 10,  /* where most reads are expected to need the disk */
     VALUE_COPY_BYTES_MAX = 4096, /* esker_get copies up to this, pins beyond */
     REOPEN_FRAME_BYTES = FRAME_HEADER_BYTES + REOPEN_BODY_BYTES,
     CLOSED_KEPT = 32 /* closed handles kept so that late calls get INVALID */
@@ -430,6 +434,8 @@ void db_purge_job(struct job *job);
 void db_background_failed(esker_db *db, struct job *again);
 void db_background_ok(esker_db *db, const struct job *job);
 int db_level_compression(const esker_db *db, uint32_t level);
+/* Raw bytes of the blocks to write now: small ones once the data exceed the cache. */
+uint32_t db_block_bytes(const esker_db *db, const struct version *version);
 void db_kick_compaction(esker_db *db);
 
 /* Around what a job may append frames in: false when the log is being sealed. */

@@ -101,6 +101,7 @@ damage_blocks(struct sim_disk *disk, struct damage_block *out, size_t capacity, 
         key += out[count].handle.row_count;
         out[count++].end_key = key;
     }
+    segment_loaded_unref(loaded);
     assert_int_equal(key, KEYS);
     assert_int_equal(esker_close(db), ESKER_OK);
     return count;

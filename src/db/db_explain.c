@@ -26,7 +26,7 @@ db_sizes_derive(const esker_options *options, struct db_sizes *out)
         .windows_live = WINDOWS_LIVE_MAX,
         .window_memory_max = window_bytes_max(window, window_op_capacity(window)),
         .segment_bytes = MIN(MAX(window * 2, (uint64_t)SEGMENT_BYTES_MIN), (uint64_t)SEGMENT_BYTES_MOST),
-        .cache_bytes = budget / 8 * 3,
+        .cache_bytes = budget - budget / 16,
         .batch_bytes_max = budget / 2,
     };
 }

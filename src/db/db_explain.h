@@ -13,7 +13,7 @@ struct db_sizes {
     uint64_t windows_live;      /* active and waiting for their flush, before writers wait */
     uint64_t window_memory_max; /* of one large window, index included */
     uint64_t segment_bytes;     /* where merges begin a new file */
-    uint64_t cache_bytes;       /* blocks, indexes and filters */
+    uint64_t cache_bytes;       /* all that is counted; blocks have what the rest leaves */
     uint64_t batch_bytes_max;
 };
 

@@ -13,6 +13,16 @@ db_level_compression(const esker_db *db, uint32_t level)
     return level == 0 ? ESKER_COMPRESS_NONE : ESKER_COMPRESS_LZ4;
 }
 
+uint32_t
+db_block_bytes(const esker_db *db, const struct version *version)
+{
+    uint64_t bytes = 0;
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        bytes += version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
+    }
+    return bytes > db->options.memory_budget_bytes / 2 ? BLOCK_BYTES_COLD : BLOCK_BYTES_WARM;
+}
+
 static uint64_t
 merge_next_id(void *ctx)
 {
@@ -54,6 +64,8 @@ db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spe
                                     .segment_bytes_max =
                                         merge->output_level == 0 ? UINT64_MAX : db->segment_bytes,
                                     .compression = db_level_compression(db, merge->output_level),
+                                    .block_bytes = db_block_bytes(db, merge->version),
+                                    .cache = db->cache,
                                     .next_id = merge_next_id,
                                     .ctx = merge,
                                     .step_work = db->merge_step_work};

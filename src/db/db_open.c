@@ -118,6 +118,7 @@ db_create_fresh(esker_db *db)
     TRY_OUT(manifest_create(db->io, &db->mem, db->uuid, 1, &snapshot, &db->manifest));
     TRY_OUT(db_note_logs(db, &snapshot));
     TRY_OUT(db_map_log(db, window));
+    window_charge(window, db->cache);
     window->gen = 1;
     window->file_seed = log_file_seed(&header);
     db->wal_min_gen = 1;
@@ -217,12 +218,20 @@ open_derive_sizes(esker_db *db, const struct db_tuning *tuning)
     db->window_bytes_want = MIN(db->window_bytes_first * 2, db->window_bytes_max);
 }
 
+/* A share of the descriptors: the process has others, and other databases. */
+static uint64_t
+open_segments_max(const esker_db *db)
+{
+    return MAX(io_files_max(db->io) / DB_FILES_SHARE, (uint64_t)DB_FILES_MIN);
+}
+
 static esker_status
 open_start(esker_db *db, const struct db_tuning *tuning)
 {
     struct db_sizes sizes;
     db_sizes_derive(&db->options, &sizes);
     TRY(block_cache_create(&db->mem, sizes.cache_bytes, &db->cache));
+    block_cache_limit_holders(db->cache, open_segments_max(db));
     db->stripes = mem_alloc_aligned(&db->mem, CACHE_LINE_BYTES, STRIPE_COUNT * sizeof *db->stripes);
     if (db->stripes == NULL) {
         return FAIL_NO_MEMORY("counters");

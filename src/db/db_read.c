@@ -7,7 +7,7 @@
  * What is not in memory costs a version reference: taken inside the section,
  * after which the section ends and the blocks are loaded outside of it.
  */
-#include "db/db.h"
+#include "db/db_read_internal.h"
 
 enum { PIN_COPY = 1, PIN_FRAME = 2, PIN_VERSION = 3 };
 
@@ -25,64 +25,32 @@ struct value_pin {
     uint8_t bytes[];
 };
 
-/* Where a lookup stands and what it found. */
-struct lookup {
-    esker_db *db;
-    struct version *version;
-    struct bytes key;
-    uint64_t snapshot_lsn;
-    uint64_t filter_hash;
-    bool fill_cache;
-    bool from_memtable;
-    struct bytes value;
-    struct frame_ref *frame; /* pinned (slow path) or NULL */
-};
-
-static enum segment_result
-read_segment(struct lookup *lookup, struct segment *segment, bool slow, enum entry_op *op_out)
-{
-    struct segment_hit hit = {0};
-    enum segment_result result =
-        slow ? segment_get_slow(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn,
-                                lookup->fill_cache, &hit)
-             : segment_get(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn, &hit);
-    if (result == SEGMENT_FOUND) {
-        *op_out = hit.op;
-        lookup->value = hit.value;
-        lookup->frame = slow ? hit.frame : NULL;
-    }
-    return result;
-}
-
-/* The runs, newest first. NEEDS_IO only when not slow. */
+/* The runs, newest first, from the lookup's place on. NEEDS_IO only when not
+ * slow; the place then is the segment that has to be read. */
 static enum segment_result
 read_levels(struct lookup *lookup, bool slow, enum entry_op *op_out)
 {
-    const struct level_run *level0 = lookup->version->levels[0];
-    for (uint32_t i = 0; level0 != NULL && i < level0->count; i++) {
-        enum segment_result result = read_segment(lookup, level0->segments[i], slow, op_out);
+    struct segment_hit *hit = &lookup->hit;
+    struct segment *segment;
+    while ((segment = read_segment_at(lookup)) != NULL) {
+        enum segment_result result =
+            slow ? segment_get_slow(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn,
+                                    lookup->fill_cache, hit)
+                 : segment_get(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn, hit);
+        if (result == SEGMENT_FOUND) {
+            *op_out = hit->op;
+            lookup->value = hit->value;
+            lookup->frame = slow ? hit->frame : NULL;
+        }
         if (result != SEGMENT_ABSENT) {
             return result;
         }
-    }
-    for (uint32_t level = 1; level < ESKER_LEVELS_MAX; level++) {
-        const struct level_run *run = lookup->version->levels[level];
-        if (run == NULL) {
-            continue;
-        }
-        uint32_t index = level_run_seek(run, lookup->key);
-        if (index == run->count) {
-            continue;
-        }
-        enum segment_result result = read_segment(lookup, run->segments[index], slow, op_out);
-        if (result != SEGMENT_ABSENT) {
-            return result;
-        }
+        read_next_segment(lookup);
     }
     return SEGMENT_ABSENT;
 }
 
-static bool
+bool
 read_windows(struct lookup *lookup, enum entry_op *op_out)
 {
     const struct version *version = lookup->version;
@@ -99,8 +67,7 @@ read_windows(struct lookup *lookup, enum entry_op *op_out)
     return false;
 }
 
-/* Inside a section: version first, then the LSN (version.h says why). */
-static void
+void
 read_begin(struct lookup *lookup, const struct esker_snapshot *snapshot)
 {
     lookup->version = load_acquire(&lookup->db->current); /* pairs: CURRENT */
@@ -119,19 +86,23 @@ read_memory(struct lookup *lookup, enum entry_op *op_out)
     if (read_windows(lookup, op_out)) {
         return SEGMENT_FOUND;
     }
+    lookup->past_windows = true;
     lookup->filter_hash = segment_filter_hash(lookup->key);
     return read_levels(lookup, false, op_out);
 }
 
-/* Outside a section, the version referenced. OK, NOT_FOUND or a failure. */
+/* Outside a section, the version referenced: from where the fast path ended, or
+ * from the start. OK, NOT_FOUND or a failure. */
 static esker_status
 read_slow(struct lookup *lookup)
 {
     enum entry_op op = ENTRY_DELETE;
-    if (read_windows(lookup, &op)) {
-        return op == ENTRY_PUT ? ESKER_OK : ESKER_NOT_FOUND;
+    if (!lookup->past_windows) {
+        if (read_windows(lookup, &op)) {
+            return op == ENTRY_PUT ? ESKER_OK : ESKER_NOT_FOUND;
+        }
+        lookup->filter_hash = segment_filter_hash(lookup->key);
     }
-    lookup->filter_hash = segment_filter_hash(lookup->key);
     switch (read_levels(lookup, true, &op)) {
     case SEGMENT_FOUND:
         if (op == ENTRY_PUT) {
@@ -147,7 +118,7 @@ read_slow(struct lookup *lookup)
     }
 }
 
-static void
+void
 read_count(esker_db *db, const struct thread_state *self, bool found, bool from_memtable)
 {
     struct stripe *stripe = db_stripe(db, self);
@@ -160,7 +131,7 @@ read_count(esker_db *db, const struct thread_state *self, bool found, bool from_
     }
 }
 
-static esker_status
+esker_status
 read_check(const esker_db *db, esker_slice key, const esker_read_options *options,
            const struct esker_snapshot **snapshot_out, bool *fill_out)
 {
@@ -308,8 +279,7 @@ read_pin_held(struct lookup *lookup, esker_value *value_out)
     return ESKER_OK;
 }
 
-/* With the version referenced and no section; gives the reference back or into the value. */
-static esker_status
+esker_status
 read_value_held(struct lookup *lookup, esker_value *value_out)
 {
     if (lookup->value.len > VALUE_COPY_BYTES_MAX) {
@@ -392,59 +362,6 @@ esker_value_release(esker_value *value)
     }
     mem_free(pin->mem, pin);
     db_handle_gone(&db->values_live);
-}
-
-/* ---- Many keys at one point in time ------------------------------------------ */
-
-static esker_status
-read_multi(esker_db *db, struct thread_state *self, size_t n, const esker_slice keys[],
-           const esker_read_options *options, esker_value values_out[], esker_status statuses_out[])
-{
-    const struct esker_snapshot *snapshot = options != NULL ? options->snapshot : NULL;
-    struct lookup base = {.db = db, .fill_cache = options == NULL || options->fill_cache};
-    epoch_enter(self);
-    read_begin(&base, snapshot);
-    version_ref(base.version);
-    epoch_exit(self);
-    esker_status first = ESKER_OK;
-    for (size_t i = 0; i < n; i++) {
-        struct lookup lookup = base;
-        lookup.key = bytes_of_slice(keys[i]);
-        esker_status status = read_slow(&lookup);
-        if (status == ESKER_OK) {
-            version_ref(base.version); /* read_value_held gives one back */
-            status = read_value_held(&lookup, &values_out[i]);
-        }
-        read_count(db, self, status == ESKER_OK, lookup.from_memtable);
-        statuses_out[i] = status;
-        if (status < 0 && first == ESKER_OK) {
-            first = status;
-        }
-    }
-    version_unref(base.version);
-    return first;
-}
-
-esker_status
-esker_multi_get(esker_db *db, size_t n, const esker_slice keys[], const esker_read_options *options,
-                esker_value values_out[], esker_status statuses_out[])
-{
-    struct db_call call;
-    TRY(db_call_enter(db, &call));
-    esker_status status = ESKER_OK;
-    if (n > 0 && (keys == NULL || values_out == NULL || statuses_out == NULL)) {
-        status = FAIL(ESKER_INVALID, "an array is NULL");
-    }
-    for (size_t i = 0; i < n && status == ESKER_OK; i++) {
-        const struct esker_snapshot *snapshot;
-        bool fill;
-        status = read_check(db, keys[i], options, &snapshot, &fill);
-    }
-    if (status == ESKER_OK && n > 0) {
-        status = read_multi(db, call.self, n, keys, options, values_out, statuses_out);
-    }
-    db_call_exit(&call);
-    return status;
 }
 
 /* ---- For conditional batches -------------------------------------------------- */

@@ -215,6 +215,7 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     recovered->image = NULL;
     TRY(window_create(db->io, &db->mem, image, header->cap_bytes, header->base_lsn, op_cap, db->hash_seed,
                       &window));
+    window_charge(window, db->cache);
     window->log = recovered->log;
     recovered->log = NULL;
     window->gen = header->gen;
@@ -358,6 +359,7 @@ recover_logs(struct recover_state *state)
         uint64_t cap_bytes = db->window_bytes_first;
         TRY_OUT(db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
                                recovered.end_lsn, &windows[0]));
+        window_charge(windows[0], db->cache);
     }
     recover_set_watermarks(db, &recovered, windows[0]);
     mutex_lock(&db->mu);

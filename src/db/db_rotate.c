@@ -447,6 +447,7 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
 {
     esker_status status = ESKER_OK;
     struct rotate_stall stall = {0};
+    struct window *installed = NULL;
     mutex_lock(&db->mu);
     for (;;) {
         /* pairs: CURRENT — installers hold mu. */
@@ -469,6 +470,8 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
             if (status == ESKER_OK) {
                 db->prepared = NULL;
                 db_pace_update_locked(db);
+                installed = next;
+                window_ref(installed);
                 cond_broadcast(&db->changed);
                 job_kick(&db->flush_job);
                 job_kick_after(&db->rest_job, DB_REST_NS);
@@ -482,6 +485,10 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
     }
     rotate_count_stall(db, &stall);
     mutex_unlock(&db->mu);
+    if (installed != NULL) {
+        window_charge(installed, db->cache);
+        window_unref(installed);
+    }
     db_ratchet(db, self);
     return status;
 }
@@ -577,6 +584,7 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     if (status == ESKER_OK) {
         /* relaxed: published with the version below. Full from the start: it is all one frame's. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_count + 1, window->cap_bytes + WINDOW_GRANULE));
+        window_charge(window, db->cache);
         window_ref(window);
     }
     mutex_lock(&db->mu);

@@ -57,6 +57,25 @@ stats_of_oldest(esker_db *db, const struct version *current, esker_stats *stats)
     return status;
 }
 
+static void
+stats_of_memory(const esker_db *db, esker_stats *stats)
+{
+    struct block_cache_stats cache;
+    block_cache_get_stats(db->cache, &cache);
+    stats->cache_bytes = cache.frame_bytes + cache.charged_bytes[MEMORY_INDEXES];
+    stats->cache_capacity_bytes = cache.capacity_bytes;
+    stats->cache_hits = cache.hits;
+    stats->cache_misses = cache.misses;
+    stats->cache_evictions = cache.evictions;
+    stats->segments_open = cache.holders;
+    stats->memory_budget_bytes = db->options.memory_budget_bytes;
+    stats->memory_windows_bytes = cache.charged_bytes[MEMORY_WINDOWS];
+    stats->memory_indexes_bytes = cache.charged_bytes[MEMORY_INDEXES];
+    stats->memory_frames_bytes = cache.frame_bytes;
+    stats->memory_iterators_bytes = cache.charged_bytes[MEMORY_ITERATORS];
+    stats->memory_merges_bytes = cache.charged_bytes[MEMORY_MERGES];
+}
+
 static esker_status
 stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
 {
@@ -87,12 +106,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats_of_version(version, stats);
     esker_status status = stats_of_oldest(db, version, stats);
     version_unref(version);
-    struct block_cache_stats cache;
-    block_cache_get_stats(db->cache, &cache);
-    stats->cache_bytes = cache.used_bytes;
-    stats->cache_capacity_bytes = cache.capacity_bytes;
-    stats->cache_hits = cache.hits;
-    stats->cache_misses = cache.misses;
+    stats_of_memory(db, stats);
     mutex_lock(&db->mu);
     struct picker_config config = db_picker_config(db, load_acquire(&db->current)); /* pairs: CURRENT */
     compaction_targets(stats->level_bytes, &config, stats->level_target_bytes);
@@ -166,8 +180,16 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(compaction_bytes_written, "bytes written by merges"),
     STATS_FIELD(memtables, "memtables in memory"),
     STATS_FIELD(memtable_bytes, "bytes of memtables, index included"),
-    STATS_FIELD(cache_bytes, "bytes in the block cache"),
-    STATS_FIELD(cache_capacity_bytes, "capacity of the block cache"),
+    STATS_FIELD(memory_budget_bytes, "memory budget"),
+    STATS_FIELD(memory_windows_bytes, "of it: memtables with index, as if full"),
+    STATS_FIELD(memory_indexes_bytes, "of it: indexes and filters of open segments"),
+    STATS_FIELD(memory_frames_bytes, "of it: cached blocks"),
+    STATS_FIELD(memory_iterators_bytes, "of it: iterators and what they read ahead"),
+    STATS_FIELD(memory_merges_bytes, "of it: buffers of flushes and merges"),
+    STATS_FIELD(cache_bytes, "bytes in the block cache, indexes and filters included"),
+    STATS_FIELD(cache_capacity_bytes, "what everything that is counted may take"),
+    STATS_FIELD(cache_evictions, "blocks that left the cache for others"),
+    STATS_FIELD(segments_open, "segments with a file open"),
     STATS_FIELD(cache_hits, "block cache hits"),
     STATS_FIELD(cache_misses, "block cache misses"),
     STATS_FIELD(segments, "segments"),

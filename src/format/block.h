@@ -129,6 +129,10 @@ struct block_handle {
  * format); no story: the caller knows the file. */
 esker_status block_open(struct bytes raw, enum block_kind kind, struct block *out);
 
+/* Opens bytes that are known to be those that block_open passed before: only the
+ * columns are found again, which costs the same for any number of rows. */
+esker_status block_open_again(struct bytes raw, enum block_kind kind, struct block *out);
+
 /* The first row with row.key >= key; row_count when there is none. */
 uint32_t block_seek(const struct block *block, struct bytes key);
 /* The newest row of `key` with lsn < snapshot_lsn, by the fingerprint column;
@@ -215,6 +219,7 @@ struct block_stored {
     enum block_codec codec;
     struct bytes payload;
     uint32_t raw_len;
+    uint64_t checksum; /* of payload and place */
 };
 
 esker_status block_stored_open(struct bytes stored, enum block_kind kind, uint64_t segment_id,

@@ -233,6 +233,12 @@ block_open(struct bytes raw, enum block_kind kind, struct block *out)
     return status;
 }
 
+esker_status
+block_open_again(struct bytes raw, enum block_kind kind, struct block *out)
+{
+    return block_open_columns(raw, kind, out);
+}
+
 /* ---- Keys ------------------------------------------------------------------ */
 
 size_t

@@ -108,7 +108,8 @@ block_stored_open(struct bytes stored, enum block_kind kind, uint64_t segment_id
     }
     struct bytes payload = bytes_make(stored.ptr, stored.len - BLOCK_TRAILER_BYTES);
     const uint8_t *trailer = stored.ptr + payload.len;
-    if (le64_load(trailer + TRAILER_AT_HASH) != store_checksum(payload, segment_id, file_offset, trailer)) {
+    uint64_t checksum = store_checksum(payload, segment_id, file_offset, trailer);
+    if (le64_load(trailer + TRAILER_AT_HASH) != checksum) {
         return ESKER_CORRUPT;
     }
     uint32_t raw_len = le32_load(trailer + TRAILER_AT_RAW_LEN);
@@ -124,7 +125,8 @@ block_stored_open(struct bytes stored, enum block_kind kind, uint64_t segment_id
     if (!allowed) {
         return ESKER_CORRUPT;
     }
-    *out = (struct block_stored){.codec = (enum block_codec)codec, .payload = payload, .raw_len = raw_len};
+    *out = (struct block_stored){
+        .codec = (enum block_codec)codec, .payload = payload, .raw_len = raw_len, .checksum = checksum};
     return ESKER_OK;
 }
 

@@ -105,6 +105,7 @@ struct io_ops {
     void (*start_writeback)(struct io *io, struct io_file *file, uint64_t offset, uint64_t len);
     /* What files of this directory can still take; nullable: not known. */
     int (*free_bytes)(struct io *io, uint64_t *out);
+    uint64_t (*files_max)(struct io *io); /* nullable; see io_files_max */
     void (*destroy)(struct io *io);
 };
 
@@ -166,6 +167,13 @@ static inline uint64_t
 io_monotonic_ns(struct io *io)
 {
     return io->ops->monotonic_ns(io);
+}
+
+/* How many files of this process may be open at the same time, or UINT64_MAX. */
+static inline uint64_t
+io_files_max(struct io *io)
+{
+    return io->ops->files_max != NULL ? io->ops->files_max(io) : UINT64_MAX;
 }
 
 #endif

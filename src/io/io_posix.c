@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -603,6 +604,15 @@ posix_free_bytes(struct io *io, uint64_t *out)
     return 0;
 }
 
+static uint64_t
+posix_files_max(struct io *io)
+{
+    (void)io;
+    struct rlimit limit;
+    bool known = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    return known ? limit.rlim_cur : UINT64_MAX;
+}
+
 /* ---- Open and close ----------------------------------------------------- */
 
 static const struct io_ops posix_ops = {
@@ -629,6 +639,7 @@ static const struct io_ops posix_ops = {
     .random64 = posix_random64,
     .machine_id = posix_machine_id,
     .free_bytes = posix_free_bytes,
+    .files_max = posix_files_max,
     .destroy = io_posix_destroy,
 };
 

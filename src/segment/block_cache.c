@@ -5,12 +5,21 @@
  *
  * Eviction is the clock of Corbató ("A Paging Experiment with the Multics
  * System", 1968): one ring, one bit per frame. A new frame stands behind the
- * hand with its bit clear, so a scan that touches each block once passes
- * through without pushing out what is used again and again.
+ * hand with its bit clear.
+ *
+ * Admission is by the second miss, as in 2Q (Johnson and Shasha, "2Q: A Low
+ * Overhead High Performance Buffer Management Replacement Algorithm", 1994). The
+ * queue of what was missed once is not kept: its entries are notes in the slots,
+ * each with the reading of a clock that counts the bytes turned away, and a
+ * note older than a cache's worth of bytes is as good as none.
  *
  * The budget counts linked frames and charges. Frames that were unlinked but
  * are pinned, or wait for the reclaimer, are memory too and show in
  * used_bytes, but evicting more would not bring them back sooner.
+ *
+ * Holders have three quarters of what windows, iterators and merges leave. They
+ * are worth more than blocks: without its index a segment costs several reads
+ * for each row. One that is evicted takes its frames along.
  */
 #include "segment/block_cache.h"
 
@@ -21,7 +30,8 @@
 enum {
     BLOCK_CACHE_STRIPES = 32,
     BLOCK_CACHE_LOAD_MUTEXES = 64,
-    BLOCK_CACHE_STEPS = 256 /* of the hand per insertion, while the overshoot is small */
+    BLOCK_CACHE_RETIRED_SHARE = 32, /* of the capacity: the most that waits for the reclaimer */
+    BLOCK_CACHE_STEPS = 256         /* of the hand per insertion, while the overshoot is small */
 };
 
 struct block_cache_counters {
@@ -37,11 +47,20 @@ struct block_cache {
     CACHE_ALIGNED struct mutex ring_mutex;
     struct frame_ref *hand; /* NULL: the ring is empty */
     uint64_t ring_count;
-    uint64_t linked_bytes;
-    uint64_t charged_bytes;
+    /* written under ring_mutex; read without it as hints */
+    _Atomic uint64_t linked_bytes;
+    _Atomic uint64_t holder_count;
+    /* guarded by ring_mutex */
+    struct cache_holder *holder_hand; /* NULL: no holders */
+    uint64_t holders_max;             /* set before the cache is shared */
+    /* atomic */
+    CACHE_ALIGNED _Atomic uint64_t charged_bytes[MEMORY_ROLES];
+    _Atomic uint64_t turned_away_bytes; /* the clock of the notes in slots */
+    _Atomic uint64_t retired_bytes;     /* frames that wait for the reclaimer */
+    _Atomic uint64_t retired_holders;
     /* atomic, statistics only */
-    _Atomic uint64_t used_bytes; /* every living frame, and the charges */
-    _Atomic uint64_t evictions;
+    _Atomic uint64_t frame_bytes; /* of every living frame */
+    _Atomic uint64_t evictions, holder_evictions;
     struct mutex load_mutexes[BLOCK_CACHE_LOAD_MUTEXES];
     struct block_cache_counters counters[BLOCK_CACHE_STRIPES];
 };
@@ -58,6 +77,7 @@ block_cache_create(const struct mem *mem, uint64_t capacity_bytes, struct block_
     memset(cache, 0, sizeof *cache);
     cache->mem = mem;
     cache->capacity_bytes = capacity_bytes;
+    cache->holders_max = UINT64_MAX;
     mutex_init(&cache->ring_mutex);
     for (size_t at = 0; at < COUNTOF(cache->load_mutexes); at++) {
         mutex_init(&cache->load_mutexes[at]);
@@ -72,9 +92,12 @@ block_cache_destroy(struct block_cache *cache)
     if (cache == NULL) {
         return;
     }
-    ASSERT(cache->hand == NULL && cache->charged_bytes == 0);
+    ASSERT(cache->hand == NULL && cache->holder_hand == NULL);
     /* relaxed: the owner is the last user; epoch_drain ordered the frees before. */
-    ASSERT(load_relaxed(&cache->used_bytes) == 0);
+    ASSERT(load_relaxed(&cache->frame_bytes) == 0);
+    for (size_t role = 0; role < MEMORY_ROLES; role++) {
+        ASSERT(load_relaxed(&cache->charged_bytes[role]) == 0); /* relaxed: the same */
+    }
     for (size_t at = 0; at < COUNTOF(cache->load_mutexes); at++) {
         mutex_fini(&cache->load_mutexes[at]);
     }
@@ -108,8 +131,15 @@ block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats 
 {
     struct block_cache_stats stats = {.capacity_bytes = cache->capacity_bytes};
     /* relaxed: statistics, each number for itself. */
-    stats.used_bytes = load_relaxed(&cache->used_bytes);
-    stats.evictions = load_relaxed(&cache->evictions);
+    stats.frame_bytes = load_relaxed(&cache->frame_bytes);
+    stats.evictions = load_relaxed(&cache->evictions);               /* relaxed: statistic */
+    stats.holders = load_relaxed(&cache->holder_count);              /* relaxed: statistic */
+    stats.holder_evictions = load_relaxed(&cache->holder_evictions); /* relaxed: statistic */
+    stats.used_bytes = stats.frame_bytes;
+    for (size_t role = 0; role < MEMORY_ROLES; role++) {
+        stats.charged_bytes[role] = load_relaxed(&cache->charged_bytes[role]); /* relaxed: statistic */
+        stats.used_bytes += stats.charged_bytes[role];
+    }
     for (size_t at = 0; at < BLOCK_CACHE_STRIPES; at++) {
         stats.hits += load_relaxed(&cache->counters[at].hits);
         stats.misses += load_relaxed(&cache->counters[at].misses);
@@ -134,7 +164,7 @@ frame_create(struct block_cache *cache, size_t data_bytes)
     frame->cache = cache;
     frame->size_bytes = size;
     atomic_init(&frame->refs, 1);
-    add_relaxed(&cache->used_bytes, size); /* relaxed: a statistic. */
+    add_relaxed(&cache->frame_bytes, size); /* relaxed: a statistic. */
     return frame;
 }
 
@@ -145,7 +175,7 @@ frame_free(struct frame_ref *frame)
     const struct mem *mem = cache->mem;
     uint64_t size = frame->size_bytes;
     mem_free(mem, frame);
-    add_relaxed(&cache->used_bytes, -size); /* relaxed: a statistic; the last touch of the cache. */
+    add_relaxed(&cache->frame_bytes, -size); /* relaxed: a statistic; the last touch of the cache. */
 }
 
 void
@@ -170,13 +200,74 @@ frame_unpin(struct frame_ref *frame)
 static void
 frame_retired(struct epoch_node *node)
 {
-    frame_unpin(CONTAINER_OF(node, struct frame_ref, node));
+    struct frame_ref *frame = CONTAINER_OF(node, struct frame_ref, node);
+    add_relaxed(&frame->cache->retired_bytes, -frame->size_bytes); /* relaxed: a hint */
+    frame_unpin(frame);
 }
 
 /* ---- The ring ----------------------------------------------------------- */
 
+/* What charges of these roles leave. A hint: charges are not under the mutex. */
+static uint64_t
+block_cache_left(const struct block_cache *cache, bool after_indexes)
+{
+    uint64_t charged = 0;
+    for (size_t role = 0; role < MEMORY_ROLES; role++) {
+        if (after_indexes || role != MEMORY_INDEXES) {
+            charged +=
+                load_relaxed(&cache->charged_bytes[role]); /* relaxed: a sum that may be a little off */
+        }
+    }
+    return cache->capacity_bytes - MIN(cache->capacity_bytes, charged);
+}
+
+/* What frames may take. */
+static uint64_t
+block_cache_budget(const struct block_cache *cache)
+{
+    return block_cache_left(cache, true);
+}
+
+/* What a slot holds when its block is missed or evicted: checksum half, clock, 1.
+ * The clock counts KiB and wraps after 2 TiB; a note that old may look new, and
+ * a block is then admitted one miss early. */
+static uint32_t
+block_cache_clock(const struct block_cache *cache)
+{
+    /* relaxed: a clock that may be a little off. */
+    return (uint32_t)(load_relaxed(&cache->turned_away_bytes) >> 10) & (UINT32_MAX >> 1);
+}
+
+static uintptr_t
+block_cache_note(const struct block_cache *cache, uint32_t checked)
+{
+    _Static_assert(sizeof(uintptr_t) == 8, "a note has 64 bits");
+    return (uintptr_t)checked << 32 | (uintptr_t)block_cache_clock(cache) << 1 | 1;
+}
+
+static uint32_t
+block_cache_note_checked(uintptr_t held)
+{
+    return (held & 1) != 0 ? (uint32_t)(held >> 32) : 0;
+}
+
+/* How long ago, in bytes turned away. */
+static uint64_t
+block_cache_note_age(const struct block_cache *cache, uintptr_t held)
+{
+    uint32_t then = (uint32_t)held >> 1;
+    return (uint64_t)((block_cache_clock(cache) - then) & (UINT32_MAX >> 1)) << 10;
+}
+
+/* Under the ring mutex, which is what makes a plain sum of the two right. */
 static void
-block_cache_link_locked(struct block_cache *cache, struct frame_ref *frame, _Atomic(struct frame_ref *) *slot)
+block_cache_count_locked(_Atomic uint64_t *bytes, uint64_t change)
+{
+    store_relaxed(bytes, load_relaxed(bytes) + change); /* relaxed: others read hints */
+}
+
+static void
+block_cache_link_locked(struct block_cache *cache, struct frame_ref *frame, _Atomic uintptr_t *slot)
 {
     frame->slot = slot;
     struct frame_ref *hand = cache->hand;
@@ -191,15 +282,15 @@ block_cache_link_locked(struct block_cache *cache, struct frame_ref *frame, _Ato
         hand->ring_prev = frame;
     }
     cache->ring_count++;
-    cache->linked_bytes += frame->size_bytes;
+    block_cache_count_locked(&cache->linked_bytes, frame->size_bytes);
 }
 
 static void
 block_cache_unlink_locked(struct block_cache *cache, struct frame_ref *frame)
 {
     /* pairs: FRAME_SLOT — seq_cst, so that a section that begins later cannot load it any more. */
-    struct frame_ref *held = exchange_seq(frame->slot, NULL);
-    ASSERT(held == frame);
+    uintptr_t held = exchange_seq(frame->slot, block_cache_note(cache, frame->checked));
+    ASSERT(held == (uintptr_t)frame);
     frame->slot = NULL;
     if (frame->ring_next == frame) {
         cache->hand = NULL;
@@ -212,9 +303,9 @@ block_cache_unlink_locked(struct block_cache *cache, struct frame_ref *frame)
     }
     frame->ring_next = NULL;
     frame->ring_prev = NULL;
-    ASSERT(cache->ring_count > 0 && cache->linked_bytes >= frame->size_bytes);
+    ASSERT(cache->ring_count > 0);
     cache->ring_count--;
-    cache->linked_bytes -= frame->size_bytes;
+    block_cache_count_locked(&cache->linked_bytes, -frame->size_bytes);
 }
 
 /* Unlinks frames until the budget holds. A frame is looked at twice at most:
@@ -222,15 +313,17 @@ block_cache_unlink_locked(struct block_cache *cache, struct frame_ref *frame)
 static void
 block_cache_evict_locked(struct block_cache *cache)
 {
-    uint64_t budget = cache->capacity_bytes - MIN(cache->capacity_bytes, cache->charged_bytes);
-    if (cache->linked_bytes <= budget) {
+    uint64_t budget = block_cache_budget(cache);
+    uint64_t linked = load_relaxed(&cache->linked_bytes); /* relaxed: under the mutex */
+    if (linked <= budget) {
         return;
     }
     uint64_t steps = 2 * cache->ring_count;
-    if (cache->linked_bytes - budget <= budget / 8) {
+    if (linked - budget <= budget / 8) {
         steps = MIN(steps, (uint64_t)BLOCK_CACHE_STEPS);
     }
-    for (; steps > 0 && cache->linked_bytes > budget; steps--) {
+    /* relaxed: under the mutex */
+    for (; steps > 0 && load_relaxed(&cache->linked_bytes) > budget; steps--) {
         struct frame_ref *frame = cache->hand;
         cache->hand = frame->ring_next;
         /* relaxed: hints; a reader that pins it now keeps its reference, only the table's goes. */
@@ -242,29 +335,151 @@ block_cache_evict_locked(struct block_cache *cache)
             continue;
         }
         block_cache_unlink_locked(cache, frame);
+        add_relaxed(&cache->retired_bytes, frame->size_bytes); /* relaxed: a hint */
         epoch_retire(&frame->node, frame_retired);
         add_relaxed(&cache->evictions, 1); /* relaxed: a statistic. */
     }
 }
 
 void
-block_cache_charge(struct block_cache *cache, uint64_t bytes)
+block_cache_charge(struct block_cache *cache, enum memory_role role, uint64_t bytes)
 {
-    mutex_lock(&cache->ring_mutex);
-    cache->charged_bytes += bytes;
-    block_cache_evict_locked(cache);
-    mutex_unlock(&cache->ring_mutex);
-    add_relaxed(&cache->used_bytes, bytes); /* relaxed: a statistic. */
+    /* relaxed: a sum; the frames that have to go for it go now, or with the next that is linked. */
+    add_relaxed(&cache->charged_bytes[role], bytes);
+    if (load_relaxed(&cache->linked_bytes) > block_cache_budget(cache)) { /* relaxed: a hint */
+        mutex_lock(&cache->ring_mutex);
+        block_cache_evict_locked(cache);
+        mutex_unlock(&cache->ring_mutex);
+    }
 }
 
 void
-block_cache_discharge(struct block_cache *cache, uint64_t bytes)
+block_cache_discharge(struct block_cache *cache, enum memory_role role, uint64_t bytes)
+{
+    uint64_t before = add_relaxed(&cache->charged_bytes[role], -bytes); /* relaxed: a sum */
+    ASSERT(before >= bytes);
+}
+
+uint64_t
+block_cache_buffer_bytes(const struct block_cache *cache, uint64_t wanted)
+{
+    enum { BUFFER_SHARE = 64, BUFFER_LEAST = 64 << 10 };
+
+    return MIN(wanted, MAX(cache->capacity_bytes / BUFFER_SHARE, (uint64_t)BUFFER_LEAST));
+}
+
+/* ---- Holders ------------------------------------------------------------ */
+
+static void
+cache_holder_remove_locked(struct block_cache *cache, struct cache_holder *holder)
+{
+    if (holder->next == holder) {
+        cache->holder_hand = NULL;
+    } else {
+        holder->next->prev = holder->prev;
+        holder->prev->next = holder->next;
+        if (cache->holder_hand == holder) {
+            cache->holder_hand = holder->next;
+        }
+    }
+    holder->next = NULL;
+    holder->prev = NULL;
+    block_cache_count_locked(&cache->holder_count, -(uint64_t)1);
+}
+
+static bool
+cache_holders_exceed_locked(const struct block_cache *cache, uint64_t evicted_bytes)
+{
+    /* relaxed: counts under the mutex, and a sum that may be a little off */
+    uint64_t bytes = load_relaxed(&cache->charged_bytes[MEMORY_INDEXES]);
+    uint64_t share = block_cache_left(cache, false) / 4 * 3;
+    return load_relaxed(&cache->holder_count) > cache->holders_max ||
+           (bytes > share && bytes - share > evicted_bytes);
+}
+
+/* The clock over holders; `spared` is new and stays. What an evicted one takes
+ * comes back only after a grace period, so it is estimated: an equal share. */
+static void
+cache_holders_evict_locked(struct block_cache *cache, const struct cache_holder *spared)
+{
+    /* relaxed: under the mutex */
+    uint64_t count = load_relaxed(&cache->holder_count);
+    uint64_t each = load_relaxed(&cache->charged_bytes[MEMORY_INDEXES]) / MAX(count, (uint64_t)1);
+    uint64_t evicted_bytes = 0;
+    for (uint64_t steps = 2 * count; steps > 0 && cache_holders_exceed_locked(cache, evicted_bytes);
+         steps--) {
+        struct cache_holder *holder = cache->holder_hand;
+        cache->holder_hand = holder->next;
+        if (holder == spared) {
+            continue;
+        }
+        if (load_relaxed(&holder->recent) != 0) { /* relaxed: a hint */
+            store_relaxed(&holder->recent, 0);
+            continue;
+        }
+        cache_holder_remove_locked(cache, holder);
+        if (holder->evict(holder)) {
+            add_relaxed(&cache->retired_holders, 1); /* relaxed: a hint */
+        }
+        evicted_bytes += each;
+        add_relaxed(&cache->holder_evictions, 1); /* relaxed: a statistic */
+    }
+}
+
+void
+cache_holder_add(struct block_cache *cache, struct cache_holder *holder)
 {
     mutex_lock(&cache->ring_mutex);
-    ASSERT(cache->charged_bytes >= bytes);
-    cache->charged_bytes -= bytes;
+    struct cache_holder *hand = cache->holder_hand;
+    if (hand == NULL) {
+        holder->next = holder;
+        holder->prev = holder;
+        cache->holder_hand = holder;
+    } else {
+        holder->next = hand;
+        holder->prev = hand->prev;
+        hand->prev->next = holder;
+        hand->prev = holder;
+    }
+    block_cache_count_locked(&cache->holder_count, 1);
+    cache_holders_evict_locked(cache, holder);
     mutex_unlock(&cache->ring_mutex);
-    add_relaxed(&cache->used_bytes, -bytes); /* relaxed: a statistic. */
+}
+
+void
+cache_holder_remove(struct block_cache *cache, struct cache_holder *holder)
+{
+    mutex_lock(&cache->ring_mutex);
+    if (holder->next != NULL) {
+        cache_holder_remove_locked(cache, holder);
+    }
+    mutex_unlock(&cache->ring_mutex);
+}
+
+void
+cache_holder_retired(struct block_cache *cache)
+{
+    add_relaxed(&cache->retired_holders, -(uint64_t)1); /* relaxed: a hint */
+}
+
+void
+block_cache_settle(struct block_cache *cache)
+{
+    uint64_t holders_max = cache->holders_max;
+    /* relaxed: hints */
+    if (load_relaxed(&cache->retired_bytes) > cache->capacity_bytes / BLOCK_CACHE_RETIRED_SHARE ||
+        load_relaxed(&cache->retired_holders) > MAX(holders_max / 4, (uint64_t)2)) {
+        epoch_drain();
+    }
+}
+
+void
+block_cache_limit_holders(struct block_cache *cache, uint64_t count)
+{
+    mutex_lock(&cache->ring_mutex);
+    cache->holders_max = count;
+    cache_holders_evict_locked(cache, NULL);
+    mutex_unlock(&cache->ring_mutex);
 }
 
 /* ---- Tables ------------------------------------------------------------- */
@@ -279,7 +494,7 @@ frame_table_init(struct frame_table *table, struct block_cache *cache, uint32_t 
     }
     *table = (struct frame_table){
         .cache = cache, .block_count = block_count, .chunk_count = chunk_count, .chunks = chunks};
-    block_cache_charge(cache, chunk_count * sizeof *chunks);
+    block_cache_charge(cache, MEMORY_INDEXES, chunk_count * sizeof *chunks);
     return ESKER_OK;
 }
 
@@ -296,9 +511,10 @@ frame_table_drop_chunk(struct frame_table *table, struct frame_chunk *chunk, uin
     struct frame_ref *dropped = NULL;
     mutex_lock(&cache->ring_mutex);
     for (uint32_t at = 0; at < slots; at++) {
-        /* relaxed: slots change under the mutex, which is held. */
-        struct frame_ref *frame = load_relaxed(&chunk->slots[at]);
-        if (frame != NULL) {
+        /* relaxed: frames come and go under the mutex, which is held. */
+        uintptr_t held = load_relaxed(&chunk->slots[at]);
+        if (held != 0 && (held & 1) == 0) {
+            struct frame_ref *frame = (struct frame_ref *)held;
             block_cache_unlink_locked(cache, frame);
             frame->ring_next = dropped;
             dropped = frame;
@@ -310,7 +526,7 @@ frame_table_drop_chunk(struct frame_table *table, struct frame_chunk *chunk, uin
         dropped = frame->ring_next;
         frame_unpin(frame);
     }
-    block_cache_discharge(cache, chunk->size_bytes);
+    block_cache_discharge(cache, MEMORY_INDEXES, chunk->size_bytes);
     mem_free(cache->mem, chunk);
 }
 
@@ -327,7 +543,7 @@ frame_table_fini(struct frame_table *table)
             frame_table_drop_chunk(table, chunk, frame_table_chunk_slots(table, at));
         }
     }
-    block_cache_discharge(table->cache, table->chunk_count * sizeof *table->chunks);
+    block_cache_discharge(table->cache, MEMORY_INDEXES, table->chunk_count * sizeof *table->chunks);
     mem_free(table->cache->mem, table->chunks);
     *table = (struct frame_table){0};
 }
@@ -353,7 +569,7 @@ frame_table_chunk(struct frame_table *table, uint32_t chunk_no)
         mem_free(cache->mem, made);
         return chunk;
     }
-    block_cache_charge(cache, size);
+    block_cache_charge(cache, MEMORY_INDEXES, size);
     return made;
 }
 
@@ -373,6 +589,64 @@ frame_table_pin(const struct frame_table *table, uint32_t block_no)
     return frame;
 }
 
+bool
+frame_table_admits(struct frame_table *table, uint32_t block_no, uint64_t bytes, bool walk)
+{
+    ASSERT(block_no < table->block_count);
+    struct block_cache *cache = table->cache;
+    uint64_t budget = block_cache_budget(cache);
+    /* relaxed: a hint; who is wrong by a frame evicts one. */
+    uint64_t linked = load_relaxed(&cache->linked_bytes);
+    if (linked <= budget && bytes <= budget - linked) {
+        return true;
+    }
+    struct frame_chunk *chunk = walk ? NULL : frame_table_chunk(table, block_no / FRAME_CHUNK_SLOTS);
+    if (chunk == NULL) {
+        return false;
+    }
+    _Atomic uintptr_t *slot = &chunk->slots[block_no % FRAME_CHUNK_SLOTS];
+    add_relaxed(&cache->turned_away_bytes, bytes); /* relaxed: the clock */
+    /* relaxed: a hint; a frame is only told from a note. */
+    uintptr_t held = load_relaxed(slot);
+    bool noted = (held & 1) != 0;
+    if (noted && block_cache_note_age(cache, held) <= budget) {
+        return true;
+    }
+    if (noted || held == 0) {
+        /* Fails where a frame was linked meanwhile, and then there is nothing to note. pairs: FRAME_SLOT */
+        (void)cas_seq(slot, &held, block_cache_note(cache, block_cache_note_checked(held)));
+    }
+    return false;
+}
+
+uint32_t
+frame_table_checked(const struct frame_table *table, uint32_t block_no)
+{
+    /* pairs: FRAME_CHUNK */
+    struct frame_chunk *chunk = load_acquire(&table->chunks[block_no / FRAME_CHUNK_SLOTS]);
+    /* relaxed: a number that means nothing but itself. */
+    return chunk == NULL
+               ? 0
+               : block_cache_note_checked(load_relaxed(&chunk->slots[block_no % FRAME_CHUNK_SLOTS]));
+}
+
+void
+frame_table_set_checked(struct frame_table *table, uint32_t block_no, uint32_t checked)
+{
+    /* pairs: FRAME_CHUNK */
+    struct frame_chunk *chunk = load_acquire(&table->chunks[block_no / FRAME_CHUNK_SLOTS]);
+    if (chunk == NULL) {
+        return;
+    }
+    _Atomic uintptr_t *slot = &chunk->slots[block_no % FRAME_CHUNK_SLOTS];
+    uintptr_t held = load_relaxed(slot); /* relaxed: the CAS below checks it */
+    uintptr_t wanted = (uintptr_t)checked << 32 | (uint32_t)held;
+    if ((held & 1) != 0 && held != wanted) {
+        /* A frame that came meanwhile knows it itself. pairs: FRAME_SLOT */
+        (void)cas_seq(slot, &held, wanted);
+    }
+}
+
 struct frame_ref *
 frame_table_link(struct frame_table *table, uint32_t block_no, struct frame_ref *frame)
 {
@@ -382,16 +656,21 @@ frame_table_link(struct frame_table *table, uint32_t block_no, struct frame_ref 
     if (chunk == NULL) {
         return frame;
     }
-    _Atomic(struct frame_ref *) *slot = &chunk->slots[block_no % FRAME_CHUNK_SLOTS];
+    _Atomic uintptr_t *slot = &chunk->slots[block_no % FRAME_CHUNK_SLOTS];
     struct frame_ref *present = NULL;
     mutex_lock(&cache->ring_mutex);
-    frame_pin(frame); /* the table's reference; taken before anybody can see the frame */
-    /* pairs: FRAME_SLOT — publishes the frame's block and bytes. */
-    if (cas_seq(slot, &present, frame)) {
-        block_cache_link_locked(cache, frame, slot);
-        block_cache_evict_locked(cache);
-        present = frame;
-    } else {
+    frame_pin(frame);                    /* the table's reference; taken before anybody can see the frame */
+    uintptr_t held = load_relaxed(slot); /* relaxed: the CAS below checks it */
+    while ((held == 0 || (held & 1) != 0) && present == NULL) {
+        /* pairs: FRAME_SLOT — publishes the frame's block and bytes. Fails where a note is left just now. */
+        if (cas_seq(slot, &held, (uintptr_t)frame)) {
+            block_cache_link_locked(cache, frame, slot);
+            block_cache_evict_locked(cache);
+            present = frame;
+        }
+    }
+    if (present == NULL) {
+        present = (struct frame_ref *)held;
         frame_pin(present); /* it cannot be unlinked while the mutex is held */
     }
     mutex_unlock(&cache->ring_mutex);

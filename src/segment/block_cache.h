@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Decoded blocks in memory: per segment an array of atomic frame pointers (a
- * lookup is one load), and one clock ring over all frames for eviction. The
- * budget is counted in bytes; indexes and filters are charged to it too.
+ * lookup is one load), and one clock ring over all frames for eviction.
+ *
+ * The cache also keeps the books of the memory budget: whatever else takes
+ * memory is charged here by role, and frames have what is left. Indexes and
+ * filters of segments (holders) have a clock of their own: they are evicted when
+ * they take more than their share, or when too many files are open.
  *
  * Concurrency: readers load a frame pointer inside an epoch section and may
  * use the frame until the section ends; frame_pin inside the section keeps it
@@ -27,9 +31,33 @@ void block_cache_destroy(struct block_cache *cache);
 void frame_pin(struct frame_ref *frame);   /* inside the section that loaded it, or while pinned */
 void frame_unpin(struct frame_ref *frame); /* any time, any thread */
 
-struct block_cache_stats {
-    uint64_t used_bytes, capacity_bytes, hits, misses, evictions;
+/* What memory that is no frame is for. */
+enum memory_role {
+    MEMORY_WINDOWS,   /* live windows with their index, as if full */
+    MEMORY_INDEXES,   /* indexes, filters and frame tables of segments in use */
+    MEMORY_ITERATORS, /* iterators over segments, and what they read ahead */
+    MEMORY_MERGES,    /* buffers of flushes and merges */
+    MEMORY_ROLES
 };
+
+struct block_cache_stats {
+    uint64_t used_bytes; /* all frames and charges */
+    uint64_t frame_bytes, capacity_bytes, hits, misses, evictions;
+    uint64_t charged_bytes[MEMORY_ROLES];
+    uint64_t holders, holder_evictions;
+};
+
+/* Makes the room for frames smaller. Any thread, outside sections. */
+void block_cache_charge(struct block_cache *cache, enum memory_role role, uint64_t bytes);
+void block_cache_discharge(struct block_cache *cache, enum memory_role role, uint64_t bytes);
+
+/* `wanted` bytes for a buffer, or less where the budget is small: never more than
+ * a 64th of it, or 64 KiB. */
+uint64_t block_cache_buffer_bytes(const struct block_cache *cache, uint64_t wanted);
+
+/* How many holders, each with a file open, are kept at most; at first there is no
+ * limit. Before the cache is shared. */
+void block_cache_limit_holders(struct block_cache *cache, uint64_t count);
 
 void block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats *out);
 

@@ -196,12 +196,12 @@ block_cache__charges_shrink_the_room_for_frames(void **state)
         cache_link(&fixture, block);
     }
     assert_int_equal(cache_stats(&fixture).evictions, 0);
-    block_cache_charge(fixture.cache, 6 * fixture.frame_bytes);
+    block_cache_charge(fixture.cache, MEMORY_WINDOWS, 6 * fixture.frame_bytes);
     epoch_drain();
     assert_int_equal(cache_stats(&fixture).evictions, 6);
     assert_int_equal(cache_stats(&fixture).used_bytes, cache_stats(&fixture).capacity_bytes);
     /* More than everything: nothing stays linked, pins work all the same. */
-    block_cache_charge(fixture.cache, 60 * fixture.frame_bytes);
+    block_cache_charge(fixture.cache, MEMORY_WINDOWS, 60 * fixture.frame_bytes);
     struct frame_ref *frame = cache_link_pinned(&fixture, 3);
     assert_int_equal(frame_data(frame)[0], 3);
     frame_unpin(frame);
@@ -209,7 +209,7 @@ block_cache__charges_shrink_the_room_for_frames(void **state)
     cache_link(&fixture, 5);
     epoch_drain();
     assert_true(cache_stats(&fixture).evictions >= 12);
-    block_cache_discharge(fixture.cache, 66 * fixture.frame_bytes);
+    block_cache_discharge(fixture.cache, MEMORY_WINDOWS, 66 * fixture.frame_bytes);
     cache_fixture_fini(&fixture);
 }
 
@@ -240,6 +240,154 @@ block_cache__second_copy_loses(void **state)
     assert_false(cache_has(&fixture, 5));
     frame_unpin(unkept);
     fixture.mem.fail_at = 0;
+    cache_fixture_fini(&fixture);
+}
+
+/* ---- Admission ---------------------------------------------------------- */
+
+static bool
+cache_admits(struct cache_fixture *fixture, uint32_t block_no, bool walk)
+{
+    return frame_table_admits(&fixture->table, block_no, fixture->frame_bytes, walk);
+}
+
+static void
+block_cache__admits_what_is_missed_twice(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 8);
+    for (uint32_t block = 0; block < 8; block++) {
+        assert_true(cache_admits(&fixture, block, block % 2 == 0)); /* there is room */
+        cache_link(&fixture, block);
+    }
+    /* Full: a first miss is turned away, a second soon after is not. */
+    assert_false(cache_admits(&fixture, 20, false));
+    assert_true(cache_admits(&fixture, 20, false));
+    /* A walk leaves no note, and finds none that it would use. */
+    assert_false(cache_admits(&fixture, 21, true));
+    assert_false(cache_admits(&fixture, 21, true));
+    assert_false(cache_admits(&fixture, 21, false));
+    assert_false(cache_admits(&fixture, 21, true));
+    /* More than a cache's worth of other misses later the note is too old. (Its clock counts KiB.) */
+    for (uint32_t block = 100; block < 112; block++) {
+        assert_false(cache_admits(&fixture, block, false));
+    }
+    assert_false(cache_admits(&fixture, 21, false));
+    /* What was evicted is remembered like what was missed. */
+    cache_link(&fixture, 20);
+    epoch_drain();
+    uint32_t gone = 0;
+    while (cache_has(&fixture, gone)) {
+        gone++;
+    }
+    assert_true(gone < 8);
+    assert_true(cache_admits(&fixture, gone, false));
+    /* A note does not stand in the way of a link, nor a link in that of a note. */
+    cache_link(&fixture, gone);
+    assert_true(cache_has(&fixture, gone));
+    cache_fixture_fini(&fixture);
+}
+
+static void
+block_cache__remembers_what_was_checked(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    cache_fixture_init(&fixture, 2);
+    assert_int_equal(frame_table_checked(&fixture.table, 1000), 0);
+    frame_table_set_checked(&fixture.table, 1000, 77); /* no note to keep it in */
+    assert_int_equal(frame_table_checked(&fixture.table, 1000), 0);
+    cache_link(&fixture, 1);
+    cache_link(&fixture, 2);
+    assert_false(cache_admits(&fixture, 3, false));
+    frame_table_set_checked(&fixture.table, 3, 0xfedcba98);
+    assert_int_equal(frame_table_checked(&fixture.table, 3), 0xfedcba98);
+    assert_true(cache_admits(&fixture, 3, false)); /* the note is as old as before */
+    for (uint32_t block = 100; block < 110; block++) {
+        assert_false(cache_admits(&fixture, block, false));
+    }
+    assert_false(cache_admits(&fixture, 3, false)); /* renewed, the checksum kept */
+    assert_int_equal(frame_table_checked(&fixture.table, 3), 0xfedcba98);
+    struct frame_ref *frame = frame_create(fixture.cache, CACHE_DATA_BYTES);
+    frame->checked = 5;
+    frame = frame_table_link(&fixture.table, 3, frame);
+    assert_int_equal(frame_table_checked(&fixture.table, 3), 0); /* it is here: nothing to check */
+    frame_unpin(frame);
+    for (uint32_t block = 10; block < 20; block++) {
+        cache_link(&fixture, block);
+    }
+    assert_false(cache_has(&fixture, 3));
+    assert_int_equal(frame_table_checked(&fixture.table, 3), 5);
+    cache_fixture_fini(&fixture);
+}
+
+/* ---- Holders ------------------------------------------------------------ */
+
+struct cache_thing {
+    struct cache_holder holder;
+    struct block_cache *cache;
+    bool evicted;
+};
+
+static bool
+cache_thing_evict(struct cache_holder *holder)
+{
+    struct cache_thing *thing = CONTAINER_OF(holder, struct cache_thing, holder);
+    assert_false(thing->evicted);
+    thing->evicted = true;
+    return true;
+}
+
+static void
+cache_thing_add(struct cache_fixture *fixture, struct cache_thing *thing, uint64_t bytes)
+{
+    *thing = (struct cache_thing){.cache = fixture->cache};
+    thing->holder.evict = cache_thing_evict;
+    block_cache_charge(fixture->cache, MEMORY_INDEXES, bytes);
+    cache_holder_add(fixture->cache, &thing->holder);
+}
+
+static void
+block_cache__evicts_holders_beyond_their_share(void **state)
+{
+    (void)state;
+    struct cache_fixture fixture;
+    struct cache_thing things[12];
+    cache_fixture_init(&fixture, 100);
+    uint64_t capacity = cache_stats(&fixture).capacity_bytes;
+    block_cache_charge(fixture.cache, MEMORY_WINDOWS, capacity / 3);
+    uint64_t each = capacity / 12; /* of 2/3, 3/4 are for them: six, less the table's own */
+    for (size_t i = 0; i < 5; i++) {
+        cache_thing_add(&fixture, &things[i], each);
+        assert_int_equal(cache_stats(&fixture).holder_evictions, 0);
+    }
+    cache_holder_touch(&things[0].holder);
+    cache_thing_add(&fixture, &things[5], 2 * each);
+    assert_false(things[0].evicted); /* used */
+    assert_true(things[1].evicted);
+    assert_false(things[5].evicted); /* new */
+    uint64_t evictions = cache_stats(&fixture).holder_evictions;
+    assert_true(evictions >= 1 && evictions <= 3);
+    assert_int_equal(cache_stats(&fixture).holders, 6 - evictions);
+    for (size_t i = 0; i < 6; i++) {
+        cache_holder_remove(fixture.cache, &things[i].holder);
+        cache_holder_remove(fixture.cache, &things[i].holder); /* is out: nothing happens */
+    }
+    block_cache_discharge(fixture.cache, MEMORY_INDEXES, 7 * each);
+    block_cache_discharge(fixture.cache, MEMORY_WINDOWS, capacity / 3);
+    assert_int_equal(cache_stats(&fixture).holders, 0);
+    /* So many files, however little memory. */
+    block_cache_limit_holders(fixture.cache, 3);
+    for (size_t i = 0; i < 12; i++) {
+        cache_thing_add(&fixture, &things[i], 1);
+        assert_int_equal(cache_stats(&fixture).holders, MIN(i + 1, (size_t)3));
+    }
+    for (size_t i = 0; i < 12; i++) {
+        assert_int_equal(things[i].evicted, i < 9);
+        cache_holder_remove(fixture.cache, &things[i].holder);
+    }
+    block_cache_discharge(fixture.cache, MEMORY_INDEXES, 12);
     cache_fixture_fini(&fixture);
 }
 
@@ -283,7 +431,7 @@ race_get(struct race *race, struct segment *segment, struct rng *rng, struct thr
 {
     const struct test_row *row = &race->rows.at[rng_below(rng, race->rows.count)];
     uint64_t hash = segment_filter_hash(row->key);
-    struct segment_hit hit;
+    struct segment_hit hit = {0};
     bool keep = rng_below(rng, 4) == 0;
     epoch_enter(self);
     enum segment_result result = segment_get(segment, row->key, hash, row->lsn + 1, &hit);
@@ -444,7 +592,7 @@ race_read_one(void *arg)
 {
     struct race *race = arg;
     const struct test_row *row = &race->rows.at[RACE_ROWS / 2];
-    struct segment_hit hit;
+    struct segment_hit hit = {0};
     struct segment *segment = race_grab(race);
     enum segment_result result =
         segment_get_slow(segment, row->key, segment_filter_hash(row->key), row->lsn + 1, true, &hit);
@@ -466,6 +614,7 @@ block_cache__one_block_is_read_once(void **state)
         race_init(&race, 1 << 20, 0);
         struct segment_loaded *loaded = NULL;
         assert_ok(segment_load(load_relaxed(&race.segment), &loaded)); /* relaxed: one thread. */
+        segment_loaded_unref(loaded);
         race.mio.delay_us = 3000;
         uint64_t before = load_relaxed(&race.mio.calls); /* relaxed: one thread. */
         for (size_t i = 0; i < RACE_THREADS; i++) {
@@ -489,6 +638,9 @@ main(void)
         cmocka_unit_test(block_cache__never_frees_what_is_pinned),
         cmocka_unit_test(block_cache__charges_shrink_the_room_for_frames),
         cmocka_unit_test(block_cache__second_copy_loses),
+        cmocka_unit_test(block_cache__admits_what_is_missed_twice),
+        cmocka_unit_test(block_cache__remembers_what_was_checked),
+        cmocka_unit_test(block_cache__evicts_holders_beyond_their_share),
         cmocka_unit_test(block_cache__serves_threads_under_eviction),
         cmocka_unit_test(block_cache__one_block_is_read_once),
     };

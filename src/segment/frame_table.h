@@ -4,8 +4,11 @@
  * pointers that each segment keeps, indexed by data block number.
  *
  * Invariants
- *  I1 A slot holds NULL or a linked frame; it changes only under the cache's
- *     ring mutex, by CAS (link) or exchange (unlink). Lookups take no lock.
+ *  I1 A slot holds a linked frame, or 0, or a note about its block (an odd
+ *     number): when it was missed or evicted, and half of the checksum that its
+ *     bytes had when they passed all checks. Frames come and go only under the cache's ring mutex,
+ *     by CAS (link) or exchange (unlink); a note is left without it, by a CAS
+ *     that never replaces a frame. Lookups take no lock.
  *  I2 A linked frame is in the ring, and the link itself counts as one
  *     reference. Unlinking hands that reference to the reclaimer (eviction) or
  *     drops it at once (the segment is gone, so no section can see the slot).
@@ -39,9 +42,10 @@ struct frame_ref {
     CACHE_ALIGNED _Atomic uint32_t refs; /* pairs: FRAME_REFS */
     /* immutable once linked */
     struct block_cache *cache;
+    uint32_t checked;    /* half of the checksum of the stored bytes, for the note when it goes */
     uint64_t size_bytes; /* this struct and the data behind it */
     /* guarded by the cache's ring mutex; slot NULL = not linked */
-    _Atomic(struct frame_ref *) *slot;
+    _Atomic uintptr_t *slot;
     struct frame_ref *ring_next, *ring_prev;
     /* owned by whoever unlinked it */
     struct epoch_node node;
@@ -50,9 +54,41 @@ struct frame_ref {
 _Static_assert(offsetof(struct frame_ref, recent) < 2 * CACHE_LINE_BYTES,
                "a lookup reads two lines of a frame");
 
+/* What a segment keeps in memory beside its frames, and its open file. */
+struct cache_holder {
+    _Atomic uint8_t recent; /* the clock's bit */
+    /* guarded by the cache's ring mutex; next NULL = not in the ring */
+    struct cache_holder *next, *prev;
+    /* Called with the ring mutex held: makes the holder unreachable for new
+     * users and retires it; its free then calls cache_holder_retired. False: its
+     * owner was faster, and does all that. */
+    bool (*evict)(struct cache_holder *holder);
+};
+
+/* Puts a holder into the ring and evicts others as their share asks. */
+void cache_holder_add(struct block_cache *cache, struct cache_holder *holder);
+/* Takes it out, if it is in: after that evict is not called any more. */
+void cache_holder_remove(struct block_cache *cache, struct cache_holder *holder);
+
+void cache_holder_retired(struct block_cache *cache);
+
+/* Waits for the reclaimer if too much waits for it. Outside sections; with no
+ * lock that the reclaimer may want. */
+void block_cache_settle(struct block_cache *cache);
+
+/* Marks a holder as used since the clock's hand passed. */
+static inline void
+cache_holder_touch(struct cache_holder *holder)
+{
+    /* relaxed: a hint for the evictor; nothing is read through it. */
+    if (load_relaxed(&holder->recent) == 0) {
+        store_relaxed(&holder->recent, 1);
+    }
+}
+
 struct frame_chunk {
     uint64_t size_bytes;
-    _Atomic(struct frame_ref *) slots[];
+    _Atomic uintptr_t slots[];
 };
 
 struct frame_table {
@@ -112,11 +148,24 @@ frame_table_get(const struct frame_table *table, uint32_t block_no)
         return NULL;
     }
     /* pairs: FRAME_SLOT — the frame's block and bytes are seen before it is used. */
-    return load_acquire(&chunk->slots[block_no % FRAME_CHUNK_SLOTS]);
+    uintptr_t held = load_acquire(&chunk->slots[block_no % FRAME_CHUNK_SLOTS]);
+    return (held & 1) == 0 ? (struct frame_ref *)held : NULL;
 }
 
 /* Not inside a section: the frame, pinned, or NULL. */
 struct frame_ref *frame_table_pin(const struct frame_table *table, uint32_t block_no);
+
+/* Whether a block of so many bytes, which was just missed, should be linked. While
+ * the cache has room: yes. Then only a block that was missed before, and that not
+ * longer ago than a cache's worth of other misses; for any other a note is left.
+ * So what is read once passes by, without a lock, and does not push out what is
+ * used. walk: the reader goes from block to block; it leaves no note. */
+bool frame_table_admits(struct frame_table *table, uint32_t block_no, uint64_t bytes, bool walk);
+
+/* What frame_table_checked says from now on, where the slot holds a note. */
+void frame_table_set_checked(struct frame_table *table, uint32_t block_no, uint32_t checked);
+/* Half of the checksum that the block had when it was checked last; 0: not known. */
+uint32_t frame_table_checked(const struct frame_table *table, uint32_t block_no);
 
 /* Puts a frame that the caller has pinned into the table, evicting others as
  * the budget asks. Returns what the table now holds, pinned for the caller:
@@ -126,10 +175,6 @@ struct frame_ref *frame_table_link(struct frame_table *table, uint32_t block_no,
 
 /* Held while a block is read from disk, so that others wait for it instead of reading it too. */
 struct mutex *frame_table_load_mutex(const struct frame_table *table, uint32_t block_no);
-
-/* Memory of a segment that is not a frame: makes the room for frames smaller. */
-void block_cache_charge(struct block_cache *cache, uint64_t bytes);
-void block_cache_discharge(struct block_cache *cache, uint64_t bytes);
 
 /* Statistics; threads share a stripe only beyond BLOCK_CACHE_STRIPES of them,
  * and may then lose a count. */

@@ -31,9 +31,10 @@
 struct segment_writer_options {
     uint8_t uuid[16];
     uint64_t id;
-    int compression;        /* ESKER_COMPRESS_NONE, _LZ4, _ZSTD (AUTO is resolved by the caller) */
-    uint32_t block_bytes;   /* raw target; 16 KiB when 0 */
-    uint64_t expected_rows; /* sizes buffers; 0 = unknown */
+    int compression;           /* ESKER_COMPRESS_NONE, _LZ4, _ZSTD (AUTO is resolved by the caller) */
+    uint32_t block_bytes;      /* raw target; 16 KiB when 0 */
+    uint64_t expected_rows;    /* sizes buffers; 0 = unknown */
+    struct block_cache *cache; /* nullable: where the writer's memory is charged */
 };
 
 struct segment_writer;
@@ -92,7 +93,16 @@ enum segment_result {
     SEGMENT_FAILED    /* slow path only: hit->status says why */
 };
 
+/* Which block of a segment can answer. */
+struct segment_place {
+    uint32_t part, row; /* in the index */
+    bool known;
+};
+
 struct segment_hit {
+    /* Set where the fast path got as far as the index; the slow path, given the
+     * same hit, then goes on from there. Zero before a first look. */
+    struct segment_place place;
     enum entry_op op; /* ENTRY_PUT or ENTRY_DELETE */
     uint64_t lsn;
     struct bytes value; /* fast path: valid inside the section, or while a pin taken in it is held */
@@ -110,6 +120,24 @@ enum segment_result segment_get(struct segment *segment, struct bytes key, uint6
                                 uint64_t snapshot_lsn, struct segment_hit *hit);
 enum segment_result segment_get_slow(struct segment *segment, struct bytes key, uint64_t filter_hash,
                                      uint64_t snapshot_lsn, bool fill_cache, struct segment_hit *hit);
+
+/* A block that many lookups together asked for. */
+struct segment_fetch {
+    struct segment *segment;
+    struct segment_place place; /* as a lookup left it, known */
+    uint32_t tag;               /* the caller's */
+    struct frame_ref *frame;    /* out, where status is OK: pinned for the caller */
+    esker_status status;        /* out */
+};
+
+/* Brings all of them in with as few requests as can be, all under way at the same
+ * time. Reorders the array. Not inside a section. */
+void segment_fetch_many(struct segment_fetch *fetches, size_t count, const struct mem *mem, bool fill_cache);
+/* The lookup's end in the block that its place names; FOUND borrows from the frame. */
+enum segment_result segment_get_in_frame(struct frame_ref *frame, struct bytes key, uint64_t snapshot_lsn,
+                                         struct segment_hit *hit);
+/* Index and filter into memory, if they are not; for lookups that need them. */
+NODISCARD esker_status segment_warm(struct segment *segment);
 
 /* Every row. The caller keeps a reference to the segment for the iterator's
  * life. through_cache: false for merges, which must not disturb the cache:

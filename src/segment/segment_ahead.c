@@ -11,9 +11,12 @@ enum { SEGMENT_AHEAD_FIRST_BYTES = 128 << 10 };
 
 void
 segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment, struct segment_loaded *loaded,
-                   uint64_t limit_bytes)
+                   uint64_t limit_bytes, enum memory_role role)
 {
-    *ahead = (struct segment_ahead){.segment = segment, .loaded = loaded, .limit_bytes = limit_bytes};
+    *ahead = (struct segment_ahead){.segment = segment,
+                                    .loaded = loaded,
+                                    .limit_bytes = block_cache_buffer_bytes(segment->cache, limit_bytes),
+                                    .role = role};
 }
 
 void
@@ -24,25 +27,29 @@ segment_ahead_fini(struct segment_ahead *ahead)
     }
     mem_free(ahead->segment->mem, ahead->stored);
     mem_free(ahead->segment->mem, ahead->raw);
+    block_cache_discharge(ahead->segment->cache, ahead->role, ahead->stored_cap + ahead->raw_cap);
     *ahead = (struct segment_ahead){0};
 }
 
 /* Room for `needed` bytes whose present content may be lost; gives back what
  * an oversize block took. */
 static esker_status
-segment_ahead_room(const struct segment *segment, uint8_t **ptr, uint64_t *cap, uint64_t needed)
+segment_ahead_room(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *cap, uint64_t needed)
 {
+    const struct segment *segment = ahead->segment;
     bool wasteful = *cap > 2 * (uint64_t)SEGMENT_AHEAD_BYTES && needed <= SEGMENT_AHEAD_BYTES;
     if (needed <= *cap && !wasteful) {
         return ESKER_OK;
     }
     mem_free(segment->mem, *ptr);
+    block_cache_discharge(segment->cache, ahead->role, *cap);
     *cap = 0;
     *ptr = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, needed);
     if (*ptr == NULL) {
         return FAIL_NO_MEMORY("reading ahead");
     }
     *cap = needed;
+    block_cache_charge(segment->cache, ahead->role, needed);
     return ESKER_OK;
 }
 
@@ -78,7 +85,7 @@ segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backw
 {
     struct block_handle handle = segment_at_handle(ahead->loaded, at);
     bool goes_on = backwards ? handle.offset + handle.stored_len == ahead->from : handle.offset == ahead->to;
-    uint64_t want = SEGMENT_AHEAD_FIRST_BYTES;
+    uint64_t want = MIN((uint64_t)SEGMENT_AHEAD_FIRST_BYTES, ahead->limit_bytes);
     if (goes_on && ahead->last_bytes != 0) {
         want = MIN(2 * ahead->last_bytes, ahead->limit_bytes);
     }
@@ -88,7 +95,7 @@ segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backw
     ahead->from = 0;
     ahead->to = 0;
     ahead->last_bytes = 0;
-    TRY(segment_ahead_room(ahead->segment, &ahead->stored, &ahead->stored_cap,
+    TRY(segment_ahead_room(ahead, &ahead->stored, &ahead->stored_cap,
                            MAX(to - from, MIN(want, ahead->loaded->footer.data_end))));
     TRY(segment_read(ahead->segment, ahead->loaded->file, from, ahead->stored, to - from));
     ahead->from = from;
@@ -122,7 +129,7 @@ segment_ahead_block(struct segment_ahead *ahead, struct segment_at at, bool back
     TRY(segment_ahead_stored(ahead, at, backwards, &stored));
     struct bytes raw = stored.payload;
     if (stored.codec != BLOCK_CODEC_NONE) {
-        TRY(segment_ahead_room(segment, &ahead->raw, &ahead->raw_cap, stored.raw_len));
+        TRY(segment_ahead_room(ahead, &ahead->raw, &ahead->raw_cap, stored.raw_len));
         esker_status status = block_stored_unpack(&stored, segment->mem, ahead->raw);
         if (status != ESKER_OK) {
             return segment_damaged(segment, status, handle.offset, "a block does not decompress");

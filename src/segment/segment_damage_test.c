@@ -149,7 +149,7 @@ damage_gets(const struct damage_fixture *fixture, struct segment *segment, bool 
     uint32_t failed = 0;
     for (uint32_t i = 0; i < fixture->rows.count; i++) {
         const struct test_row *row = &fixture->rows.at[i];
-        struct segment_hit hit;
+        struct segment_hit hit = {0};
         uint64_t hash = segment_filter_hash(row->key);
         enum segment_result result =
             segment_get_slow(segment, row->key, hash, row->lsn + 1, i % 2 == 0, &hit);
@@ -275,7 +275,7 @@ damage_place__blocks_and_files_do_not_pass_for_others(void **state)
         }
     } while (segment_at_next(loaded, &left));
     assert_true(swaps > 0);
-    segment_loaded_destroy(segment, loaded);
+    segment_loaded_unref(loaded);
     segment_unref(segment);
 
     /* Another file's content under this name, and another database's. */
@@ -318,6 +318,7 @@ damage_iter__recovers_when_the_bytes_do(void **state)
         for (struct segment_at at = segment_at_first(); segment_at_next(loaded, &at);) {
             bad[segment_at_handle(loaded, at).offset] ^= 1;
         }
+        segment_loaded_unref(loaded);
         struct iter *it = NULL;
         assert_ok(segment_iter_create(segment, through_cache != 0, &it));
         for (int round = 0; round < 3; round++) {

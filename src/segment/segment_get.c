@@ -84,10 +84,11 @@ segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uin
         return SEGMENT_ABSENT;
     }
     /* pairs: SEGMENT_LOADED */
-    const struct segment_loaded *loaded = load_acquire(&segment->loaded);
+    struct segment_loaded *loaded = load_acquire(&segment->loaded);
     if (UNLIKELY(loaded == NULL)) {
         return SEGMENT_NEEDS_IO;
     }
+    cache_holder_touch(&loaded->holder);
     if (segment_get_filtered_out(loaded, filter_hash)) {
         return SEGMENT_ABSENT;
     }
@@ -95,6 +96,7 @@ segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uin
     if (!segment_get_seek(loaded, key, snapshot_lsn, &at)) {
         return SEGMENT_ABSENT;
     }
+    hit->place = (struct segment_place){.part = at.part, .row = at.row, .known = true};
     struct frame_ref *frame = frame_table_get(&loaded->frames, segment_at_block_no(loaded, at));
     if (frame == NULL) {
         return SEGMENT_NEEDS_IO;
@@ -117,11 +119,69 @@ segment_get_failed(struct segment_hit *hit, esker_status status)
     return SEGMENT_FAILED;
 }
 
+/* Filter and index, unless the fast path went through them already. */
+static bool
+segment_get_place(const struct segment_loaded *loaded, struct bytes key, uint64_t filter_hash,
+                  uint64_t snapshot_lsn, struct segment_hit *hit, struct segment_at *at)
+{
+    if (hit->place.known) {
+        *at = (struct segment_at){hit->place.part, hit->place.row};
+        return true;
+    }
+    if (segment_get_filtered_out(loaded, filter_hash) || !segment_get_seek(loaded, key, snapshot_lsn, at)) {
+        return false;
+    }
+    hit->place = (struct segment_place){.part = at->part, .row = at->row, .known = true};
+    return true;
+}
+
+enum segment_result
+segment_get_in_frame(struct frame_ref *frame, struct bytes key, uint64_t snapshot_lsn,
+                     struct segment_hit *hit)
+{
+    uint32_t row = block_find(&frame->block, key, snapshot_lsn, NULL);
+    if (row == frame->block.row_count) {
+        return SEGMENT_ABSENT;
+    }
+    hit->frame = frame;
+    hit->status = ESKER_OK;
+    return segment_get_found(&frame->block, row, hit);
+}
+
+esker_status
+segment_warm(struct segment *segment)
+{
+    struct segment_loaded *loaded;
+    TRY(segment_load(segment, &loaded));
+    segment_loaded_unref(loaded);
+    return ESKER_OK;
+}
+
+static enum segment_result
+segment_get_from(const struct segment *segment, struct segment_loaded *loaded, struct bytes key,
+                 uint64_t filter_hash, uint64_t snapshot_lsn, bool fill_cache, struct segment_hit *hit)
+{
+    struct segment_at at;
+    if (!segment_get_place(loaded, key, filter_hash, snapshot_lsn, hit, &at)) {
+        return SEGMENT_ABSENT;
+    }
+    struct frame_ref *frame;
+    esker_status status = segment_pin_block(segment, loaded, at, fill_cache, &frame);
+    if (status != ESKER_OK) {
+        return segment_get_failed(hit, status);
+    }
+    enum segment_result result = segment_get_in_frame(frame, key, snapshot_lsn, hit);
+    if (result != SEGMENT_FOUND) {
+        frame_unpin(frame);
+    }
+    return result;
+}
+
 enum segment_result
 segment_get_slow(struct segment *segment, struct bytes key, uint64_t filter_hash, uint64_t snapshot_lsn,
                  bool fill_cache, struct segment_hit *hit)
 {
-    if (!segment_get_in_bounds(segment, key)) {
+    if (!hit->place.known && !segment_get_in_bounds(segment, key)) {
         return SEGMENT_ABSENT;
     }
     struct segment_loaded *loaded;
@@ -129,24 +189,8 @@ segment_get_slow(struct segment *segment, struct bytes key, uint64_t filter_hash
     if (status != ESKER_OK) {
         return segment_get_failed(hit, status);
     }
-    if (segment_get_filtered_out(loaded, filter_hash)) {
-        return SEGMENT_ABSENT;
-    }
-    struct segment_at at;
-    if (!segment_get_seek(loaded, key, snapshot_lsn, &at)) {
-        return SEGMENT_ABSENT;
-    }
-    struct frame_ref *frame;
-    status = segment_pin_block(segment, loaded, at, fill_cache, &frame);
-    if (status != ESKER_OK) {
-        return segment_get_failed(hit, status);
-    }
-    uint32_t row = block_find(&frame->block, key, snapshot_lsn, NULL);
-    if (row == frame->block.row_count) {
-        frame_unpin(frame);
-        return SEGMENT_ABSENT;
-    }
-    hit->frame = frame;
-    hit->status = ESKER_OK;
-    return segment_get_found(&frame->block, row, hit);
+    enum segment_result result =
+        segment_get_from(segment, loaded, key, filter_hash, snapshot_lsn, fill_cache, hit);
+    segment_loaded_unref(loaded);
+    return result;
 }

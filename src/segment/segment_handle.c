@@ -64,6 +64,41 @@ segment_ref(struct segment *segment)
     ASSERT(before != 0 && before != UINT32_MAX);
 }
 
+static void
+segment_loaded_retired(struct epoch_node *node)
+{
+    struct segment_loaded *loaded = CONTAINER_OF(node, struct segment_loaded, node);
+    cache_holder_retired(loaded->frames.cache);
+    segment_loaded_unref(loaded);
+}
+
+/* The clock took it: sections that began before may still use it. */
+static bool
+segment_evict_loaded(struct cache_holder *holder)
+{
+    struct segment_loaded *loaded = CONTAINER_OF(holder, struct segment_loaded, holder);
+    /* pairs: SEGMENT_LOADED — seq_cst, so that a section that begins later cannot load it any more. */
+    struct segment_loaded *held = exchange_seq(&loaded->segment->loaded, NULL);
+    ASSERT(held == loaded || held == NULL);
+    if (held != NULL) {
+        epoch_retire(&loaded->node, segment_loaded_retired);
+    }
+    return held != NULL;
+}
+
+/* By the last who knows the segment. Whoever takes the pointer has its
+ * reference: the clock, which then retires it, or we. */
+static void
+segment_drop_loaded(struct segment *segment)
+{
+    /* pairs: SEGMENT_LOADED */
+    struct segment_loaded *loaded = exchange_seq(&segment->loaded, NULL);
+    if (loaded != NULL) {
+        cache_holder_remove(segment->cache, &loaded->holder);
+        segment_loaded_unref(loaded);
+    }
+}
+
 void
 segment_unref(struct segment *segment)
 {
@@ -73,10 +108,9 @@ segment_unref(struct segment *segment)
     if (before != 1) {
         return;
     }
+    segment_drop_loaded(segment);
     /* relaxed: this is the only thread left that knows the segment. */
-    struct segment_loaded *loaded = load_relaxed(&segment->loaded);
     bool obsolete = load_relaxed(&segment->obsolete);
-    segment_loaded_destroy(segment, loaded);
     if (segment->gone != NULL) {
         segment->gone(segment->gone_ctx, segment->meta.id, obsolete);
     }
@@ -97,26 +131,56 @@ segment_meta(const struct segment *segment)
     return &segment->meta;
 }
 
+/* What is loaded now, referenced, or NULL. */
+static struct segment_loaded *
+segment_grab_loaded(struct segment *segment, struct thread_state *self)
+{
+    epoch_enter(self);
+    /* pairs: SEGMENT_LOADED */
+    struct segment_loaded *loaded = load_acquire(&segment->loaded);
+    if (loaded != NULL) {
+        /* relaxed: the pointer's reference is dropped only after this section. */
+        uint32_t before = add_relaxed(&loaded->refs, 1);
+        ASSERT(before != 0 && before != UINT32_MAX);
+        cache_holder_touch(&loaded->holder);
+    }
+    epoch_exit(self);
+    return loaded;
+}
+
+static void
+segment_keep_loaded(struct segment *segment, struct segment_loaded *loaded)
+{
+    struct segment_loaded *nothing = NULL;
+    loaded->segment = segment;
+    loaded->holder.evict = segment_evict_loaded;
+    add_relaxed(&loaded->refs, 1); /* relaxed: nobody else knows it. The pointer's reference. */
+    /* pairs: SEGMENT_LOADED — index, filter and table are published with the pointer. */
+    bool first = cas_seq(&segment->loaded, &nothing, loaded);
+    ASSERT(first);
+    cache_holder_add(segment->cache, &loaded->holder);
+}
+
 esker_status
 segment_load(struct segment *segment, struct segment_loaded **out)
 {
-    /* pairs: SEGMENT_LOADED */
-    struct segment_loaded *loaded = load_acquire(&segment->loaded);
+    struct thread_state *self = thread_state_get();
+    if (self == NULL) {
+        return FAIL_NO_MEMORY("this thread's state");
+    }
+    struct segment_loaded *loaded = segment_grab_loaded(segment, self);
     if (LIKELY(loaded != NULL)) {
         *out = loaded;
         return ESKER_OK;
     }
+    block_cache_settle(segment->cache); /* files that wait to be closed count, too */
     mutex_lock(&segment->load_mutex);
     esker_status status = ESKER_OK;
-    /* relaxed: it is set under the mutex, which is held. */
-    loaded = load_relaxed(&segment->loaded);
+    loaded = segment_grab_loaded(segment, self);
     if (loaded == NULL) {
         status = segment_loaded_create(segment, &loaded);
         if (status == ESKER_OK) {
-            struct segment_loaded *nothing = NULL;
-            /* pairs: SEGMENT_LOADED — index, filter and table are published with the pointer. */
-            bool first = cas_seq(&segment->loaded, &nothing, loaded);
-            ASSERT(first);
+            segment_keep_loaded(segment, loaded);
         }
     }
     mutex_unlock(&segment->load_mutex);

@@ -224,6 +224,7 @@ hostile_neighbours(struct hostile_fixture *fixture, struct hostile_plan *plan)
     }
     plan->before = fixture->rows.at[rows - 2].key;
     plan->after = fixture->rows.at[rows].key;
+    segment_loaded_unref(loaded);
     segment_unref(segment);
 }
 

@@ -35,8 +35,12 @@ struct segment_index_part {
     uint32_t first_block; /* data block number of its row 0 */
 };
 
-/* Everything but the data blocks. Immutable but for the frame table. */
+/* Everything but the data blocks. Immutable but for the frame table and what is
+ * marked. The segment's pointer to it holds a reference, which eviction hands
+ * to the reclaimer; it may outlive the segment's handle. */
 struct segment_loaded {
+    struct io *io;
+    const struct mem *mem;
     struct io_file *file;
     struct segment_footer footer;
     struct block root;
@@ -48,6 +52,10 @@ struct segment_loaded {
     const uint8_t *filter;  /* NULL: no filter */
     struct frame_table frames;
     uint64_t charged_bytes;
+    struct cache_holder holder;          /* in the cache's ring while the segment points here */
+    struct segment *segment;             /* only for evict, that is while in the ring */
+    struct epoch_node node;              /* owned by whoever unlinked it */
+    _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: LOADED_REFS */
 };
 
 struct segment {
@@ -64,7 +72,7 @@ struct segment {
     /* guarded by load_mutex: who loads */
     struct mutex load_mutex;
     /* atomic */
-    _Atomic(struct segment_loaded *) loaded; /* pairs: SEGMENT_LOADED */
+    _Atomic(struct segment_loaded *) loaded; /* pairs: SEGMENT_LOADED; NULL again when it was evicted */
     _Atomic uint32_t refs;                   /* pairs: SEGMENT_REFS */
     _Atomic bool obsolete;
 };
@@ -76,12 +84,13 @@ struct segment_at {
 
 /* ---- segment_open.c ----------------------------------------------------- */
 
-/* What is loaded, loading it first if need be. A failure leaves the segment
- * as it was; the next call tries again. */
+/* What is loaded, loading it first if need be, with a reference for the caller.
+ * A failure leaves the segment as it was; the next call tries again. */
 NODISCARD esker_status segment_load(struct segment *segment, struct segment_loaded **out);
-/* A private copy, read from the file now, whatever the handle holds. */
+/* A private copy, read from the file now, whatever the handle holds. One reference. */
 NODISCARD esker_status segment_loaded_create(const struct segment *segment, struct segment_loaded **out);
-void segment_loaded_destroy(const struct segment *segment, struct segment_loaded *loaded);
+/* Not inside a section. NULL is fine. */
+void segment_loaded_unref(struct segment_loaded *loaded);
 
 /* ---- segment_block.c ---------------------------------------------------- */
 
@@ -99,6 +108,12 @@ NODISCARD esker_status segment_stored_open(const struct segment *segment, struct
 NODISCARD esker_status segment_raw_open(const struct segment *segment, struct bytes raw,
                                         const struct block_handle *handle, enum block_kind kind,
                                         struct block *out);
+/* A new frame, pinned once, with the block that stands in `stored`. checked: what
+ * frame_table_checked says of it; where the checksum agrees with that, the rows
+ * are not looked at again. */
+NODISCARD esker_status segment_block_unpack(const struct segment *segment, const struct block_stored *stored,
+                                            const struct block_handle *handle, uint32_t checked,
+                                            struct frame_ref **out);
 /* The data block at `at`, from the cache or else from disk, pinned. */
 NODISCARD esker_status segment_pin_block(const struct segment *segment, struct segment_loaded *loaded,
                                          struct segment_at at, bool fill_cache, struct frame_ref **out);
@@ -120,6 +135,7 @@ struct segment_ahead {
     const struct segment *segment;
     struct segment_loaded *loaded;
     uint64_t limit_bytes;
+    enum memory_role role;
     uint8_t *stored; /* the file's bytes [from, to) */
     uint64_t stored_cap;
     uint64_t from, to;
@@ -129,7 +145,7 @@ struct segment_ahead {
 };
 
 void segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment,
-                        struct segment_loaded *loaded, uint64_t limit_bytes);
+                        struct segment_loaded *loaded, uint64_t limit_bytes, enum memory_role role);
 void segment_ahead_fini(struct segment_ahead *ahead);
 /* The block as it is stored, its checksum checked; *out borrows from `ahead` until the next call. */
 NODISCARD esker_status segment_ahead_stored(struct segment_ahead *ahead, struct segment_at at, bool backwards,

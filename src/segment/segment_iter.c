@@ -77,7 +77,8 @@ segment_iter_start(struct segment_iter *it)
     }
     TRY(segment_load(it->segment, &it->loaded));
     segment_ahead_init(&it->ahead, it->segment, it->loaded,
-                       it->through_cache ? SEGMENT_AHEAD_CACHED_BYTES : SEGMENT_AHEAD_BYTES);
+                       it->through_cache ? SEGMENT_AHEAD_CACHED_BYTES : SEGMENT_AHEAD_BYTES,
+                       it->through_cache ? MEMORY_ITERATORS : MEMORY_MERGES);
     return ESKER_OK;
 }
 
@@ -221,6 +222,8 @@ segment_iter_destroy(struct iter *base)
     struct segment_iter *it = segment_iter_of(base);
     segment_iter_close_block(it);
     segment_ahead_fini(&it->ahead);
+    segment_loaded_unref(it->loaded);
+    block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, sizeof *it);
     mem_free(it->segment->mem, it);
 }
 
@@ -245,6 +248,7 @@ segment_iter_create(struct segment *segment, bool through_cache, struct iter **o
     it->base.ops = &segment_iter_ops;
     it->segment = segment;
     it->through_cache = through_cache;
+    block_cache_charge(segment->cache, MEMORY_ITERATORS, sizeof *it);
     *out = &it->base;
     return ESKER_OK;
 }

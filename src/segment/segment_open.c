@@ -369,38 +369,49 @@ segment_open_all(struct segment_opening *opening)
 esker_status
 segment_loaded_create(const struct segment *segment, struct segment_loaded **out)
 {
-    struct segment_loaded *loaded = mem_zalloc(segment->mem, sizeof *loaded);
+    struct segment_loaded *loaded = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, sizeof *loaded);
     if (loaded == NULL) {
         return FAIL_NO_MEMORY("a segment");
     }
+    memset(loaded, 0, sizeof *loaded);
+    loaded->io = segment->io;
+    loaded->mem = segment->mem;
+    atomic_init(&loaded->refs, 1);
     struct segment_opening opening = {.segment = segment, .loaded = loaded};
     esker_status status = segment_open_all(&opening);
     mem_free(segment->mem, opening.index_stored);
     if (status != ESKER_OK) {
         loaded->charged_bytes = 0;
-        segment_loaded_destroy(segment, loaded);
+        segment_loaded_unref(loaded);
         return status;
     }
     loaded->charged_bytes += sizeof *loaded;
-    block_cache_charge(segment->cache, loaded->charged_bytes);
+    block_cache_charge(segment->cache, MEMORY_INDEXES, loaded->charged_bytes);
     *out = loaded;
     return ESKER_OK;
 }
 
-void
-segment_loaded_destroy(const struct segment *segment, struct segment_loaded *loaded)
+static void
+segment_loaded_free(struct segment_loaded *loaded)
 {
-    if (loaded == NULL) {
-        return;
-    }
+    struct block_cache *cache = loaded->frames.cache; /* NULL where opening failed */
     frame_table_fini(&loaded->frames);
     if (loaded->charged_bytes > 0) {
-        block_cache_discharge(segment->cache, loaded->charged_bytes);
+        block_cache_discharge(cache, MEMORY_INDEXES, loaded->charged_bytes);
     }
-    io_close_file(segment->io, loaded->file);
-    mem_free(segment->mem, loaded->filter_stored);
-    mem_free(segment->mem, loaded->parts_raw);
-    mem_free(segment->mem, loaded->parts);
-    mem_free(segment->mem, loaded->root_raw);
-    mem_free(segment->mem, loaded);
+    io_close_file(loaded->io, loaded->file);
+    mem_free(loaded->mem, loaded->filter_stored);
+    mem_free(loaded->mem, loaded->parts_raw);
+    mem_free(loaded->mem, loaded->parts);
+    mem_free(loaded->mem, loaded->root_raw);
+    mem_free(loaded->mem, loaded);
+}
+
+void
+segment_loaded_unref(struct segment_loaded *loaded)
+{
+    /* pairs: LOADED_REFS — every use comes before the free. */
+    if (loaded != NULL && sub_acq_rel(&loaded->refs, 1) == 1) {
+        segment_loaded_free(loaded);
+    }
 }

@@ -45,5 +45,6 @@ segment_sample(struct segment *segment, uint32_t pieces, segment_sample_fn *each
     }
 out:
     buf_fini(&key);
+    segment_loaded_unref(loaded);
     return status;
 }

@@ -185,7 +185,7 @@ segment_verify(struct segment *segment)
 {
     struct segment_verify verify = {.segment = segment, .min_lsn = UINT64_MAX};
     TRY(segment_loaded_create(segment, &verify.loaded));
-    segment_ahead_init(&verify.ahead, segment, verify.loaded, SEGMENT_AHEAD_BYTES);
+    segment_ahead_init(&verify.ahead, segment, verify.loaded, SEGMENT_AHEAD_BYTES, MEMORY_MERGES);
     uint8_t *keys = mem_alloc_array(segment->mem, 2, KEY_BYTES_MAX);
     esker_status status = ESKER_OK;
     if (keys == NULL) {
@@ -200,6 +200,6 @@ segment_verify(struct segment *segment)
 out:
     mem_free(segment->mem, keys);
     segment_ahead_fini(&verify.ahead);
-    segment_loaded_destroy(segment, verify.loaded);
+    segment_loaded_unref(verify.loaded);
     return status;
 }

@@ -46,7 +46,7 @@ segment_writer_open(struct segment_writer *writer)
 {
     const struct segment_writer_options *options = &writer->options;
     TRY(block_builder_create(writer->mem, BLOCK_DATA, &writer->builder));
-    TRY(buf_reserve(&writer->pending, SEGMENT_WRITER_BATCH_BYTES + 2 * (size_t)options->block_bytes));
+    TRY(buf_reserve(&writer->pending, writer->batch_bytes + 2 * (size_t)options->block_bytes));
     uint64_t expected = MIN(options->expected_rows, (uint64_t)SEGMENT_WRITER_EXPECTED_MAX);
     TRY(buf_reserve(&writer->hashes, (size_t)expected * sizeof(uint64_t)));
     uint8_t header[SEGMENT_HEADER_BYTES];
@@ -72,6 +72,10 @@ segment_writer_create(struct io *io, const struct mem *mem, const struct segment
     }
     writer->options.block_bytes = MIN(writer->options.block_bytes, (uint32_t)1 << 20);
     writer->codec = segment_writer_codec(options->compression);
+    writer->batch_bytes = SEGMENT_WRITER_BATCH_BYTES;
+    if (options->cache != NULL) {
+        writer->batch_bytes = block_cache_buffer_bytes(options->cache, SEGMENT_WRITER_BATCH_BYTES);
+    }
     writer->index_root_bytes = SEGMENT_INDEX_ROOT_BYTES;
     writer->index_leaf_bytes = SEGMENT_INDEX_LEAF_BYTES;
     writer->min_lsn = UINT64_MAX;
@@ -92,6 +96,28 @@ segment_writer_create(struct io *io, const struct mem *mem, const struct segment
     return ESKER_OK;
 }
 
+static void
+segment_writer_charge(struct segment_writer *writer, uint64_t bytes)
+{
+    struct block_cache *cache = writer->options.cache;
+    if (cache == NULL || bytes == writer->charged_bytes) {
+        return;
+    }
+    if (bytes > writer->charged_bytes) {
+        block_cache_charge(cache, MEMORY_MERGES, bytes - writer->charged_bytes);
+    } else {
+        block_cache_discharge(cache, MEMORY_MERGES, writer->charged_bytes - bytes);
+    }
+    writer->charged_bytes = bytes;
+}
+
+/* What the buffers take, the builder's estimated by the block that it made last. */
+static uint64_t
+segment_writer_memory(const struct segment_writer *writer)
+{
+    return writer->pending.cap + 3 * writer->raw.cap + writer->index_rows.cap + writer->hashes.cap;
+}
+
 void
 segment_writer_destroy(struct segment_writer *writer)
 {
@@ -107,6 +133,7 @@ segment_writer_destroy(struct segment_writer *writer)
             IGNORE_STATUS(status_restore(&story), "the story of what failed first is kept");
         }
     }
+    segment_writer_charge(writer, 0);
     block_builder_destroy(writer->builder);
     buf_fini(&writer->scratch);
     buf_fini(&writer->last_key);
@@ -150,7 +177,7 @@ esker_status
 segment_writer_flush(struct segment_writer *writer, bool all)
 {
     struct buf *pending = &writer->pending;
-    size_t len = all ? pending->len : pending->len - pending->len % SEGMENT_WRITER_BATCH_BYTES;
+    size_t len = all ? pending->len : pending->len - pending->len % writer->batch_bytes;
     if (len == 0) {
         return ESKER_OK;
     }
@@ -216,6 +243,7 @@ segment_writer_cut(struct segment_writer *writer, struct bytes next_key)
     TRY(segment_writer_store(writer, raw, BLOCK_DATA, writer->codec, &handle));
     handle.row_count = rows;
     writer->data_raw_bytes += raw.len;
+    segment_writer_charge(writer, segment_writer_memory(writer));
     block_builder_reset(writer->builder);
     if (writer->raw.cap > SEGMENT_WRITER_KEEP_BYTES) {
         buf_fini(&writer->raw);

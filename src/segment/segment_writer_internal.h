@@ -31,6 +31,8 @@ struct segment_writer {
     uint64_t row_count, tombstone_count, min_lsn, max_lsn;
     uint64_t key_bytes, value_bytes, data_raw_bytes, index_key_bytes;
     uint32_t block_count;
+    size_t batch_bytes; /* what is pending leaves in multiples of it */
+    uint64_t charged_bytes;
     esker_status failed; /* sticky */
     bool finished;
 };

@@ -46,10 +46,11 @@ explain_sizes(struct text_out *out, const esker_options *options, const struct d
 {
     char text[3][TEXT_UNIT_BYTES];
     text_out_print(out, "memory budget        %s\n", text_memory(options->memory_budget_bytes, text[0]));
-    text_out_print(out, "  block cache        %s: blocks, indexes and filters\n",
-                   text_memory(sizes->cache_bytes, text[0]));
-    text_out_print(out,
-                   "  windows            up to %llu at once; each at most %s of memory, index included\n",
+    text_out_print(
+        out,
+        "  counted            %s: blocks have what windows, indexes, filters, iterators and merges leave\n",
+        text_memory(sizes->cache_bytes, text[0]));
+    text_out_print(out, "  windows            up to %llu at once; each at most %s of it, index included\n",
                    (unsigned long long)sizes->windows_live, text_memory(sizes->window_memory_max, text[0]));
     text_out_print(out, "window               %s of log and memtable at first, doubling with use to %s\n",
                    text_memory(sizes->window_bytes_first, text[0]),

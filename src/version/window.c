@@ -29,6 +29,9 @@ window_free(struct window *window)
 {
     memtable_destroy(window->table);
     log_file_destroy(window->log);
+    if (window->budget != NULL) {
+        block_cache_discharge(window->budget, MEMORY_WINDOWS, window->charged_bytes);
+    }
     if (window->data != NULL) {
         window->io->ops->unmap_memory(window->io, window->data, window->cap_bytes);
     }
@@ -81,6 +84,19 @@ window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_
     }
     *out = window;
     return ESKER_OK;
+}
+
+void
+window_charge(struct window *window, struct block_cache *budget)
+{
+    ASSERT(window->budget == NULL);
+    window->charged_bytes = window_bytes_max(window->cap_bytes, window->op_cap);
+    if (window->map != NULL) {
+        window->charged_bytes +=
+            window->cap_bytes; /* pages of the log file that are mapped are resident, too */
+    }
+    window->budget = budget;
+    block_cache_charge(budget, MEMORY_WINDOWS, window->charged_bytes);
 }
 
 void

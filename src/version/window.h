@@ -20,6 +20,7 @@
 #define ESKER_VERSION_WINDOW_H
 
 #include "memtable/memtable.h"
+#include "segment/block_cache.h"
 #include "wal/log_file.h"
 
 struct window {
@@ -34,6 +35,8 @@ struct window {
     uint32_t op_cap;
     bool recovered; /* its rows become durable by a flush, not by a sync */
     struct memtable *table;
+    struct block_cache *budget; /* nullable: where its memory is charged, once it is active */
+    uint64_t charged_bytes;
     uint8_t *map; /* the log file's frame space as shared memory, or NULL; owned by log */
     /* owned by whoever populates: one thread at a time */
     uint64_t populated_bytes;
@@ -131,6 +134,9 @@ uint64_t window_bytes_max(uint64_t cap_bytes, uint32_t op_cap);
 NODISCARD esker_status window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_bytes,
                                      uint64_t base_lsn, uint32_t op_cap, uint64_t hash_seed,
                                      struct window **out);
+/* Charges the memory that the window may come to use, until it is freed. Once;
+ * by whoever makes it active, outside sections and locks. */
+void window_charge(struct window *window, struct block_cache *budget);
 void window_ref(struct window *window);
 /* The last one frees the memory; the log file must have gone back to the pool or is destroyed here. */
 void window_unref(struct window *window);

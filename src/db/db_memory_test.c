@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: data much larger than the memory budget are read right and within the
+ * budget: many keys at once answer like single gets, what is counted and what
+ * the process takes stay in bounds while everything churns, and a process that
+ * may open 64 files reads hundreds of segments.
+ * Method: rows whose value follows from key and version; the statistics and
+ * /proc/self/status. ESKER_LONG_TESTS makes the churn last an hour.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "db/db.h"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MEMORY_TEST_SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_TEST_SANITIZED 1
+#endif
+
+#define assert_ok(expression) assert_int_equal((expression), ESKER_OK)
+
+enum { VALUE_MAX = 9000, BUDGET = 8 << 20, CHURN_BUDGET = 32 << 20 };
+
+struct rows {
+    char path[64];
+    esker_options options;
+    esker_db *db;
+    uint32_t count;
+    uint8_t *versions; /* of each row; 0 = absent */
+};
+
+static void
+rows_init(struct rows *rows, uint32_t count, int backend)
+{
+    memset(rows, 0, sizeof *rows);
+    snprintf(rows->path, sizeof rows->path, "/tmp/esker-memory-test-XXXXXX");
+    assert_non_null(mkdtemp(rows->path));
+    esker_options_init(&rows->options);
+    rows->options.memory_budget_bytes = BUDGET;
+    rows->options.io_backend = backend;
+    rows->count = count;
+    rows->versions = calloc(count, 1);
+    assert_non_null(rows->versions);
+}
+
+static void
+rows_fini(struct rows *rows)
+{
+    assert_ok(esker_close(rows->db));
+    assert_ok(esker_verify(rows->path, NULL, NULL));
+    assert_ok(esker_destroy(rows->path));
+    free(rows->versions);
+}
+
+static esker_slice
+rows_key(uint32_t id, char key[24])
+{
+    int len = snprintf(key, 24, "key/%08x", id * 2654435761U);
+    return esker_bytes(key, (size_t)len);
+}
+
+static size_t
+rows_value(uint32_t id, uint8_t version, uint8_t *value)
+{
+    struct rng rng = {(uint64_t)id << 8 | version};
+    size_t len = id % 97 == 0 ? 5000 + id % 3000 : 100 + id % 200;
+    for (size_t at = 0; at < len; at += 8) {
+        uint64_t word = rng_next(&rng);
+        memcpy(value + at, &word, 8);
+    }
+    return len;
+}
+
+static void
+rows_put(struct rows *rows, uint32_t id)
+{
+    char key[24];
+    uint8_t value[VALUE_MAX];
+    uint8_t version = (uint8_t)(rows->versions[id] % 250 + 1);
+    size_t len = rows_value(id, version, value);
+    assert_ok(esker_put(rows->db, rows_key(id, key), esker_bytes(value, len), NULL));
+    rows->versions[id] = version;
+}
+
+static void
+rows_delete(struct rows *rows, uint32_t id)
+{
+    char key[24];
+    assert_ok(esker_delete(rows->db, rows_key(id, key), NULL));
+    rows->versions[id] = 0;
+}
+
+static void
+rows_check(const struct rows *rows, uint32_t id, esker_status status, const void *data, size_t size)
+{
+    uint8_t value[VALUE_MAX];
+    if (id >= rows->count || rows->versions[id] == 0) {
+        assert_int_equal(status, ESKER_NOT_FOUND);
+        return;
+    }
+    size_t len = rows_value(id, rows->versions[id], value);
+    assert_ok(status);
+    assert_int_equal(size, len);
+    assert_memory_equal(data, value, len);
+}
+
+static void
+rows_get(const struct rows *rows, uint32_t id)
+{
+    char key[24];
+    uint8_t value[VALUE_MAX];
+    size_t size = 0;
+    esker_status status = esker_get_copy(rows->db, rows_key(id, key), NULL, value, sizeof value, &size);
+    rows_check(rows, id, status, value, size);
+}
+
+/* ---- Many keys at once --------------------------------------------------------- */
+
+enum { MANY_ROWS = 50000, MANY_MOST = 300 };
+
+/* Absent, deleted, repeated, large and small, some only in memory. */
+static void
+many_ask(const struct rows *rows, struct rng *rng, const esker_read_options *options)
+{
+    static char text[MANY_MOST][24];
+    static esker_slice keys[MANY_MOST];
+    static esker_value values[MANY_MOST];
+    static esker_status statuses[MANY_MOST];
+    uint32_t ids[MANY_MOST];
+    size_t count = 1 + rng_below(rng, MANY_MOST);
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = i > 0 && rng_below(rng, 8) == 0 ? ids[rng_below(rng, i)]
+                                                 : (uint32_t)rng_below(rng, rows->count + rows->count / 10);
+        keys[i] = rows_key(ids[i], text[i]);
+    }
+    assert_ok(esker_multi_get(rows->db, count, keys, options, values, statuses));
+    for (size_t i = 0; i < count; i++) {
+        rows_check(rows, ids[i], statuses[i], values[i].data, values[i].size);
+        if (statuses[i] == ESKER_OK) {
+            esker_value_release(&values[i]);
+        }
+    }
+}
+
+static void
+many_with(int backend)
+{
+    struct rows rows;
+    struct rng rng = {20};
+    rows_init(&rows, MANY_ROWS, backend);
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    for (uint32_t id = 0; id < rows.count; id++) {
+        rows_put(&rows, id);
+    }
+    assert_ok(esker_compact(rows.db, NULL, NULL));
+    for (uint32_t id = 0; id < rows.count; id += 13) {
+        rows_delete(&rows, id);
+    }
+    assert_ok(esker_flush(rows.db));
+    for (uint32_t id = 5; id < rows.count; id += 29) {
+        rows_put(&rows, id);
+    }
+    esker_stats before;
+    esker_stats_init(&before);
+    assert_ok(esker_get_stats(rows.db, &before));
+    assert_true(before.segment_bytes > before.cache_capacity_bytes);
+    esker_read_options options;
+    esker_read_options_init(&options);
+    for (int round = 0; round < 60; round++) {
+        options.fill_cache = round % 3 != 0;
+        many_ask(&rows, &rng, round % 2 == 0 ? &options : NULL);
+    }
+    esker_stats after;
+    esker_stats_init(&after);
+    assert_ok(esker_get_stats(rows.db, &after));
+    assert_true(after.cache_misses > before.cache_misses + 500);
+    rows_fini(&rows);
+}
+
+static void
+multi_get__answers_like_single_gets(void **state)
+{
+    (void)state;
+    many_with(ESKER_IO_POSIX);
+}
+
+static void
+multi_get__answers_the_same_through_a_ring(void **state)
+{
+    (void)state;
+    many_with(ESKER_IO_URING);
+}
+
+/* ---- The budget ------------------------------------------------------------------ */
+
+enum { CHURN_ROWS = 200000, CHURN_ROUNDS = 14, CHURN_STEPS = 20000 };
+
+#ifndef MEMORY_TEST_SANITIZED
+static uint64_t
+churn_resident_bytes(void)
+{
+    char line[256];
+    uint64_t kib = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, "VmRSS:", 6) == 0) {
+            kib = strtoull(line + 6, NULL, 10);
+        }
+    }
+    fclose(file);
+    return kib << 10;
+}
+#endif
+
+static void
+churn_scan(const struct rows *rows, struct rng *rng)
+{
+    char key[24];
+    esker_iter *it = NULL;
+    assert_ok(esker_iter_create(rows->db, NULL, &it));
+    esker_status status = esker_iter_seek(it, rows_key((uint32_t)rng_below(rng, rows->count), key));
+    bool forward = rng_below(rng, 2) == 0;
+    for (int step = 0; step < 2000 && status == ESKER_OK; step++) {
+        status = forward ? esker_iter_next(it) : esker_iter_prev(it);
+    }
+    assert_true(status == ESKER_OK || status == ESKER_END);
+    esker_iter_destroy(it);
+}
+
+static void
+churn_round(struct rows *rows, struct rng *rng)
+{
+    for (int step = 0; step < CHURN_STEPS; step++) {
+        uint32_t id = (uint32_t)rng_below(rng, rows->count);
+        switch (rng_below(rng, 8)) {
+        case 0:
+        case 1:
+        case 2:
+            rows_put(rows, id);
+            break;
+        case 3:
+            rows_delete(rows, id);
+            break;
+        default:
+            rows_get(rows, id);
+        }
+        if (step % 1500 == 0) {
+            churn_scan(rows, rng);
+            many_ask(rows, rng, NULL);
+        }
+    }
+}
+
+static void
+budget__holds_while_everything_churns(void **state)
+{
+    (void)state;
+    struct rows rows;
+    struct rng rng = {21};
+    rows_init(&rows, CHURN_ROWS, ESKER_IO_AUTO);
+    rows.options.memory_budget_bytes = CHURN_BUDGET;
+#ifndef MEMORY_TEST_SANITIZED
+    uint64_t resident_before = churn_resident_bytes();
+#endif
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    uint64_t counted_most = 0;
+    uint64_t resident_most = 0;
+    time_t end = time(NULL) + (getenv("ESKER_LONG_TESTS") != NULL ? 3600 : 0);
+    for (int round = 0; round < CHURN_ROUNDS || time(NULL) < end; round++) {
+        churn_round(&rows, &rng);
+        esker_stats stats;
+        esker_stats_init(&stats);
+        assert_ok(esker_get_stats(rows.db, &stats));
+        uint64_t counted = stats.memory_windows_bytes + stats.memory_indexes_bytes +
+                           stats.memory_frames_bytes + stats.memory_iterators_bytes +
+                           stats.memory_merges_bytes;
+        counted_most = MAX(counted_most, counted);
+#ifndef MEMORY_TEST_SANITIZED /* shadow memory counts too */
+        resident_most = MAX(resident_most, churn_resident_bytes() - resident_before);
+#endif
+    }
+    print_message("of a budget of %d KiB %llu KiB were counted and %llu KiB resident at most\n",
+                  CHURN_BUDGET >> 10, (unsigned long long)counted_most >> 10,
+                  (unsigned long long)resident_most >> 10);
+    assert_true(counted_most <= CHURN_BUDGET + CHURN_BUDGET / 10);
+    /* What the C library keeps of what was freed comes on top: docs/limits.md, Memory. */
+    assert_true(resident_most <= 2 * (uint64_t)CHURN_BUDGET);
+    rows_fini(&rows);
+}
+
+/* ---- Descriptors ------------------------------------------------------------------ */
+
+enum { FILES_ROWS = 12000, FILES_LIMIT = 64 };
+
+static void
+descriptors__sixty_four_are_enough_for_hundreds_of_segments(void **state)
+{
+    (void)state;
+    static const struct db_tuning tuning = {
+        .window_bytes_first = 128 << 10, .window_bytes_max = 128 << 10, .segment_bytes = 16 << 10};
+    struct rows rows;
+    struct rng rng = {22};
+    struct rlimit before;
+    struct io *io = NULL;
+    rows_init(&rows, FILES_ROWS, ESKER_IO_AUTO);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit few = {.rlim_cur = FILES_LIMIT, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_ok(io_open_dir(rows.path, true, ESKER_IO_AUTO, &mem_default, &io));
+    assert_ok(db_open_on(io, &rows.options, &tuning, false, &rows.db));
+    for (uint32_t id = 0; id < rows.count; id++) {
+        rows_put(&rows, id);
+    }
+    assert_ok(esker_compact(rows.db, NULL, NULL));
+    esker_stats stats;
+    esker_stats_init(&stats);
+    for (int round = 0; round < 3; round++) {
+        for (uint32_t id = 0; id < rows.count; id++) {
+            rows_get(&rows, id);
+        }
+        many_ask(&rows, &rng, NULL);
+        churn_scan(&rows, &rng);
+        for (uint32_t id = (uint32_t)round; id < rows.count; id += 7) {
+            rows_put(&rows, id);
+        }
+    }
+    assert_ok(esker_get_stats(rows.db, &stats));
+    assert_true(stats.segments > 2 * FILES_LIMIT);
+    assert_true(stats.segments_open <= FILES_LIMIT / DB_FILES_SHARE);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    rows_fini(&rows);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(budget__holds_while_everything_churns),
+        cmocka_unit_test(multi_get__answers_like_single_gets),
+        cmocka_unit_test(multi_get__answers_the_same_through_a_ring),
+        cmocka_unit_test(descriptors__sixty_four_are_enough_for_hundreds_of_segments),
+    };
+    return cmocka_run_group_tests_name("db memory", tests, NULL, NULL);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two ways of getting share: one key (db_read.c), many (db_read_many.c). */
+#ifndef ESKER_DB_DB_READ_INTERNAL_H
+#define ESKER_DB_DB_READ_INTERNAL_H
+
+#include "db/db.h"
+
+/* Where a lookup stands and what it found. */
+struct lookup {
+    esker_db *db;
+    struct version *version;
+    struct bytes key;
+    uint64_t snapshot_lsn;
+    uint64_t filter_hash;
+    bool fill_cache;
+    bool from_memtable;
+    bool past_windows; /* the key is in none of them; the slow path goes on in the runs */
+    struct bytes value;
+    struct frame_ref *frame; /* pinned (slow path) or NULL */
+    /* Which segment is next, or is being asked. */
+    uint32_t level, index; /* index: in level 0 */
+    struct segment_hit hit;
+};
+
+/* The segment at the lookup's place, or the next that may hold the key; NULL: there is none. */
+static inline struct segment *
+read_segment_at(struct lookup *lookup)
+{
+    for (; lookup->level < ESKER_LEVELS_MAX; lookup->level++) {
+        const struct level_run *run = lookup->version->levels[lookup->level];
+        if (run == NULL) {
+            continue;
+        }
+        uint32_t index = lookup->level == 0 ? lookup->index : level_run_seek(run, lookup->key);
+        if (index < run->count) {
+            return run->segments[index];
+        }
+    }
+    return NULL;
+}
+
+/* The segment at the lookup's place does not have the key. */
+static inline void
+read_next_segment(struct lookup *lookup)
+{
+    lookup->hit.place.known = false;
+    lookup->index++;
+    lookup->level += lookup->level > 0 ? 1 : 0;
+}
+
+/* Inside a section: version first, then the LSN (version.h says why). */
+void read_begin(struct lookup *lookup, const struct esker_snapshot *snapshot);
+bool read_windows(struct lookup *lookup, enum entry_op *op_out);
+void read_count(esker_db *db, const struct thread_state *self, bool found, bool from_memtable);
+NODISCARD esker_status read_check(const esker_db *db, esker_slice key, const esker_read_options *options,
+                                  const struct esker_snapshot **snapshot_out, bool *fill_out);
+/* With the version referenced and no section; gives the reference back or into
+ * the value, and so the frame's pin. */
+NODISCARD esker_status read_value_held(struct lookup *lookup, esker_value *value_out);
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Many keys at one point in time. All of them are looked up in memory first,
+ * with the cache misses of neighbours overlapped; the blocks that are missing
+ * are then read together, each once, and the lookups that waited go on. A key
+ * whose block turns out not to hold it waits for a block of an older segment in
+ * the next round, so there are at most as many rounds as runs.
+ *
+ * The version is referenced throughout; epoch sections are entered only while
+ * frames and indexes are looked at, for a few keys each.
+ */
+#include "db/db_read_internal.h"
+
+enum {
+    MANY_GROUP = 16, /* keys whose misses are overlapped */
+    MANY_FETCH = 128 /* blocks that are asked for together */
+};
+
+enum many_state { MANY_OPEN = 0, MANY_FOUND, MANY_ABSENT, MANY_FAILED, MANY_WAITING };
+
+struct many_key {
+    struct lookup lookup;
+    uint64_t hash; /* memtable_hash */
+    enum many_state state;
+    enum entry_op op;
+    bool warmed;         /* an index was loaded for it, once */
+    esker_status status; /* FAILED */
+};
+
+struct many {
+    esker_db *db;
+    struct thread_state *self;
+    struct version *version;
+    struct many_key *keys;
+    size_t count;
+};
+
+static void
+many_failed(struct many_key *key, esker_status status)
+{
+    key->state = MANY_FAILED;
+    key->status = status;
+}
+
+/* ---- In memory --------------------------------------------------------------- */
+
+static void
+many_prefetch_windows(const struct many *many, struct many_key *keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        keys[i].hash = memtable_hash(keys[i].lookup.key, many->db->hash_seed);
+        for (uint32_t window = 0; window < many->version->window_count; window++) {
+            memtable_prefetch(many->version->windows[window]->table, keys[i].hash);
+        }
+    }
+}
+
+/* Inside a section. The filter lines of all the segments that a key may be in. */
+static void
+many_prefetch_filters(struct many_key *key)
+{
+    struct lookup at = key->lookup;
+    struct segment *segment;
+    while ((segment = read_segment_at(&at)) != NULL) {
+        segment_prefetch(segment, at.filter_hash);
+        read_next_segment(&at);
+    }
+}
+
+/* Inside a section: as far as memory goes. What is found in a frame is pinned. */
+static void
+many_walk(struct many_key *key)
+{
+    struct lookup *lookup = &key->lookup;
+    struct segment *segment;
+    while ((segment = read_segment_at(lookup)) != NULL) {
+        struct segment_hit *hit = &lookup->hit;
+        switch (segment_get(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn, hit)) {
+        case SEGMENT_FOUND:
+            frame_pin(hit->frame);
+            lookup->frame = hit->frame;
+            lookup->value = hit->value;
+            key->op = hit->op;
+            key->state = MANY_FOUND;
+            return;
+        case SEGMENT_NEEDS_IO:
+            key->state = MANY_WAITING;
+            return;
+        default:
+            read_next_segment(lookup);
+        }
+    }
+    key->state = MANY_ABSENT;
+}
+
+static void
+many_look_in_windows(const struct many *many, struct many_key *keys, size_t count)
+{
+    many_prefetch_windows(many, keys, count);
+    for (size_t i = 0; i < count; i++) {
+        if (read_windows(&keys[i].lookup, &keys[i].op)) {
+            keys[i].state = MANY_FOUND;
+        } else {
+            keys[i].lookup.past_windows = true;
+            keys[i].lookup.filter_hash = segment_filter_hash(keys[i].lookup.key);
+        }
+    }
+}
+
+/* Every key that is not settled, as far as memory goes. */
+static void
+many_look(const struct many *many, bool first)
+{
+    for (size_t from = 0; from < many->count; from += MANY_GROUP) {
+        struct many_key *keys = many->keys + from;
+        size_t count = MIN(many->count - from, (size_t)MANY_GROUP);
+        if (first) {
+            many_look_in_windows(many, keys, count);
+        }
+        epoch_enter(many->self);
+        for (size_t i = 0; i < count && first; i++) {
+            if (keys[i].state == MANY_OPEN) {
+                many_prefetch_filters(&keys[i]);
+            }
+        }
+        for (size_t i = 0; i < count; i++) {
+            if (keys[i].state == MANY_OPEN) {
+                many_walk(&keys[i]);
+            }
+        }
+        epoch_exit(many->self);
+    }
+}
+
+/* ---- From the disk ------------------------------------------------------------- */
+
+static void
+many_answered(struct many_key *key, enum segment_result result)
+{
+    struct lookup *lookup = &key->lookup;
+    if (result == SEGMENT_FOUND) {
+        lookup->frame = lookup->hit.frame;
+        lookup->value = lookup->hit.value;
+        key->op = lookup->hit.op;
+        key->state = MANY_FOUND;
+    } else if (result == SEGMENT_FAILED) {
+        many_failed(key, lookup->hit.status);
+    } else {
+        read_next_segment(lookup);
+        key->state = MANY_OPEN;
+    }
+}
+
+/* The waiting key's block is here: found in it, or on to the next segment. */
+static void
+many_settle(struct many_key *key, const struct segment_fetch *fetch)
+{
+    struct lookup *lookup = &key->lookup;
+    if (fetch->status != ESKER_OK) {
+        many_failed(key, fetch->status);
+        return;
+    }
+    enum segment_result result =
+        segment_get_in_frame(fetch->frame, lookup->key, lookup->snapshot_lsn, &lookup->hit);
+    many_answered(key, result);
+    if (result != SEGMENT_FOUND) {
+        frame_unpin(fetch->frame);
+    }
+}
+
+/* The index is not in memory. Once it is, the key is looked up again; if it is
+ * gone again by then, there is too little memory to wait for company. */
+static void
+many_warm(struct many_key *key, struct segment *segment)
+{
+    struct lookup *lookup = &key->lookup;
+    if (key->warmed) {
+        many_answered(key, segment_get_slow(segment, lookup->key, lookup->filter_hash, lookup->snapshot_lsn,
+                                            lookup->fill_cache, &lookup->hit));
+        return;
+    }
+    key->warmed = true;
+    key->state = MANY_OPEN;
+    esker_status status = segment_warm(segment);
+    if (status != ESKER_OK) {
+        many_failed(key, status);
+    }
+}
+
+/* Blocks for up to MANY_FETCH of the waiting keys from *at on, which moves past them. */
+static void
+many_fetch(const struct many *many, size_t *at)
+{
+    struct segment_fetch fetches[MANY_FETCH];
+    size_t count = 0;
+    for (; *at < many->count && count < MANY_FETCH; (*at)++) {
+        struct many_key *key = &many->keys[*at];
+        if (key->state != MANY_WAITING) {
+            continue;
+        }
+        struct segment *segment = read_segment_at(&key->lookup);
+        if (!key->lookup.hit.place.known) {
+            many_warm(key, segment);
+            continue;
+        }
+        fetches[count++] =
+            (struct segment_fetch){.segment = segment, .place = key->lookup.hit.place, .tag = (uint32_t)*at};
+    }
+    segment_fetch_many(fetches, count, &many->db->mem, many->keys[0].lookup.fill_cache);
+    for (size_t i = 0; i < count; i++) {
+        many_settle(&many->keys[fetches[i].tag], &fetches[i]);
+    }
+}
+
+static bool
+many_waits(const struct many *many)
+{
+    for (size_t i = 0; i < many->count; i++) {
+        if (many->keys[i].state == MANY_WAITING) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+many_find(const struct many *many)
+{
+    many_look(many, true);
+    while (many_waits(many)) {
+        for (size_t at = 0; at < many->count;) {
+            many_fetch(many, &at);
+        }
+        many_look(many, false);
+    }
+}
+
+/* ---- Values ------------------------------------------------------------------- */
+
+static esker_status
+many_value(struct many_key *key, esker_value *value_out)
+{
+    struct lookup *lookup = &key->lookup;
+    switch (key->state) {
+    case MANY_FOUND:
+        if (key->op == ENTRY_PUT) {
+            version_ref(lookup->version); /* read_value_held gives one back */
+            return read_value_held(lookup, value_out);
+        }
+        if (lookup->frame != NULL) {
+            frame_unpin(lookup->frame);
+        }
+        return ESKER_NOT_FOUND;
+    case MANY_FAILED:
+        return key->status;
+    default:
+        return ESKER_NOT_FOUND;
+    }
+}
+
+static esker_status
+many_values(const struct many *many, esker_value values_out[], esker_status statuses_out[])
+{
+    esker_status first = ESKER_OK;
+    for (size_t i = 0; i < many->count; i++) {
+        struct many_key *key = &many->keys[i];
+        esker_status status = many_value(key, &values_out[i]);
+        read_count(many->db, many->self, status == ESKER_OK, key->lookup.from_memtable);
+        statuses_out[i] = status;
+        if (status < 0 && first == ESKER_OK) {
+            first = status;
+        }
+    }
+    return first;
+}
+
+static esker_status
+many_get(struct many *many, const esker_slice keys[], const esker_read_options *options,
+         esker_value values_out[], esker_status statuses_out[])
+{
+    many->keys = mem_alloc_array(&many->db->mem, many->count, sizeof *many->keys);
+    if (many->keys == NULL) {
+        return FAIL_NO_MEMORY("many lookups");
+    }
+    struct lookup base = {.db = many->db, .fill_cache = options == NULL || options->fill_cache};
+    epoch_enter(many->self);
+    read_begin(&base, options != NULL ? options->snapshot : NULL);
+    version_ref(base.version);
+    epoch_exit(many->self);
+    many->version = base.version;
+    for (size_t i = 0; i < many->count; i++) {
+        many->keys[i] = (struct many_key){.lookup = base};
+        many->keys[i].lookup.key = bytes_of_slice(keys[i]);
+    }
+    many_find(many);
+    esker_status status = many_values(many, values_out, statuses_out);
+    version_unref(many->version);
+    mem_free(&many->db->mem, many->keys);
+    return status;
+}
+
+esker_status
+esker_multi_get(esker_db *db, size_t n, const esker_slice keys[], const esker_read_options *options,
+                esker_value values_out[], esker_status statuses_out[])
+{
+    struct db_call call;
+    TRY(db_call_enter(db, &call));
+    esker_status status = ESKER_OK;
+    if (n > 0 && (keys == NULL || values_out == NULL || statuses_out == NULL)) {
+        status = FAIL(ESKER_INVALID, "an array is NULL");
+    } else if (n > UINT32_MAX) {
+        status = FAIL(ESKER_TOO_LARGE, "%zu keys at once", n);
+    }
+    for (size_t i = 0; i < n && status == ESKER_OK; i++) {
+        const struct esker_snapshot *snapshot;
+        bool fill;
+        status = read_check(db, keys[i], options, &snapshot, &fill);
+    }
+    if (status == ESKER_OK && n > 0) {
+        struct many many = {.db = db, .self = call.self, .count = n};
+        status = many_get(&many, keys, options, values_out, statuses_out);
+    }
+    db_call_exit(&call);
+    return status;
+}
