@@ -174,7 +174,8 @@ typedef struct esker_event {
 } esker_event;
 
 /* Called from an engine thread that holds no lock. May read from the
- * database; must not close it. */
+ * database; must not close it, and must return: the thread is the engine's,
+ * not one that may exit. */
 typedef void esker_event_fn(void *ctx, const esker_event *event);
 
 /* ---- Options ----------------------------------------------------------- */
