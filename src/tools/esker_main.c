@@ -51,6 +51,11 @@ static const struct main_command main_commands[] = {
      "measure this machine with the engine's own workloads; compare two results",
      "`esker bench --list` names the workloads, an unknown option prints all options.\n"
      "diff: exit code 1 when B is slower than A somewhere, by more than --threshold 5 %.\n"},
+    {"plot", tool_plot, "plot FILE... [--out FILE] [--title TEXT]",
+     "draw the results of workload or bench: SVG, PNG or one HTML page",
+     "FILE: what workload --csv or --series wrote, or results.csv of bench. --out chart.svg,\n"
+     "chart.png or report.html; by default FILE with .svg, or report.html of several. An SVG or\n"
+     "PNG holds the first chart of one file. Needs gnuplot (Debian: gnuplot-nox).\n"},
     {"demo-child", tool_demo_child, "demo-child DIR", NULL, NULL},
     {"help", NULL, "help [COMMAND]", "this text, or more about a command", NULL},
 };
