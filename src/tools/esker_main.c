@@ -51,6 +51,18 @@ static const struct main_command main_commands[] = {
      "measure this machine with the engine's own workloads; compare two results",
      "`esker bench --list` names the workloads, an unknown option prints all options.\n"
      "diff: exit code 1 when B is slower than A somewhere, by more than --threshold 5 %.\n"},
+    {"workload", tool_workload, "workload [--preset NAME] [OPTIONS] | workload --list",
+     "drive a database with clients in roles at given rates and verify all they did",
+     "Roles: --writers N, --random-writers N, --compactors N, --readers N, each with a rate:\n"
+     "--writer-rate, --random-rate, --compactor-rate, --reader-rate (per client and second, 0:\n"
+     "as fast as it can). --compactor-sleep S, --compactor-reads N, --pool KEYS, --overlap X,\n"
+     "--delete-ratio X, --value-bytes N, --retries N, --ops N, --seed N, --shape\n"
+     "steady|ramp|burst, --duration S, --time-scale X: the plan's times divided by X, its rates\n"
+     "multiplied. Results: --csv FILE, --series FILE (latency over time), both for `esker plot`.\n"
+     "--jobs N rows at a time; --dir DIR for the databases, --keep keeps them.\n"
+     "--chaos cpu=4@80,stop=3x10,kill=2 or slow=200,fail=3 (a simulated disk, durability sync):\n"
+     "hogs, SIGSTOP, SIGKILL and reopen, late and failing I/O. Exit code 1 when a property does\n"
+     "not hold (--no-verify: none is looked at); --inject MISTAKE shows that they can fail.\n"},
     {"plot", tool_plot, "plot FILE... [--out FILE] [--title TEXT]",
      "draw the results of workload or bench: SVG, PNG or one HTML page",
      "FILE: what workload --csv or --series wrote, or results.csv of bench. --out chart.svg,\n"

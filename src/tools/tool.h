@@ -83,6 +83,7 @@ int tool_inspect(struct tool *tool);
 int tool_explain(struct tool *tool);
 int tool_demo(struct tool *tool);
 int tool_bench(struct tool *tool);
+int tool_workload(struct tool *tool);
 int tool_plot(struct tool *tool);
 /* What `demo` runs in a process of its own; not for people. */
 int tool_demo_child(struct tool *tool);
