@@ -35,7 +35,9 @@ compact_urgency(esker_db *db, const struct compact_job *self)
 {
     const struct compact_run *run = self->part != NULL ? self->part->run : NULL;
     if (run == NULL) {
-        return JOB_COMPACT_L0; /* a look at the tree, or the end of a run */
+        /* The end of a run, or a look at the tree. Looks are kicked by all who wait,
+         * and must not go before the steps that these wait for. */
+        return self->ended != NULL ? JOB_COMPACT_L0 : JOB_COMPACT;
     }
     /* relaxed: a hint */
     if (!run->awaited && load_relaxed(&db->merges_are_idle)) {

@@ -49,10 +49,12 @@ split_sample_run(struct split *split, const struct level_run *run, bool by_index
 {
     for (uint32_t i = 0; i < run->count; i++) {
         const struct segment_meta *meta = segment_meta(run->segments[i]);
+        size_t before = split->samples.len;
         if (by_index) {
             split->bytes_each = meta->size_bytes / SPLIT_PIECES;
             TRY(segment_sample(run->segments[i], SPLIT_PIECES, split_add, split));
-        } else if (meta->min_key.len > 0) {
+        }
+        if (split->samples.len == before && meta->min_key.len > 0) { /* also: a segment of one block */
             split->bytes_each = meta->size_bytes;
             TRY(split_add(split, meta->min_key));
         }

@@ -423,7 +423,9 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     if (db->prepared == NULL && !db->rotating) {
         job_kick(&db->prepare_job);
     }
-    job_kick(&db->flush_job);
+    if (version->window_count > 1) { /* else it would be in the way of merges for nothing */
+        job_kick(&db->flush_job);
+    }
     if (level0_full) {
         db_kick_compaction(db);
     }
