@@ -404,6 +404,19 @@ ESKER_API ESKER_NODISCARD esker_status esker_verify(const char *path,
                                                     esker_verify_fn *each_finding /* nullable */,
                                                     void *ctx /* nullable */);
 
+/* Called with each sentence of a repair's report: what was found, kept and lost. */
+typedef void esker_repair_fn(void *ctx, const char *sentence);
+
+/* Makes a damaged closed database one that opens again: keeps every row that a
+ * checksum proves, and says which keys and LSNs are lost. Whole segments stay as
+ * they are; each file that is replaced is first copied to NAME.lost in the same directory, which
+ * nothing ever removes. Needs room for that. A crash on the way leaves the old state or the new one.
+ * An undamaged database is not touched. Returns: OK; NOT_FOUND; BUSY when open;
+ * CORRUPT when nothing is provable, UNSUPPORTED when a later version wrote it
+ * (then nothing was changed); NO_SPACE; NO_MEMORY; IO. */
+ESKER_API ESKER_NODISCARD esker_status esker_repair(const char *path, esker_repair_fn *say /* nullable */,
+                                                    void *ctx /* nullable */);
+
 #define ESKER_LEVELS_MAX 7
 
 typedef struct esker_stats {

@@ -477,10 +477,12 @@ struct db_tuning {
 NODISCARD esker_status db_open_on(struct io *io, const esker_options *options, const struct db_tuning *tuning,
                                   bool manual, esker_db **db_out);
 
-/* ---- db_verify.c ----------------------------------------------------------- */
+/* ---- db_verify.c, db_repair.c ---------------------------------------------- */
 
 /* esker_verify over a given seam: takes over io (also on failure). */
 NODISCARD esker_status db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx);
+/* esker_repair over a given seam: takes over io (also on failure). */
+NODISCARD esker_status db_repair_on(struct io *io, esker_repair_fn *say, void *ctx);
 
 /* ---- db_snapshot.c -------------------------------------------------------- */
 

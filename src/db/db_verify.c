@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "db/db_closed.h"
 #include "db/db_files.h"
 #include "db/db_handle.h"
 #include "db/db_recover.h"
@@ -29,9 +30,8 @@ closed_lock(struct io *io)
     return ESKER_OK;
 }
 
-/* A handle with io and lock but nothing loaded. Takes over io, also on failure. */
-static esker_status
-closed_open_on(struct io *io, esker_db **out)
+esker_status
+db_closed_open_on(struct io *io, esker_db **out)
 {
     esker_options options;
     esker_db *db = NULL;
@@ -51,20 +51,19 @@ closed_open_on(struct io *io, esker_db **out)
     return ESKER_OK;
 }
 
-/* Returns NOT_FOUND, BUSY, IO... */
-static esker_status
-closed_open(const char *path, esker_db **out)
+esker_status
+db_closed_open(const char *path, esker_db **out)
 {
     struct io *io = NULL;
     if (path == NULL || *path == 0) {
         return FAIL(ESKER_INVALID, "the path is empty");
     }
     TRY(io_open_dir(path, false, ESKER_IO_POSIX, &mem_default, &io));
-    return closed_open_on(io, out);
+    return db_closed_open_on(io, out);
 }
 
-static void
-closed_free(esker_db *db)
+void
+db_closed_free(esker_db *db)
 {
     manifest_destroy(db->manifest);
     if (db->cache != NULL) {
@@ -104,8 +103,8 @@ verify_is_finding(esker_status status)
     return status == ESKER_CORRUPT || status == ESKER_UNSUPPORTED;
 }
 
-static esker_status
-verify_segment(esker_db *db, const struct segment_meta *meta)
+esker_status
+db_verify_segment(esker_db *db, const struct segment_meta *meta)
 {
     struct segment *segment = NULL;
     struct segment_open_options options = {.io = db->io, .mem = &db->mem, .cache = db->cache};
@@ -121,7 +120,7 @@ verify_files(esker_db *db, struct recover_state *state, struct verify *verify)
 {
     for (size_t i = 0; i < state->segment_count && !verify->stopped; i++) {
         const struct segment_meta *meta = &state->segments[i]->meta;
-        esker_status status = verify_segment(db, meta);
+        esker_status status = db_verify_segment(db, meta);
         if (status == ESKER_IO && status_last()->os_errno == ENOENT) {
             char name[40];
             segment_file_name(meta->id, name);
@@ -186,7 +185,7 @@ verify_closed(esker_db *db, esker_verify_fn *each_finding, void *ctx)
     struct verify verify = {.each = each_finding, .ctx = ctx};
     esker_status status = verify_database(db, &verify);
     esker_error story = *status_last();
-    closed_free(db);
+    db_closed_free(db);
     if (status != ESKER_OK) {
         return status_restore(&story);
     }
@@ -197,7 +196,7 @@ esker_status
 db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(closed_open_on(io, &db));
+    TRY(db_closed_open_on(io, &db));
     return verify_closed(db, each_finding, ctx);
 }
 
@@ -205,7 +204,7 @@ esker_status
 esker_verify(const char *path, esker_verify_fn *each_finding, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(closed_open(path, &db));
+    TRY(db_closed_open(path, &db));
     return verify_closed(db, each_finding, ctx);
 }
 
@@ -241,7 +240,7 @@ esker_destroy(const char *path)
 {
     esker_db *db = NULL;
     struct db_file_list files;
-    TRY(closed_open(path, &db));
+    TRY(db_closed_open(path, &db));
     esker_status status = db_file_list(db->io, &db->mem, &files);
     bool any = status == ESKER_OK && db_file_count(&files) > 0;
     if (status == ESKER_OK) {
@@ -253,7 +252,7 @@ esker_destroy(const char *path)
         status = io_unlink(db->io, DB_LOCK_NAME);
     }
     esker_error story = *status_last();
-    closed_free(db);
+    db_closed_free(db);
     if (status != ESKER_OK) {
         return status_restore(&story);
     }

@@ -467,17 +467,30 @@ manifest_replay(const struct manifest_reader *reader)
 }
 
 esker_status
+manifest_current(struct io *io, const struct mem *mem, struct file_head *out)
+{
+    return manifest_read_current(io, mem, out);
+}
+
+esker_status
 manifest_open(struct io *io, const struct mem *mem, manifest_apply_fn *apply, void *ctx,
               struct manifest **out)
 {
     struct file_head head;
     TRY(manifest_read_current(io, mem, &head));
+    return manifest_open_at(io, mem, &head, apply, ctx, out);
+}
+
+esker_status
+manifest_open_at(struct io *io, const struct mem *mem, const struct file_head *head, manifest_apply_fn *apply,
+                 void *ctx, struct manifest **out)
+{
     struct manifest *manifest = NULL;
-    TRY(manifest_alloc(io, mem, head.uuid, &manifest));
-    manifest->at.number = head.number;
-    manifest->number_tried = head.number;
+    TRY(manifest_alloc(io, mem, head->uuid, &manifest));
+    manifest->at.number = head->number;
+    manifest->number_tried = head->number;
     manifest->unconfirmed = true;
-    manifest_file_name(head.number, manifest->at.name);
+    manifest_file_name(head->number, manifest->at.name);
     struct buf buf;
     buf_init(&buf, mem);
     esker_status status = io_read_file(io, manifest->at.name, MANIFEST_BYTES_MAX, &buf);
@@ -488,7 +501,7 @@ manifest_open(struct io *io, const struct mem *mem, manifest_apply_fn *apply, vo
         struct manifest_reader reader = {
             .manifest = manifest,
             .bytes = buf_bytes(&buf),
-            .file_seed = frame_file_seed(head.uuid, head.number),
+            .file_seed = frame_file_seed(head->uuid, head->number),
             .apply = apply,
             .ctx = ctx,
         };
@@ -501,4 +514,45 @@ manifest_open(struct io *io, const struct mem *mem, manifest_apply_fn *apply, vo
     }
     *out = manifest;
     return ESKER_OK;
+}
+
+esker_status
+manifest_scan(struct io *io, const struct mem *mem, const struct file_head *head, manifest_apply_fn *apply,
+              void *ctx)
+{
+    char name[40];
+    struct buf buf;
+    manifest_file_name(head->number, name);
+    buf_init(&buf, mem);
+    esker_status status = io_read_file(io, name, MANIFEST_BYTES_MAX, &buf);
+    uint64_t budget = (uint64_t)MANIFEST_SEARCH_FACTOR * buf.len;
+    uint64_t seed = frame_file_seed(head->uuid, head->number);
+    uint64_t step;
+    for (uint64_t at = MANIFEST_HEADER_BYTES; status == ESKER_OK && at + FRAME_HEADER_BYTES <= buf.len;
+         at += step) {
+        struct bytes rest = bytes_make(buf.ptr + at, buf.len - (size_t)at);
+        struct frame frame;
+        struct edit edit;
+        uint64_t body_off = 0;
+        uint64_t claimed = frame_peek(rest.ptr, rest.len, seed, at);
+        step = FRAME_GRANULE;
+        if (claimed > budget) {
+            break;
+        }
+        budget -= claimed;
+        if (claimed == 0 || !frame_decode(rest, seed, at, &frame)) {
+            continue;
+        }
+        step = frame.len_bytes;
+        if (frame.type == FRAME_EDIT && frame.codec == 0) {
+            esker_status decoded = edit_decode(frame.body, mem, &edit, &body_off);
+            status = decoded == ESKER_OK ? apply(ctx, &edit) : ESKER_OK;
+            status = decoded == ESKER_NO_MEMORY ? FAIL_NO_MEMORY("an edit") : status;
+            if (decoded == ESKER_OK) {
+                edit_fini(&edit, mem);
+            }
+        }
+    }
+    buf_fini(&buf);
+    return status;
 }

@@ -44,6 +44,15 @@ NODISCARD esker_status manifest_create(struct io *io, const struct mem *mem, con
  * Returns OK; NOT_FOUND (no CURRENT); CORRUPT; UNSUPPORTED; IO; NO_MEMORY. */
 NODISCARD esker_status manifest_open(struct io *io, const struct mem *mem, manifest_apply_fn *apply,
                                      void *ctx, struct manifest **out);
+/* The same for the manifest that `head` names, whatever CURRENT says. For repair. */
+NODISCARD esker_status manifest_open_at(struct io *io, const struct mem *mem, const struct file_head *head,
+                                        manifest_apply_fn *apply, void *ctx, struct manifest **out);
+/* What CURRENT says: OK, NOT_FOUND, CORRUPT... */
+NODISCARD esker_status manifest_current(struct io *io, const struct mem *mem, struct file_head *out);
+/* Every edit of a damaged manifest whose own checksum holds, in order: between two of them others
+ * may be missing. Its header is not looked at. For repair. */
+NODISCARD esker_status manifest_scan(struct io *io, const struct mem *mem, const struct file_head *head,
+                                     manifest_apply_fn *apply, void *ctx);
 void manifest_destroy(struct manifest *manifest);
 
 /* Makes durable what manifest_open read: the last edit and CURRENT's switch may

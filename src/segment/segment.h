@@ -156,4 +156,26 @@ NODISCARD esker_status segment_sample(struct segment *segment, uint32_t pieces, 
  * Returns OK or the first damage. */
 NODISCARD esker_status segment_verify(struct segment *segment);
 
+/* ---- Salvage ------------------------------------------------------------- */
+
+/* Bytes [from, to) of the file hold no block that is whole. The rows that were there had keys
+ * from `after` on (empty: from the beginning) up to `before` (empty: to the end), ends included. */
+struct segment_loss {
+    uint64_t from, to;
+    struct bytes after, before; /* valid during the call */
+};
+
+typedef void segment_loss_fn(void *ctx, const struct segment_loss *loss);
+
+/* The rows of every block that is whole, in order: an iterator with first and next, for one
+ * pass, that tells of each loss as it passes it. Needs no index, nor a size that is
+ * right. The file is in memory meanwhile. CORRUPT when nothing in the file proves that it
+ * is this segment of this database. */
+NODISCARD esker_status segment_salvage(struct segment *segment, segment_loss_fn *loss, void *ctx,
+                                       struct iter **out);
+/* What a file's own footer says of it, for a segment that no manifest describes: no bounds, and
+ * no level. With a footer that is damaged only id and size are right. */
+NODISCARD esker_status segment_describe(const struct segment_open_options *options, uint64_t id,
+                                        struct segment_meta *out);
+
 #endif

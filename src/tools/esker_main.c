@@ -36,6 +36,10 @@ static const struct main_command main_commands[] = {
     {"stats", tool_stats, "stats DB [--json|--prometheus]", "print what the engine counts", NULL},
     {"verify", tool_verify, "verify DB", "read every byte of a closed database and name what is damaged",
      "Writes nothing. Exit code 3 when something is damaged.\n"},
+    {"repair", tool_repair, "repair DB", "make a damaged database one that opens, and say what was lost",
+     "Keeps every row that a checksum proves; whole segments stay as they are. Each file\n"
+     "that is replaced is first copied to NAME.lost beside it; nothing removes those\n"
+     "copies but you. A database that is not damaged is not touched.\n"},
     {"compact", tool_compact, "compact DB", "merge everything into the last level", NULL},
     {"inspect", tool_inspect, "inspect FILE|DIRECTORY [--rows]",
      "print what is in a file of a database, or list a directory",

@@ -78,6 +78,7 @@ int tool_dump(struct tool *tool);
 int tool_load(struct tool *tool);
 int tool_stats(struct tool *tool);
 int tool_verify(struct tool *tool);
+int tool_repair(struct tool *tool);
 int tool_compact(struct tool *tool);
 int tool_inspect(struct tool *tool);
 int tool_explain(struct tool *tool);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* stats, verify and compact. */
+/* stats, verify, repair and compact. */
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -90,6 +90,33 @@ tool_verify(struct tool *tool)
         code = TOOL_FAILED;
     }
     return text_out_finish(&verify.out, code);
+}
+
+/* ---- repair ---------------------------------------------------------------- */
+
+static void
+upkeep_sentence(void *ctx, const char *sentence)
+{
+    text_out_print(ctx, "%s\n", sentence);
+}
+
+int
+tool_repair(struct tool *tool)
+{
+    struct text_out out;
+    struct stat info;
+    int code = tool_parse(tool, NULL, 0, 1, 1);
+    if (code != TOOL_OK) {
+        return code;
+    }
+    if (stat(tool->words[0], &info) != 0) {
+        return tool_say_missing(tool->words[0]);
+    }
+    text_out_init(&out, STDOUT_FILENO);
+    if (esker_repair(tool->words[0], upkeep_sentence, &out) != ESKER_OK) {
+        code = tool_fail();
+    }
+    return text_out_finish(&out, code);
 }
 
 /* ---- compact --------------------------------------------------------------- */

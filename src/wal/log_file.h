@@ -152,4 +152,35 @@ NODISCARD esker_status wal_recover(const struct wal_recover_input *input, struct
 /* Frees the arrays, not the logs and images. */
 void wal_recovered_fini(struct wal_recovered *recovered, const struct mem *mem);
 
+/* ---- Salvage ------------------------------------------------------------- */
+
+/* Batches of LSNs [from_lsn, to_lsn) are lost. file: where; offset: a byte of it. from = to: not known. */
+struct wal_loss {
+    const char *file;
+    uint64_t offset, from_lsn, to_lsn;
+    const char *why; /* a sentence's predicate: "is damaged" */
+};
+
+struct wal_salvage_calls {
+    /* One entry at or above wal_min_lsn; key and value stay valid until wal_salvaged_fini. */
+    esker_status (*entry)(void *ctx, const struct entry *entry, uint64_t lsn);
+    void (*loss)(void *ctx, const struct wal_loss *loss);
+    void *ctx;
+};
+
+struct wal_salvaged {
+    uint64_t end_lsn, gen_max, next_base_lsn;
+    void *state; /* private: what the entries point into */
+};
+
+/* wal_recover for a log of which something proven is damaged: goes on behind it.
+ * Takes every batch of a valid frame up to where an ordinary recovery of an undamaged
+ * log would have ended: at the first bad frame that nothing proves to have been
+ * complete. A proven frame that one flipped bit makes valid is taken corrected. Listed files that
+ * are missing, short, or without a valid header are losses. wal_min_gen 0: not known,
+ * every file is needed that the newest one leads back to. Writes nothing. */
+NODISCARD esker_status wal_salvage(const struct wal_recover_input *input,
+                                   const struct wal_salvage_calls *calls, struct wal_salvaged *out);
+void wal_salvaged_fini(struct wal_salvaged *salvaged);
+
 #endif
