@@ -67,6 +67,15 @@ struct db_log_pool {
 struct compact_part;
 struct compact_run;
 
+/* What writes that do not wait ask of the sync job. */
+enum push {
+    PUSH_SOON = 1, /* into the log within sync_interval_ms */
+    PUSH_SYNC = 2, /* and durable */
+    PUSH_NOW = 4   /* much is in memory alone */
+};
+
+enum { PUSH_BYTES = 256 << 10 };
+
 struct compact_job {
     struct job job;
     struct esker_db *db;
@@ -110,7 +119,7 @@ struct esker_db {
     _Atomic uint32_t sync_inflight;                  /* pairs: LEADER */
     _Atomic uint32_t sync_seq;                       /* futex; pairs: LEADER */
     _Atomic uint32_t sync_followers;                 /* asleep on it, or about to be; pairs: LEADER */
-    _Atomic bool interval_wanted;                    /* since the sync job ran; pairs: INTERVAL_WANTED */
+    _Atomic uint32_t push_wanted; /* enum push bits, since the sync job ran; pairs: PUSH_WANTED */
     _Atomic uint32_t poisoned; /* relaxed: the cause is read under mu; who failed a group orders the rest */
     _Atomic bool cancel;       /* relaxed: stops merges at close */
     /* Away from what every write reads. */
@@ -470,7 +479,7 @@ NODISCARD esker_status db_create_fresh(esker_db *db);
 struct db_tuning {
     uint64_t window_bytes_first, window_bytes_max, segment_bytes;
     uint64_t merge_step_work; /* of compaction_spec */
-    uint64_t manifest_bytes; /* rewritten from this size on */
+    uint64_t manifest_bytes;  /* rewritten from this size on */
 };
 
 /* Opens over a given seam, for tests: takes over io (also on failure). manual: no threads. */

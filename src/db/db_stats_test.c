@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Goal: the statistics say what long readers keep: the oldest state that was
- * replaced and is still read, for how long, and what it costs.
+ * replaced and is still read, for how long, and what it costs. And what is in
+ * memory alone does not wait for the timer when it is much.
  * Method: the simulated disk and clock, one thread; iterators over states that
  * flushes and merges replace.
  */
@@ -12,7 +13,9 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "db/db.h"
 #include "io/io_sim.h"
@@ -182,6 +185,36 @@ oldest_version__is_in_every_text(void **state)
     esker_iter_destroy(it);
 }
 
+/* Write mode, and a timer that does not fire in time. Without the push by bytes this never ends. */
+static void
+push__happens_by_bytes_before_its_time(void **state)
+{
+    (void)state;
+    static const char value[32 << 10];
+    char path[] = "/tmp/esker-push-XXXXXX";
+    assert_non_null(mkdtemp(path));
+    esker_options options;
+    esker_options_init(&options);
+    options.durability = ESKER_DURABLE_MEMORY;
+    options.sync_interval_ms = 100000000;
+    esker_db *db = NULL;
+    assert_int_equal(esker_open(path, &options, &db), ESKER_OK);
+    uint64_t written = 0;
+    for (uint32_t n = 0; written < PUSH_BYTES; n++) {
+        assert_true(n < 60000);
+        /* A few come to enough bytes. The small ones keep the database from coming to rest, which writes too. */
+        size_t size = n < 12 ? sizeof value : 1;
+        assert_int_equal(esker_put(db, esker_str("k"), esker_bytes(value, size), NULL), ESKER_OK);
+        (void)usleep(1000);
+        esker_stats stats;
+        esker_stats_init(&stats);
+        assert_int_equal(esker_get_stats(db, &stats), ESKER_OK);
+        written = stats.log_bytes_written;
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    assert_int_equal(esker_destroy(path), ESKER_OK);
+}
+
 int
 main(void)
 {
@@ -193,6 +226,7 @@ main(void)
         cmocka_unit_test_setup_teardown(oldest_version__leaves_out_what_the_newest_keeps_too, pinned_setup,
                                         pinned_teardown),
         cmocka_unit_test_setup_teardown(oldest_version__is_in_every_text, pinned_setup, pinned_teardown),
+        cmocka_unit_test(push__happens_by_bytes_before_its_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -208,18 +208,18 @@ db_sync_job(struct job *job)
     if (!db_append_begin(db)) {
         return;
     }
-    /* pairs: INTERVAL_WANTED — a later write sets it and kicks again. */
-    bool wanted = exchange_seq(&db->interval_wanted, false);
-    bool durable = wanted || db->options.durability != ESKER_DURABLE_MEMORY;
+    /* pairs: PUSH_WANTED — a later write wishes again and kicks again. */
+    uint32_t wanted = exchange_seq(&db->push_wanted, 0);
+    bool durable = (wanted & PUSH_SYNC) != 0 || db->options.durability != ESKER_DURABLE_MEMORY;
     if (durable && load_acquire(&db->recovered_end_lsn) != 0) { /* pairs: RECOVERED */
         /* The flush comes first. A worker that waited for it could be the one that it needs. */
-        store_relaxed(&db->interval_wanted, true); /* relaxed: for this job's own next run */
+        (void)or_seq(&db->push_wanted, PUSH_SOON | PUSH_SYNC); /* pairs: PUSH_WANTED — for its own next run */
         job_kick(&db->flush_job);
         job_kick_after(job, (uint64_t)db->options.sync_interval_ms * 1000000);
         durable = false;
     }
-    /* pairs: VISIBLE */
-    uint64_t lsn = load_acquire(&db->visible);
+    /* pairs: VISIBLE, PUSH_WANTED */
+    uint64_t lsn = load_seq(&db->visible);
     IGNORE_STATUS(durable ? db_wait_durable(db, self, lsn, 0) : db_wait_logged(db, self, lsn),
                   "a failure poisons the database, which the next write reports");
     db_append_end(db);
