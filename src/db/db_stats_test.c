@@ -202,7 +202,7 @@ push__happens_by_bytes_before_its_time(void **state)
     uint64_t written = 0;
     for (uint32_t n = 0; written < PUSH_BYTES; n++) {
         assert_true(n < 60000);
-        /* A few come to enough bytes. The small ones keep the database from coming to rest, which writes too. */
+        /* A few come to enough bytes. The small ones keep it from coming to rest, which writes too. */
         size_t size = n < 12 ? sizeof value : 1;
         assert_int_equal(esker_put(db, esker_str("k"), esker_bytes(value, size), NULL), ESKER_OK);
         (void)usleep(1000);
