@@ -204,6 +204,10 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(oldest_snapshot_lsn, "LSN of the oldest snapshot, 0 if none"),
     STATS_FIELD(stalls, "writes that waited for memory"),
     STATS_FIELD(stall_ns, "nanoseconds they waited"),
+    STATS_FIELD(debt_bytes, "bytes that merges have still to move"),
+    STATS_FIELD(drain_bytes_per_s, "what merges take out of level 0 per second"),
+    STATS_FIELD(compactions_failed, "merges that failed and kept their inputs"),
+    STATS_FIELD(compactions_damaged, "those of them that met damage"),
     STATS_FIELD(recovery_ns, "nanoseconds that opening took to recover"),
     STATS_FIELD(recovery_bytes, "log bytes read by recovery"),
 };
@@ -233,6 +237,52 @@ stats_value(const esker_stats *stats, const struct stats_field *field)
     return value;
 }
 
+static const char *const stats_wait_names[ESKER_WAIT_CAUSES] = {"none", "memory", "log", "level0", "debt"};
+
+/* Bytes written to segments and log per byte that was put; 0 = nothing was put in this life. */
+static double
+stats_write_amplification(const esker_stats *stats)
+{
+    uint64_t merged = stats->flush_bytes_written + stats->compaction_bytes_written;
+    return stats->bytes_written == 0 ? 0.0 : 1.0 + (double)merged / (double)stats->bytes_written;
+}
+
+/* Bytes of all segments per byte of the largest level, which is what a full merge would about leave. */
+static double
+stats_space_amplification(const esker_stats *stats)
+{
+    uint64_t largest = 0;
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        largest = MAX(largest, stats->level_bytes[level]);
+    }
+    return largest == 0 ? 0.0 : (double)stats->segment_bytes / (double)largest;
+}
+
+static void
+stats_draw_tree(const esker_stats *stats, struct stats_text *text)
+{
+    enum { STATS_BAR = 30 };
+
+    static const char bar[STATS_BAR + 1] = "##############################";
+    stats_print(text, "level  runs  segments          bytes         target\n");
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        uint64_t segments = stats->level_segments[level];
+        uint64_t bytes = stats->level_bytes[level];
+        double share = stats->segment_bytes == 0 ? 0.0 : (double)bytes / (double)stats->segment_bytes;
+        int width = (int)(share * STATS_BAR + (bytes > 0 ? 0.999 : 0.0));
+        stats_print(text, "%5" PRIu32 " %5" PRIu64 " %9" PRIu64 " %14" PRIu64 " %14" PRIu64 "  %.*s\n", level,
+                    level == 0 ? segments : MIN(segments, (uint64_t)1), segments, bytes,
+                    stats->level_target_bytes[level], MIN(width, (int)STATS_BAR), bar);
+    }
+    stats_print(text, "debt %" PRIu64 " bytes; write amplification %.2f, space amplification %.2f\n",
+                stats->debt_bytes, stats_write_amplification(stats), stats_space_amplification(stats));
+    stats_print(text, "writes waited for     times   milliseconds\n");
+    for (int cause = ESKER_WAIT_NONE + 1; cause < ESKER_WAIT_CAUSES; cause++) {
+        stats_print(text, "  %-14s %10" PRIu64 " %14.1f\n", stats_wait_names[cause], stats->wait_count[cause],
+                    (double)stats->wait_ns[cause] / 1e6);
+    }
+}
+
 static void
 stats_as_text(const esker_stats *stats, struct stats_text *text)
 {
@@ -242,11 +292,7 @@ stats_as_text(const esker_stats *stats, struct stats_text *text)
     }
     stats_print(text, "%-26s %20s  %s\n", "io_backend",
                 stats->io_backend == ESKER_IO_URING ? "uring" : "posix", stats->io_reason);
-    stats_print(text, "level   segments          bytes\n");
-    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
-        stats_print(text, "%5" PRIu32 " %10" PRIu64 " %14" PRIu64 "\n", level, stats->level_segments[level],
-                    stats->level_bytes[level]);
-    }
+    stats_draw_tree(stats, text);
 }
 
 static void
@@ -258,11 +304,21 @@ stats_as_json(const esker_stats *stats, struct stats_text *text)
     }
     stats_print(text, "\"levels\":[");
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
-        stats_print(text, "%s{\"segments\":%" PRIu64 ",\"bytes\":%" PRIu64 "}", level > 0 ? "," : "",
-                    stats->level_segments[level], stats->level_bytes[level]);
+        stats_print(text, "%s{\"segments\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"target_bytes\":%" PRIu64 "}",
+                    level > 0 ? "," : "", stats->level_segments[level], stats->level_bytes[level],
+                    stats->level_target_bytes[level]);
     }
-    stats_print(text, "],\"io_backend\":\"%s\",\"io_reason\":\"",
-                stats->io_backend == ESKER_IO_URING ? "uring" : "posix");
+    stats_print(text, "],\"waits\":{");
+    for (int cause = ESKER_WAIT_NONE + 1; cause < ESKER_WAIT_CAUSES; cause++) {
+        stats_print(text, "%s\"%s\":{\"count\":%" PRIu64 ",\"ns\":%" PRIu64 "}",
+                    cause > ESKER_WAIT_NONE + 1 ? "," : "", stats_wait_names[cause], stats->wait_count[cause],
+                    stats->wait_ns[cause]);
+    }
+    stats_print(
+        text,
+        "},\"write_amplification\":%.3f,\"space_amplification\":%.3f,\"io_backend\":\"%s\",\"io_reason\":\"",
+        stats_write_amplification(stats), stats_space_amplification(stats),
+        stats->io_backend == ESKER_IO_URING ? "uring" : "posix");
     for (const char *at = stats->io_reason; *at != 0; at++) {
         stats_print(text, *at == '"' || *at == '\\' ? "\\%c" : "%c", *at);
     }
@@ -282,6 +338,11 @@ stats_as_prometheus(const esker_stats *stats, struct stats_text *text)
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         stats_print(text, "esker_level_bytes{level=\"%" PRIu32 "\"} %" PRIu64 "\n", level,
                     stats->level_bytes[level]);
+    }
+    stats_print(text, "# HELP esker_wait_ns writes that waited, by cause\n# TYPE esker_wait_ns counter\n");
+    for (int cause = ESKER_WAIT_NONE + 1; cause < ESKER_WAIT_CAUSES; cause++) {
+        stats_print(text, "esker_wait_ns{cause=\"%s\"} %" PRIu64 "\n", stats_wait_names[cause],
+                    stats->wait_ns[cause]);
     }
     stats_print(text,
                 "# HELP esker_io_backend the I/O back-end in use\n# TYPE esker_io_backend gauge\n"
