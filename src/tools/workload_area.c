@@ -108,16 +108,14 @@ workload_value_read(const void *value, size_t size, uint32_t key, struct workloa
 
 /* ---- The memory of a row ------------------------------------------------------ */
 
-/* Room for each due transaction, half as many further attempts, and a few more. */
+/* Room for every attempt of each transaction, and for those that a kill cuts off. What is not
+ * used costs addresses and nothing else. */
 static uint64_t
 area_capacity(const struct workload_config *config, enum workload_role role, uint32_t client)
 {
-    if (config->rate[role] == 0) {
-        return config->ops_max + config->ops_max / 2 + 64;
-    }
-    uint64_t due = workload_due_count(config, role, client);
-    uint64_t spare = role == WORKLOAD_READER ? due / 8 : due * 2;
-    return due + spare + 64;
+    uint64_t most = config->rate[role] == 0 ? config->ops_max : workload_due_count(config, role, client);
+    uint64_t attempts = role == WORKLOAD_READER ? 1 : 1 + (uint64_t)config->retries_max;
+    return most * attempts + 64 + config->chaos.kills + config->chaos.io_fails;
 }
 
 static uint64_t

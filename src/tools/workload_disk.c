@@ -104,6 +104,12 @@ workload_disk_fired(struct workload_disk *disk)
 }
 
 void
+workload_disk_heal(struct workload_disk *disk)
+{
+    sim_disk_heal(disk->sim);
+}
+
+void
 workload_disk_cut(struct workload_disk *disk, esker_db *db, uint64_t seed)
 {
     sim_disk_crash(disk->sim, SIM_CRASH_POWER_RANDOM, seed);

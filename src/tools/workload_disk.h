@@ -18,6 +18,8 @@ esker_status workload_disk_open(struct workload_disk *disk, const esker_options 
 void workload_disk_break(struct workload_disk *disk, uint32_t nth);
 /* How many of them have happened. */
 uint64_t workload_disk_fired(struct workload_disk *disk);
+/* From here on nothing fails any more. */
+void workload_disk_heal(struct workload_disk *disk);
 /* A power cut: the database is closed without a further byte, what was not synced may be gone. */
 void workload_disk_cut(struct workload_disk *disk, esker_db *db, uint64_t seed);
 

@@ -74,7 +74,8 @@ assert_good(const struct workload_config *config, const struct workload_result *
 {
     for (int i = 0; i < WORKLOAD_CHECKS; i++) {
         if (result->verdicts[i].faults > 0 || !result->verdicts[i].done) {
-            fail_msg("%s: %s: %s", config->label, workload_check_names[i], result->verdicts[i].story);
+            fail_msg("%s: %s: %s (%s)", config->label, workload_check_names[i], result->verdicts[i].story,
+                     result->failure);
         }
     }
     if (!workload_result_good(result)) {
