@@ -130,24 +130,33 @@ edge_lists(const uint64_t *numbers, size_t count, uint64_t number)
     return false;
 }
 
-/* The generation by the header pages on the platter, or by a certain one of the two; 0: not valid. */
-static uint64_t
-edge_log_gen(struct sim_disk *disk, const char *name, int only_page)
+/* The newest header on the platter, or that of a certain page; false: not valid. */
+static bool
+edge_log_header(struct sim_disk *disk, const char *name, int only_page, struct log_header *out)
 {
     struct bytes bytes;
-    uint64_t gen = 0;
+    bool found = false;
     if (!sim_watch_get(disk, name, true, &bytes) || bytes.ptr == NULL || bytes.len < LOG_HEADER_BYTES) {
-        return 0;
+        return false;
     }
     for (int page = 0; page < 2; page++) {
         struct log_header header;
         bool unsupported;
         struct bytes part = bytes_make(bytes.ptr + (size_t)page * LOG_PAGE_BYTES, LOG_PAGE_BYTES);
-        if ((only_page < 0 || only_page == page) && log_header_decode(part, &header, &unsupported)) {
-            gen = MAX(gen, header.gen);
+        if ((only_page < 0 || only_page == page) && log_header_decode(part, &header, &unsupported) &&
+            (!found || header.gen > out->gen)) {
+            *out = header;
+            found = true;
         }
     }
-    return gen;
+    return found;
+}
+
+static bool
+edge_log_is_valid(struct sim_disk *disk, const char *name, int only_page)
+{
+    struct log_header header;
+    return edge_log_header(disk, name, only_page, &header);
 }
 
 /* W1, W2: what an edit names is there before the edit is written. */
@@ -163,7 +172,7 @@ edge_manifest_written(struct sim_disk *disk, const char *name)
     }
     for (size_t i = 0; i < state.log_count; i++) {
         log_file_name(state.logs[i], file);
-        edge_check(2, state.manifest == 1 || edge_log_gen(disk, file, -1) != 0, file);
+        edge_check(2, state.manifest == 1 || edge_log_is_valid(disk, file, -1), file);
     }
 }
 
@@ -209,7 +218,7 @@ edge_log_written(struct sim_disk *disk, const struct sim_log_entry *entry)
     }
     bool listed = edge_lists(state.logs, state.log_count, number);
     if (listed && entry->offset < LOG_HEADER_BYTES) {
-        edge_check(5, edge_log_gen(disk, entry->name, entry->offset < LOG_PAGE_BYTES ? 1 : 0) != 0,
+        edge_check(5, edge_log_is_valid(disk, entry->name, entry->offset < LOG_PAGE_BYTES ? 1 : 0),
                    entry->name);
     } else if (!listed && entry->offset >= LOG_HEADER_BYTES && entry->result > 0 &&
                sim_watch_get(disk, entry->name, false, &bytes)) {
@@ -241,20 +250,32 @@ edge_watch(void *ctx, struct sim_disk *disk, const struct sim_log_entry *entry, 
     }
 }
 
-/* W7: after a durable acknowledgement nothing of a log that is needed is in the cache alone. */
+/* W7: after a durable acknowledgement nothing of a log that recovery would need is
+ * in the cache alone. Needed are those from the newest back to the manifest's
+ * first; others were given up by an earlier recovery. */
 static void
 edge_acknowledged(struct sim_disk *disk)
 {
     struct edge_state state;
+    struct bytes ignored;
     char name[40];
     sim_disk_lock_for_watch(disk, true);
-    if (edge_read_durable(disk, &state)) {
+    uint64_t want = 0;
+    for (bool more = edge_read_durable(disk, &state); more;) {
+        struct log_header best = {0}, header;
+        char best_name[40] = "";
         for (size_t i = 0; i < state.log_count; i++) {
             log_file_name(state.logs[i], name);
-            if (edge_log_gen(disk, name, -1) >= state.wal_min_gen) {
-                edge_check(7, sim_watch_is_durable(disk, name), name);
+            if (edge_log_header(disk, name, -1, &header) && (want == 0 || header.gen == want) &&
+                header.gen > best.gen) {
+                best = header;
+                memcpy(best_name, name, sizeof best_name);
             }
         }
+        /* Old frames of a recycled log may be doubtful: what is needed was written since. */
+        edge_check(7, best.gen != 0 && sim_watch_is_clean(disk, best_name, &ignored), best_name);
+        want = best.prev_gen;
+        more = best.gen > state.wal_min_gen && want >= state.wal_min_gen && want != 0;
     }
     sim_disk_lock_for_watch(disk, false);
 }

@@ -7,13 +7,22 @@
  * Method: one scripted run (open, write, flush, merge, read, close, open again)
  * on the simulated disk; for n = 1, 2, ... the n-th call of a kind fails, until
  * no fault fires any more, in the manner of SQLite's loops. The same for every
- * allocation. Then the fault is healed, the database reopened and compared.
+ * allocation, and the same during the recovery from a crash. Failed syncs behave in each of the four
+ * ways that systems are known for, and a power cut follows. Then the fault is
+ * healed, the database reopened and compared. On a disk that is full writes are
+ * refused, and work again in the same handle when there is space.
  *
  *   prop_faults [seed]
  */
 #include <errno.h>
 
 #include "batch_model.h"
+
+#ifdef __SANITIZE_ADDRESS__
+enum { N_STEP = 9 }; /* every ninth fault: ten times slower there */
+#else
+enum { N_STEP = 1 };
+#endif
 
 enum { SCRIPT_BATCHES = 60, N_MAX = 100000 };
 
@@ -127,6 +136,9 @@ script(struct sim_disk *disk, struct history *history, int level)
             if (status == ESKER_OK) {
                 history->submitted++;
                 history->acked = history->submitted;
+                if (i % 7 == 0 || level == ESKER_DURABLE_SYNC) {
+                    history->durable = history->submitted;
+                }
             } else if (status == ESKER_IO || status == ESKER_POISONED) {
                 history->submitted++; /* unknown outcome: it may be there, and ends the prefix */
                 break;
@@ -185,59 +197,219 @@ struct sweep {
     const char *name;
     enum sim_kind kind;
     int err;
+    enum sim_sync_failure how;
+    bool power_cut; /* what only seemed to be on the disk is lost before the check */
 };
+
+struct sweep_case {
+    const struct sweep *sweep;
+    uint64_t nth;
+    bool sticky, memory, recovering;
+    int level;
+};
+
+static void
+arm(struct sim_disk *disk, const struct sweep_case *one)
+{
+    alloc_count = 0;
+    alloc_fired = 0;
+    alloc_sticky = one->sticky;
+    alloc_fail_at = one->memory ? one->nth : 0;
+    sim_disk_set_sync_failure(disk, one->sweep->how);
+    if (!one->memory) {
+        sim_disk_fail(disk, one->sweep->kind, one->nth, one->sweep->err, one->sticky);
+    }
+}
+
+/* A first life without faults that ends in a crash, so that the script begins with a recovery. */
+static void
+live_and_crash(struct sim_disk *disk, struct history *history, int level)
+{
+    esker_db *db = NULL;
+    struct rng rng = {run_seed + 7};
+    if (open_db(disk, level, &test_allocator, &db) != ESKER_OK) {
+        fail("does not open without a fault");
+    }
+    for (int i = 0; i < 25; i++) {
+        struct batch *batch = &history->batches[history->submitted++];
+        make_batch(&rng, batch, history->submitted);
+        if (write_batch(db, batch, i % 5 == 0 ? ESKER_DURABLE_SYNC : ESKER_DURABLE_DEFAULT) != ESKER_OK ||
+            (i == 9 && esker_flush(db) != ESKER_OK)) {
+            fail("does not work without a fault");
+        }
+        history->acked = history->submitted;
+    }
+    history->durable = level == ESKER_DURABLE_SYNC ? history->acked : 21;
+    sim_disk_crash(disk, SIM_CRASH_KILL, 0);
+    (void)!esker_close(db);
+}
+
+/* The disk said that a sync had worked: then a database that says what is missing has done its part. */
+static bool
+refuses_what_is_missing(struct sim_disk *disk)
+{
+    esker_db *db = NULL;
+    esker_status status = open_db(disk, ESKER_DURABLE_PROCESS, &test_allocator, &db);
+    if (status == ESKER_OK) {
+        struct image seen;
+        image_read(db, &seen);
+        sim_disk_crash(disk, SIM_CRASH_KILL, 0);
+        (void)!esker_close(db);
+    } else if (status != ESKER_CORRUPT) {
+        fail("neither opens nor says what is missing");
+    }
+    return status != ESKER_OK;
+}
 
 /* One n; false when no fault fired. */
 static bool
-sweep_one(const struct sweep *sweep, uint64_t n, bool sticky, int level, bool memory)
+sweep_one(const struct sweep_case *one)
 {
     static struct history history;
-    static char what[96];
-    snprintf(what, sizeof what, "%s nth %llu%s level %d", sweep->name, (unsigned long long)n,
-             sticky ? " sticky" : "", level);
+    static char what[128];
+    snprintf(what, sizeof what, "%s nth %llu%s level %d%s", one->sweep->name, (unsigned long long)one->nth,
+             one->sticky ? " sticky" : "", one->level, one->recovering ? " recovering" : "");
+    run_what = what;
+    memset(&history, 0, sizeof history);
+    bool lies = one->sweep->how == SIM_SYNC_LATE, takes_back = false;
+    edge_oracle_on = !lies;
+    struct sim_disk *disk = sim_disk_create(run_seed);
+    alloc_fail_at = 0;
+    sim_disk_set_sync_failure(disk, one->sweep->how);
+    if (one->recovering) {
+        live_and_crash(disk, &history, one->level);
+    }
+    arm(disk, one);
+    script(disk, &history, one->level);
+    bool fired = one->memory ? alloc_fired > 0 : sim_disk_fired(disk) > 0;
+    alloc_fail_at = 0;
+    sim_disk_heal(disk);
+    if (one->sweep->power_cut) {
+        sim_disk_crash(disk, SIM_CRASH_POWER_NONE, 0);
+        history.acked = lies ? 0 : history.durable;
+    } else if (one->sweep->how == SIM_SYNC_REVERTS) {
+        /* The system took back what it had been given and what was acknowledged as logged. */
+        takes_back = history.acked > history.durable;
+        history.acked = history.durable;
+    }
+    if (!(lies || takes_back) || !refuses_what_is_missing(disk)) {
+        check_healed(disk, &history);
+    }
+    sim_disk_destroy(disk);
+    return fired;
+}
+
+/* ---- A full disk ------------------------------------------------------------------ */
+
+static void
+write_some(esker_db *db, struct history *history, struct rng *rng, int count, bool full)
+{
+    for (int i = 0; i < count; i++) {
+        struct batch *batch = &history->batches[history->submitted];
+        make_batch(rng, batch, history->submitted + 1);
+        esker_status status = write_batch(db, batch, ESKER_DURABLE_SYNC);
+        if (status != ESKER_OK && !(full && status == ESKER_NO_SPACE)) {
+            fail(full ? "a full disk is not told as one" : "no write on a disk that has space again");
+        }
+        history->submitted += status == ESKER_OK;
+    }
+}
+
+/* Space runs out at each of many sizes, and comes back; the handle stays the same. */
+static void
+full_disk(uint64_t capacity, int level)
+{
+    static struct history history;
+    static char what[64];
+    struct image seen;
+    struct rng rng = {run_seed + capacity};
+    esker_db *db = NULL;
+    snprintf(what, sizeof what, "capacity %llu level %d", (unsigned long long)capacity, level);
     run_what = what;
     memset(&history, 0, sizeof history);
     struct sim_disk *disk = sim_disk_create(run_seed);
-    alloc_count = 0;
-    alloc_fired = 0;
-    alloc_sticky = sticky;
-    alloc_fail_at = memory ? n : 0;
-    if (!memory) {
-        sim_disk_fail(disk, sweep->kind, n, sweep->err, sticky);
+    if (open_db(disk, level, &test_allocator, &db) != ESKER_OK) {
+        fail("does not open on an empty disk");
     }
-    script(disk, &history, level);
-    bool fired = memory ? alloc_fired > 0 : sim_disk_fired(disk) > 0;
-    alloc_fail_at = 0;
-    sim_disk_heal(disk);
+    for (int round = 0; round < 2; round++) {
+        sim_disk_set_capacity(disk, capacity);
+        write_some(db, &history, &rng, 60, true);
+        expect_fault(esker_compact(db, NULL, NULL));
+        image_read(db, &seen);
+        (void)check_prefix(&history, history.submitted, &seen, "a full disk changed what is read");
+        sim_disk_set_capacity(disk, 0);
+        write_some(db, &history, &rng, 20, false);
+        if (esker_compact(db, NULL, NULL) != ESKER_OK) {
+            fail("no merge on a disk that has space again");
+        }
+    }
+    if (esker_close(db) != ESKER_OK) {
+        fail("no clean close");
+    }
+    history.acked = history.submitted;
     check_healed(disk, &history);
     sim_disk_destroy(disk);
-    return fired;
 }
 
 int
 main(int argc, char **argv)
 {
     static const struct sweep sweeps[] = {
-        {"open EMFILE", SIM_OPEN, EMFILE},   {"read EIO", SIM_READ, EIO},
-        {"write EIO", SIM_WRITE, EIO},       {"write ENOSPC", SIM_WRITE, ENOSPC},
-        {"sync EIO", SIM_SYNC, EIO},         {"sync_dir EIO", SIM_SYNC_DIR, EIO},
-        {"rename EIO", SIM_RENAME, EIO},     {"unlink EIO", SIM_UNLINK, EIO},
-        {"size EIO", SIM_SIZE, EIO},         {"list EIO", SIM_LIST, EIO},
-        {"map ENOMEM", SIM_MAP, ENOMEM},     {"page memory ENOMEM", SIM_MEMORY, ENOMEM},
-        {"truncate EIO", SIM_TRUNCATE, EIO}, {"allocation", SIM_KINDS, 0},
+        {.name = "open EMFILE", .kind = SIM_OPEN, .err = EMFILE},
+        {.name = "read EIO", .kind = SIM_READ, .err = EIO},
+        {.name = "write EIO", .kind = SIM_WRITE, .err = EIO},
+        {.name = "write EIO, power cut", .kind = SIM_WRITE, .err = EIO, .power_cut = true},
+        {.name = "write ENOSPC", .kind = SIM_WRITE, .err = ENOSPC},
+        {.name = "sync EIO", .kind = SIM_SYNC, .err = EIO},
+        {.name = "sync EIO, pages stay dirty, power cut", .kind = SIM_SYNC, .err = EIO, .power_cut = true},
+        {.name = "sync EIO, pages marked clean, power cut",
+         .kind = SIM_SYNC,
+         .err = EIO,
+         .how = SIM_SYNC_MARKS_CLEAN,
+         .power_cut = true},
+        {.name = "sync EIO, content reverts", .kind = SIM_SYNC, .err = EIO, .how = SIM_SYNC_REVERTS},
+        {.name = "sync EIO, content reverts, power cut",
+         .kind = SIM_SYNC,
+         .err = EIO,
+         .how = SIM_SYNC_REVERTS,
+         .power_cut = true},
+        {.name = "sync EIO, told late, power cut",
+         .kind = SIM_SYNC,
+         .err = EIO,
+         .how = SIM_SYNC_LATE,
+         .power_cut = true},
+        {.name = "sync_dir EIO", .kind = SIM_SYNC_DIR, .err = EIO},
+        {.name = "rename EIO", .kind = SIM_RENAME, .err = EIO},
+        {.name = "unlink EIO", .kind = SIM_UNLINK, .err = EIO},
+        {.name = "size EIO", .kind = SIM_SIZE, .err = EIO},
+        {.name = "list EIO", .kind = SIM_LIST, .err = EIO},
+        {.name = "map ENOMEM", .kind = SIM_MAP, .err = ENOMEM},
+        {.name = "page memory ENOMEM", .kind = SIM_MEMORY, .err = ENOMEM},
+        {.name = "truncate EIO", .kind = SIM_TRUNCATE, .err = EIO},
+        {.name = "allocation", .kind = SIM_KINDS},
     };
     run_seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint64_t total = 0;
     for (size_t i = 0; i < COUNTOF(sweeps); i++) {
-        for (int variant = 0; variant < 4; variant++) {
-            int level = variant < 2 ? ESKER_DURABLE_PROCESS : ESKER_DURABLE_SYNC;
-            uint64_t n = 1;
-            while (n < N_MAX &&
-                   sweep_one(&sweeps[i], n, variant % 2 == 1, level, sweeps[i].kind == SIM_KINDS)) {
-                n++;
+        for (int variant = 0; variant < 8; variant++) {
+            struct sweep_case one = {.sweep = &sweeps[i],
+                                     .nth = 1,
+                                     .sticky = variant % 2 == 1,
+                                     .memory = sweeps[i].kind == SIM_KINDS,
+                                     .recovering = variant >= 4,
+                                     .level =
+                                         variant / 2 % 2 == 0 ? ESKER_DURABLE_PROCESS : ESKER_DURABLE_SYNC};
+            while (one.nth < N_MAX && sweep_one(&one)) {
+                one.nth += N_STEP;
+                total++;
             }
-            total += n;
         }
+    }
+    edge_oracle_on = true;
+    for (uint64_t capacity = 40 << 10; capacity < 160 << 10; capacity += 3000) {
+        full_disk(capacity, ESKER_DURABLE_PROCESS);
+        full_disk(capacity, ESKER_DURABLE_SYNC);
+        total += 4;
     }
     printf("%llu faults, each handled\n", (unsigned long long)total);
     edge_report();

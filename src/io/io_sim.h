@@ -209,7 +209,8 @@ typedef void sim_watch_fn(void *ctx, struct sim_disk *disk, const struct sim_log
 void sim_disk_watch(struct sim_disk *disk, sim_watch_fn *watch, void *ctx);
 /* Is every byte of that file, and its name, on the platter? */
 bool sim_watch_is_durable(struct sim_disk *disk, const char *name);
-/* The same for the content alone; *out: what is on the platter. */
+/* Does the system believe that of the content (a failed sync may have made it)?
+ * *out: what is on the platter. */
 bool sim_watch_is_clean(struct sim_disk *disk, const char *name, struct bytes *out);
 /* For a look from outside a watcher. */
 void sim_disk_lock_for_watch(struct sim_disk *disk, bool locked);

@@ -116,6 +116,7 @@ sim_clone_inode(struct sim_disk *clone, struct sim_inode *inode)
     copy->len_min = inode->len_min;
     copy->len_max = inode->len_max;
     copy->len_dirty = inode->len_dirty;
+    copy->late_err = inode->late_err;
     return copy;
 }
 
@@ -270,6 +271,7 @@ sim_survive(struct sim_inode *inode, enum sim_crash mode, uint64_t seed)
     inode->clean = inode->middle = inode->seen = NULL;
     inode->len = inode->durable_len = len;
     inode->len_dirty = false;
+    inode->late_err = 0; /* nobody remembers */
 }
 
 static void

@@ -204,7 +204,7 @@ sim_watch_is_clean(struct sim_disk *disk, const char *name, struct bytes *out)
         return false;
     }
     sim_inode_scan(inode);
-    bool clean = !inode->len_dirty && inode->clean == NULL;
+    bool clean = !inode->len_dirty;
     for (uint64_t at = 0; clean && at * SIM_ATOM_BYTES < inode->len; at++) {
         clean = (inode->flags[at] & SIM_ATOM_DIRTY) == 0;
     }
@@ -215,10 +215,16 @@ sim_watch_is_clean(struct sim_disk *disk, const char *name, struct bytes *out)
 bool
 sim_watch_is_durable(struct sim_disk *disk, const char *name)
 {
-    struct bytes ignored;
+    struct bytes durable;
     const struct sim_inode *inode = sim_names_find(&disk->names, name);
-    return inode != NULL && sim_names_find(&disk->durable_names, name) == inode &&
-           sim_watch_is_clean(disk, name, &ignored);
+    if (inode == NULL || sim_names_find(&disk->durable_names, name) != inode ||
+        !sim_watch_is_clean(disk, name, &durable)) {
+        return false;
+    }
+    /* Marked clean by a sync that failed is not on the platter. */
+    return inode->clean == NULL ||
+           (durable.ptr != NULL && durable.len == inode->len &&
+            !sim_device_differs_range(inode->cache->bytes, durable.ptr, inode->cache->cap));
 }
 
 bool

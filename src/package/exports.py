@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""exports.py NM HEADER SHARED STATIC: both libraries define exactly the calls the header declares.
+"""exports.py NM HEADER[,HEADER] SHARED [STATIC]: the libraries define exactly the calls the headers declare.
 
 The shared library shows them under the version ESKER_0; the archive has no
 other global name, so that a program may use every name of ours itself.
@@ -23,14 +23,18 @@ def defined(nm, *arguments):
 
 
 def main():
-    nm, header, shared, static = sys.argv[1:5]
-    with open(header, encoding="utf-8") as file:
-        text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+    nm, header, shared = sys.argv[1:4]
+    text = ""
+    for path in header.split(","):
+        with open(path, encoding="utf-8") as file:
+            text += re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
     declared = set(re.findall(r"ESKER_API[^;{]*?\b(esker_\w+)\(", text))
     if not declared:
         sys.exit(f"exports: no ESKER_API call found in {header}")
     faults = []
-    for path, symbols in ((shared, defined(nm, "-D", shared)), (static, defined(nm, "-g", static))):
+    libraries = [(shared, defined(nm, "-D", shared))]
+    libraries += [(static, defined(nm, "-g", static)) for static in sys.argv[4:]]
+    for path, symbols in libraries:
         for name in sorted(set(symbols) - declared):
             faults.append(f"{path}: shows {name}, which the header does not declare; hide it")
         for name in sorted(declared - set(symbols)):

@@ -4,8 +4,10 @@
 # tree, found through pkg-config and through find_package, shared and static,
 # also after the prefix was moved. The program has a wal_append of its own.
 set -eu
+# The example of docs/simulation.md is built against the installed libesker-sim, and runs.
 build=$1
 cc=$2
+simulation=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -91,4 +93,12 @@ cmake -S "$work/program" -B "$work/program/build" -DCMAKE_C_COMPILER="$cc" \
 cmake --build "$work/program/build" >/dev/null
 check "$work/program/build/with_shared" find_package-shared
 check "$work/program/build/with_static" find_package-static
+sed -n '/^```c$/,/^```$/p' "$simulation" | sed '/^```/d' >"$work/program/simulation.c"
+# shellcheck disable=SC2046 # lists of words
+"$cc" -std=c17 -Wall -Wextra -Werror "$work/program/simulation.c" -o "$work/simulation" \
+    $(pkg-config --cflags --libs esker-sim)
+if [ "$(LD_LIBRARY_PATH="$lib_dir" "$work/simulation")" != "cut short in every way: the sum held" ]; then
+    echo "install_test: the example of simulation.md failed" >&2
+    exit 1
+fi
 echo "a program outside the tree builds and runs in four ways"

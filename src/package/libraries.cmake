@@ -2,10 +2,12 @@
 # libesker.so and libesker.a, both showing esker_* and nothing else, and what
 # an installed esker brings along: pkg-config and CMake package files.
 
-# The simulated disk serves tests and stays out.
+# The simulated disk serves tests and stays out; libesker-sim (below) is all of it and the disk.
 set(room_objects "")
+set(sim_room_objects "")
 foreach(room ${ESKER_ROOMS_BUILT})
-  list(APPEND room_objects $<FILTER:$<TARGET_OBJECTS:room_${room}>,EXCLUDE,/io_sim[^/]*$>)
+  list(APPEND sim_room_objects $<TARGET_OBJECTS:room_${room}>)
+  list(APPEND room_objects $<FILTER:$<TARGET_OBJECTS:room_${room}>,EXCLUDE,/[id][ob]_sim[^/]*$>)
 endforeach()
 set(private_libraries ck uring lz4 zstd Threads::Threads)
 
@@ -35,13 +37,27 @@ set_target_properties(esker_static PROPERTIES LINKER_LANGUAGE C OUTPUT_NAME eske
 target_link_libraries(esker_static INTERFACE ${private_libraries})
 target_include_directories(esker_static INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 
+# ---- libesker-sim: for embedders' tests, linked instead of libesker ------------
+
+add_library(esker_sim_shared SHARED ${sim_room_objects})
+set_target_properties(esker_sim_shared PROPERTIES LINKER_LANGUAGE C OUTPUT_NAME esker-sim
+  EXPORT_NAME esker_sim VERSION ${PROJECT_VERSION} SOVERSION 0
+  LINK_DEPENDS ${CMAKE_SOURCE_DIR}/src/package/esker.map)
+target_link_libraries(esker_sim_shared PRIVATE esker_flags PkgConfig::CK PkgConfig::URING PkgConfig::LZ4
+  PkgConfig::ZSTD Threads::Threads)
+target_link_options(esker_sim_shared PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/src/package/esker.map
+  -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,--as-needed)
+target_include_directories(esker_sim_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+
 # ---- Install ----------------------------------------------------------------
 
 include(CMakePackageConfigHelpers)
 set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/esker)
 install(TARGETS esker_shared EXPORT eskerTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS esker_sim_shared EXPORT eskerTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS esker_static EXPORT eskerTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/esker/esker.h include/esker/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/esker)
+install(FILES include/esker/esker.h include/esker/esker_sim.h include/esker/version.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/esker)
 install(EXPORT eskerTargets NAMESPACE esker:: DESTINATION ${cmake_dir})
 configure_package_config_file(src/package/eskerConfig.cmake.in ${CMAKE_BINARY_DIR}/eskerConfig.cmake
   INSTALL_DESTINATION ${cmake_dir})
@@ -52,4 +68,6 @@ install(FILES ${CMAKE_BINARY_DIR}/eskerConfig.cmake ${CMAKE_BINARY_DIR}/eskerCon
 file(RELATIVE_PATH pc_prefix /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
 configure_file(src/package/esker.pc.in ${CMAKE_BINARY_DIR}/esker.pc @ONLY)
-install(FILES ${CMAKE_BINARY_DIR}/esker.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+configure_file(src/package/esker-sim.pc.in ${CMAKE_BINARY_DIR}/esker-sim.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/esker.pc ${CMAKE_BINARY_DIR}/esker-sim.pc
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

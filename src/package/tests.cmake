@@ -171,11 +171,16 @@ if(ESKER_TESTS STREQUAL "all")
 endif()
 if(ESKER_TESTS STREQUAL "all" AND TARGET esker_shared AND NOT ESKER_INSTRUMENT)
   esker_add_test(install LABELS house TIMEOUT 300
-    COMMAND sh ${package}/install_test.sh ${CMAKE_BINARY_DIR} ${CMAKE_C_COMPILER})
+    COMMAND sh ${package}/install_test.sh ${CMAKE_BINARY_DIR} ${CMAKE_C_COMPILER}
+    ${CMAKE_SOURCE_DIR}/docs/simulation.md)
   if(Python3_FOUND)
     esker_add_test(exports LABELS house
       COMMAND ${Python3_EXECUTABLE} ${package}/exports.py ${CMAKE_NM}
       ${CMAKE_SOURCE_DIR}/include/esker/esker.h $<TARGET_FILE:esker_shared> $<TARGET_FILE:esker_static>)
+    esker_add_test(exports_sim LABELS house
+      COMMAND ${Python3_EXECUTABLE} ${package}/exports.py ${CMAKE_NM}
+      ${CMAKE_SOURCE_DIR}/include/esker/esker.h,${CMAKE_SOURCE_DIR}/include/esker/esker_sim.h
+      $<TARGET_FILE:esker_sim_shared>)
   endif()
   file(GLOB readme CONFIGURE_DEPENDS README.md)
   if(Python3_FOUND AND readme)
