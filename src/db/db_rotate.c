@@ -409,7 +409,11 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     const struct level_run *level0 = version->levels[0];
     bool level0_full = level0 != NULL && level0->count >= L0_STALL;
     if (db->background.status != ESKER_OK) {
-        return status_restore(&db->background);
+        esker_error story = db->background;
+        if (db->manual) {
+            db->background.status = ESKER_OK; /* no timer tries again: the next write does */
+        }
+        return status_restore(&story);
     }
     if (level0_full && db->merge_failure.status != ESKER_OK) {
         return status_restore(&db->merge_failure);
