@@ -4,6 +4,9 @@
  * reader moves on in one direction: 128 KiB, then double, up to a limit. A
  * block larger than that is read alone, and its memory is given back with the
  * next one. Owned by one reader; no sharing.
+ *
+ * The buffers are page memory: large pieces that come and go with each input of
+ * each merge would leave the heap in pieces.
  */
 #include "segment/segment_internal.h"
 
@@ -19,15 +22,26 @@ segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment, s
                                     .role = role};
 }
 
+static void
+segment_ahead_drop(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *cap)
+{
+    if (*ptr != NULL) {
+        struct io *io = ahead->segment->io;
+        io->ops->unmap_memory(io, *ptr, *cap);
+        block_cache_discharge(ahead->segment->cache, ahead->role, *cap);
+    }
+    *ptr = NULL;
+    *cap = 0;
+}
+
 void
 segment_ahead_fini(struct segment_ahead *ahead)
 {
     if (ahead->segment == NULL) {
         return;
     }
-    mem_free(ahead->segment->mem, ahead->stored);
-    mem_free(ahead->segment->mem, ahead->raw);
-    block_cache_discharge(ahead->segment->cache, ahead->role, ahead->stored_cap + ahead->raw_cap);
+    segment_ahead_drop(ahead, &ahead->stored, &ahead->stored_cap);
+    segment_ahead_drop(ahead, &ahead->raw, &ahead->raw_cap);
     *ahead = (struct segment_ahead){0};
 }
 
@@ -36,20 +50,20 @@ segment_ahead_fini(struct segment_ahead *ahead)
 static esker_status
 segment_ahead_room(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *cap, uint64_t needed)
 {
-    const struct segment *segment = ahead->segment;
     bool wasteful = *cap > 2 * (uint64_t)SEGMENT_AHEAD_BYTES && needed <= SEGMENT_AHEAD_BYTES;
     if (needed <= *cap && !wasteful) {
         return ESKER_OK;
     }
-    mem_free(segment->mem, *ptr);
-    block_cache_discharge(segment->cache, ahead->role, *cap);
-    *cap = 0;
-    *ptr = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, needed);
-    if (*ptr == NULL) {
+    segment_ahead_drop(ahead, ptr, cap);
+    struct io *io = ahead->segment->io;
+    void *memory = NULL;
+    uint64_t rounded = align_up(needed, 4096);
+    if (io->ops->map_memory(io, rounded, &memory) != 0) {
         return FAIL_NO_MEMORY("reading ahead");
     }
-    *cap = needed;
-    block_cache_charge(segment->cache, ahead->role, needed);
+    *ptr = memory;
+    *cap = rounded;
+    block_cache_charge(ahead->segment->cache, ahead->role, rounded);
     return ESKER_OK;
 }
 

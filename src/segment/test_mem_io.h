@@ -184,6 +184,26 @@ mem_io_clock(struct io *io)
     return load_relaxed(&mem_io_of(io)->calls); /* relaxed: a count. */
 }
 
+static inline int
+mem_io_map_memory(struct io *io, uint64_t len, void **out)
+{
+    (void)io;
+    *out = aligned_alloc(4096, (size_t)len);
+    if (*out == NULL) {
+        return -ENOMEM;
+    }
+    memset(*out, 0, (size_t)len);
+    return 0;
+}
+
+static inline void
+mem_io_unmap_memory(struct io *io, void *ptr, uint64_t len)
+{
+    (void)io;
+    (void)len;
+    free(ptr);
+}
+
 static const struct io_ops mem_io_ops = {
     .label = "mem",
     .open_file = mem_io_open_file,
@@ -191,6 +211,8 @@ static const struct io_ops mem_io_ops = {
     .file_size = mem_io_file_size,
     .run = mem_io_run,
     .unlink_file = mem_io_unlink_file,
+    .map_memory = mem_io_map_memory,
+    .unmap_memory = mem_io_unmap_memory,
     .monotonic_ns = mem_io_clock,
     .wall_ns = mem_io_clock,
 };
