@@ -35,7 +35,8 @@ enum {
     L0_TRIGGER = 4,
     L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
     COMPACT_JOBS_MAX = 4,
-    DB_FILES_SHARE = 4, /* a quarter of the descriptors for segments that nobody reads just now */
+    DB_FILES_RESERVED = 48, /* descriptors for logs, inputs and outputs of merges, and the process's own */
+    DB_FILES_SHARE = 4,     /* a quarter of the others for segments that nobody reads just now */
     DB_FILES_MIN = 8,
     BLOCK_BYTES_WARM = 16 << 10,
     BLOCK_BYTES_COLD = 4 << 10,  /* where most reads are expected to need the disk */

@@ -342,7 +342,7 @@ descriptors__sixty_four_are_enough_for_hundreds_of_segments(void **state)
     }
     assert_ok(esker_get_stats(rows.db, &stats));
     assert_true(stats.segments > 2 * FILES_LIMIT);
-    assert_true(stats.segments_open <= FILES_LIMIT / DB_FILES_SHARE);
+    assert_true(stats.segments_open <= DB_FILES_MIN);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     rows_fini(&rows);
 }

@@ -222,7 +222,8 @@ open_derive_sizes(esker_db *db, const struct db_tuning *tuning)
 static uint64_t
 open_segments_max(const esker_db *db)
 {
-    return MAX(io_files_max(db->io) / DB_FILES_SHARE, (uint64_t)DB_FILES_MIN);
+    uint64_t files = io_files_max(db->io);
+    return MAX((files - MIN(files, (uint64_t)DB_FILES_RESERVED)) / DB_FILES_SHARE, (uint64_t)DB_FILES_MIN);
 }
 
 static esker_status

@@ -80,6 +80,13 @@ if(CMOCKA_FOUND)
       esker_add_program_test(${test} unit room_${room} LIBRARIES PkgConfig::CMOCKA)
     endforeach()
   endforeach()
+  # The same on a processor without wide registers.
+  foreach(name cpu_test block_test filter_test segment_test)
+    if(TARGET ${name})
+      esker_add_test(${name}_scalar COMMAND ${CMAKE_COMMAND} -E env ESKER_CPU=scalar $<TARGET_FILE:${name}>
+                     LABELS unit)
+    endif()
+  endforeach()
   if(CMAKE_CXX_COMPILER)
     esker_add_program_test(${CMAKE_SOURCE_DIR}/src/base/header_cxx_test.cc unit room_base)
   endif()
