@@ -170,7 +170,7 @@ serial_replay(struct serial *serial)
 static void
 serial_tell(struct workload_verdict *verdict, const char *story)
 {
-    (void)snprintf(verdict->story, sizeof verdict->story, "%s", story);
+    (void)snprintf(verdict->story, sizeof verdict->story, "%.*s", (int)sizeof verdict->story - 1, story);
     for (char *at = verdict->story; *at != 0; at++) {
         *at = *at == '\n' ? ' ' : *at;
     }
