@@ -269,7 +269,7 @@ stats_draw_tree(const esker_stats *stats, struct stats_text *text)
         uint64_t segments = stats->level_segments[level];
         uint64_t bytes = stats->level_bytes[level];
         double share = stats->segment_bytes == 0 ? 0.0 : (double)bytes / (double)stats->segment_bytes;
-        int width = (int)(share * STATS_BAR + (bytes > 0 ? 0.999 : 0.0));
+        int width = (int)(share * (double)STATS_BAR + (bytes > 0 ? 0.999 : 0.0));
         stats_print(text, "%5" PRIu32 " %5" PRIu64 " %9" PRIu64 " %14" PRIu64 " %14" PRIu64 "  %.*s\n", level,
                     level == 0 ? segments : MIN(segments, (uint64_t)1), segments, bytes,
                     stats->level_target_bytes[level], MIN(width, (int)STATS_BAR), bar);
