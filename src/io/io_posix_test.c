@@ -433,7 +433,7 @@ io_posix__populate_spares_stores_their_page_faults(void **state)
     assert_int_equal(((uint8_t *)ready)[0], 0);
     if (madvise(ready, 4096, MADV_POPULATE_WRITE) == 0) { /* Linux 5.14 and later */
         assert_true(faults_of_stores(plain, PAGES) >= 1);
-        assert_true(faults_of_stores(ready, PAGES) <= 2);
+        assert_true(faults_of_stores(ready, PAGES) <= PAGES / 4); /* a sanitizer's shadow has faults, too */
     }
     f->io->ops->unmap_memory(f->io, plain, BYTES);
     f->io->ops->unmap_memory(f->io, ready, BYTES);
