@@ -103,7 +103,12 @@ expect 0 plot baseline.csv --out baseline.png --title 'The <baseline>'
 expect 0 plot baseline.csv sweep.csv series.csv --out page.html --title 'A <title> & more'
 grep -q 'A &lt;title&gt; &amp; more' page.html || fail "the title is not escaped"
 grep -qi '<script\|src=\|@import\|url(\|href="http' page.html && fail "the page needs something from outside"
-[ "$(grep -c '<svg' page.html)" -eq 6 ] || fail "the page has not three charts in two forms"
+# A sweep with conflicts, which a slow machine has, has a chart of them too (column 17: failures).
+forms=6
+if awk -F, 'NR > 1 && $17 > 0 { found = 1 } END { exit !found }' sweep.csv; then
+    forms=8
+fi
+[ "$(grep -c '<svg' page.html)" -eq "$forms" ] || fail "the page has not its charts in two forms each"
 ids=$(grep -o "id=[\"'][^\"']*" page.html | sort | uniq -d)
 [ -z "$ids" ] || fail "ids occur twice: $ids"
 cat >results.csv <<'END'
