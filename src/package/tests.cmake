@@ -135,6 +135,21 @@ if(ESKER_TESTS STREQUAL "all")
   endforeach()
 endif()
 
+# Models: a harness over one lock-free part each, as a program of real threads; then
+# with each of its seeded faults, which must be seen. model_memtable.c is for the
+# model checker alone.
+file(GLOB models CONFIGURE_DEPENDS stress/model/model_*.c)
+list(FILTER models EXCLUDE REGEX "/model_memtable\\.c$")
+foreach(model ${models})
+  esker_rooms_named(${model} rooms)
+  if(rooms)
+    get_filename_component(name ${model} NAME_WE)
+    esker_add_program_test(${model} stress "${rooms}" LABELS threads model)
+    esker_add_test(${name}_mutants LABELS stress threads model
+      COMMAND sh ${CMAKE_SOURCE_DIR}/stress/model/mutants.sh $<TARGET_FILE:${name}>)
+  endif()
+endforeach()
+
 # ---- Fuzz targets -----------------------------------------------------------
 
 file(GLOB targets CONFIGURE_DEPENDS fuzz/fuzz_*.c)

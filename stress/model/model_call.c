@@ -1,0 +1,97 @@
+/* rooms: db */
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls against close (src/db/db_call.c): one thread makes a write call, one a read call that leaves a
+ * handle behind and lets go of it outside, one closes. Whoever is inside, or holds a handle, finds the
+ * database whole; close gets through only when nobody does, and then nobody gets in.
+ * In a round: 3 threads, one call each. A call that finds close asking looks again at most until it is
+ * decided.
+ */
+#define MODEL_MUTANTS(X)                                                                                     \
+    X(CALL_CLOSE_RELAXED, TSAN)                                                                              \
+    X(HANDLES_LIVE_RELAXED, TSAN) X(CALL_THEN_LOOK, ANY) X(CLOSE_THEN_LOOK, GENMC) X(HANDLE_AFTER_CALL, ANY)
+#define MODEL_THREADS 3
+#define MODEL_ORDER(ptr) model_call_order((uintptr_t)(ptr))
+#include <stdint.h>
+static int model_call_order(uintptr_t word);
+
+#include "model.h"
+#include "sections.h"
+#include "db/db_call.c"
+
+static esker_db db;
+static uint32_t whole; /* plain: what close takes apart */
+
+static int
+model_call_order(uintptr_t word)
+{
+    bool handles = word == (uintptr_t)&db.values_live;
+    if (model_is(HANDLES_LIVE_RELAXED) && handles) {
+        return RELAX;
+    }
+    if (model_is(CALL_CLOSE_RELAXED) && !handles) {
+        return RELAX;
+    }
+    return (model_is(CALL_THEN_LOOK) && word != (uintptr_t)&db.closing && !handles) ||
+                   (model_is(CLOSE_THEN_LOOK) && word == (uintptr_t)&db.closing)
+               ? SPLIT
+               : KEEP;
+}
+
+static void
+put(void)
+{
+    struct db_call call;
+    if (db_call_enter(&db, &call) == ESKER_OK) {
+        model_pause();
+        MODEL_CHECK(whole == 1);
+        db_call_exit(&call);
+    }
+}
+
+static void
+get(void)
+{
+    struct db_call call;
+    if (db_call_enter_section(&db, &call) != ESKER_OK) {
+        return;
+    }
+    MODEL_CHECK(whole == 1);
+    epoch_exit(call.self);
+    if (model_is(HANDLE_AFTER_CALL)) {
+        db_call_exit(&call);
+        model_pause();
+    }
+    db_handle_made(&db.values_live);
+    if (!model_is(HANDLE_AFTER_CALL)) {
+        db_call_exit(&call);
+    }
+    model_pause();
+    MODEL_CHECK(whole == 1);
+    db_handle_gone(&db.values_live);
+}
+
+static void
+shut(void)
+{
+    if (db_call_claim_close(&db) == ESKER_OK) {
+        whole = 0;
+    }
+}
+
+static void
+model_reset(void)
+{
+    db.magic = DB_MAGIC_OPEN;
+    whole = 1;
+    store_relaxed(&db.closing, CLOSING_NO);
+}
+
+static void
+model_verify(void)
+{
+    MODEL_CHECK(load_relaxed(&db.values_live) == 0);
+    MODEL_CHECK((whole == 0) == (load_relaxed(&db.closing) == CLOSING_YES));
+}
+
+MODEL_MAIN(put, get, shut)
