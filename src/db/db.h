@@ -83,6 +83,7 @@ struct compact_job {
     /* owned by the job */
     struct compact_part *part; /* what it is merging; nullable */
     struct compact_run *ended; /* what it has to install; nullable */
+    uint64_t attempt;          /* of the last look for work */
 };
 
 struct esker_db {
@@ -173,6 +174,7 @@ struct esker_db {
     uint64_t window_began_ns;   /* when the active one became so */
     esker_error background;     /* what logs and flushes are failing with; status OK = nothing */
     esker_error merge_failure;  /* and merges, which hold up nobody until level 0 is full */
+    uint64_t attempt;           /* how often callers have asked that failed work be tried again */
     esker_error poison_cause;
     uint64_t *claimed_ids; /* segments that running merges read */
     size_t claimed_count, claimed_cap;
@@ -441,8 +443,12 @@ void db_compact_stop(esker_db *db);
 /* mu held. */
 struct picker_config db_picker_config(esker_db *db, const struct version *version);
 void db_purge_job(struct job *job);
-void db_background_failed(esker_db *db, struct job *again);
+/* For db_background_failed: which of what the callers asked for the work that begins now belongs to. */
+uint64_t db_background_begin(esker_db *db);
+void db_background_failed(esker_db *db, struct job *again, uint64_t attempt);
 void db_background_ok(esker_db *db, const struct job *job);
+/* For calls that have the work done anew: failures of what began before are no answer to them. mu held. */
+void db_try_again_locked(esker_db *db);
 int db_level_compression(const esker_db *db, uint32_t level);
 /* Raw bytes of the blocks to write now: small ones once the data exceed the cache. */
 uint32_t db_block_bytes(const esker_db *db, const struct version *version);

@@ -51,6 +51,7 @@ static esker_status
 compact_find_work(struct compact_job *self)
 {
     esker_db *db = self->db;
+    self->attempt = db_background_begin(db);
     self->part = compact_take_part(db, NULL);
     if (self->part != NULL) {
         return ESKER_OK;
@@ -60,13 +61,15 @@ compact_find_work(struct compact_job *self)
     if (run == NULL) {
         return ESKER_OK;
     }
+    run->attempt = self->attempt;
+    bool moves = run->plan->trivial_move;
     esker_status status = compact_begin(run);
     if (status != ESKER_OK) {
         esker_error story = *status_last();
         compact_abandon(run, &story);
         return status_restore(&story);
     }
-    if (run->part_count == 0) {
+    if (moves) { /* otherwise others may have taken its parts, and ended it */
         self->ended = run;
     } else {
         self->part = compact_take_part(db, run);
@@ -102,6 +105,7 @@ compact_end_run(struct compact_job *self)
 {
     esker_db *db = self->db;
     struct compact_run *run = self->ended;
+    uint64_t attempt = run->attempt;
     self->ended = NULL;
     if (compact_finish(run) == ESKER_OK) {
         db_background_ok(db, &self->job);
@@ -109,7 +113,7 @@ compact_end_run(struct compact_job *self)
         return true;
     }
     if (!load_relaxed(&db->cancel)) { /* relaxed: what the merge saw, this sees */
-        db_background_failed(db, &self->job);
+        db_background_failed(db, &self->job, attempt);
     }
     return false;
 }
@@ -139,7 +143,7 @@ db_compact_job(struct job *job)
     } else if (compact_find_work(self) != ESKER_OK) {
         more = false;
         if (!load_relaxed(&self->db->cancel)) { /* relaxed: what the merge saw, this sees */
-            db_background_failed(self->db, job);
+            db_background_failed(self->db, job, self->attempt);
         }
     } else {
         more = self->part != NULL || self->ended != NULL;

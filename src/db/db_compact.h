@@ -43,6 +43,7 @@ struct compact_run {
     const struct segment_meta **below; /* the level under the output */
     size_t below_count;
     struct buf borders;
+    uint64_t attempt;  /* db_background_begin's */
     bool awaited;      /* an explicit call waits for the run, and finishes it itself */
     _Atomic bool stop; /* a part has failed, or the database is being closed */
     uint32_t part_count;

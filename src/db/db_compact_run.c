@@ -154,8 +154,9 @@ compact_begin(struct compact_run *run)
     run->merge = (struct db_merge){.db = db, .version = run->version, .output_level = plan->output_level};
     TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
     TRY(compact_split(run, run_wanted_parts(run)));
-    run_init_parts(run);
-    if (run->part_count > 1) {
+    bool shared = run->part_count > 1;
+    run_init_parts(run); /* others may take the parts now, and have ended the run by the next line */
+    if (shared) {
         db_kick_compaction(db);
     }
     return ESKER_OK;

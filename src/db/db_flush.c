@@ -15,12 +15,25 @@ flush_background_of(esker_db *db, const struct job *job)
     return job->urgency >= JOB_COMPACT_L0 ? &db->merge_failure : &db->background;
 }
 
+uint64_t
+db_background_begin(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    uint64_t attempt = db->attempt;
+    mutex_unlock(&db->mu);
+    return attempt;
+}
+
 void
-db_background_failed(esker_db *db, struct job *again)
+db_background_failed(esker_db *db, struct job *again, uint64_t attempt)
 {
     esker_error story = *status_last();
     mutex_lock(&db->mu);
-    *flush_background_of(db, again) = story;
+    esker_error *failing = flush_background_of(db, again);
+    bool damage_told = failing == &db->merge_failure && failing->status == ESKER_CORRUPT; /* it lasts */
+    if (!damage_told && (attempt == db->attempt || story.status == ESKER_CORRUPT)) {
+        *failing = story;
+    }
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);
     db_emit(db, ESKER_EVENT_BACKGROUND, 0, 0, &story);
@@ -36,6 +49,17 @@ db_background_ok(esker_db *db, const struct job *job)
     flush_background_of(db, job)->status = ESKER_OK;
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);
+}
+
+void
+db_try_again_locked(esker_db *db)
+{
+    db->attempt++;
+    db->background.status = ESKER_OK;
+    /* What is damaged is not merged again: nobody may wait for it. */
+    if (db->merge_failure.status != ESKER_CORRUPT) {
+        db->merge_failure.status = ESKER_OK;
+    }
 }
 
 /* The oldest window that waits, with every frame visible; referenced. NULL if none. */
@@ -103,6 +127,7 @@ void
 db_flush_job(struct job *job)
 {
     esker_db *db = CONTAINER_OF(job, struct esker_db, flush_job);
+    uint64_t attempt = db_background_begin(db);
     struct window *window = flush_pick(db);
     if (window == NULL) {
         return;
@@ -110,7 +135,7 @@ db_flush_job(struct job *job)
     esker_status status = flush_one(db, window);
     window_unref(window);
     if (status != ESKER_OK) {
-        db_background_failed(db, job);
+        db_background_failed(db, job, attempt);
         return;
     }
     db_background_ok(db, job);
@@ -123,7 +148,7 @@ db_flush_until(esker_db *db, uint64_t end_lsn)
 {
     esker_status status = ESKER_OK;
     mutex_lock(&db->mu);
-    db->background.status = ESKER_OK; /* an explicit call tries again */
+    db_try_again_locked(db);
     for (;;) {
         const struct version *version = load_acquire(&db->current); /* pairs: CURRENT */
         if (version->windows[version->window_count - 1]->base_lsn >= end_lsn) {

@@ -265,6 +265,7 @@ db_prepare_job(struct job *job)
     uint64_t prev_gen = active->gen;
     uint64_t cap_bytes = db->window_bytes_want;
     uint64_t bytes_per_op = window_bytes_per_op(active);
+    uint64_t attempt = db->attempt;
     needed = needed && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
     db->preparing = needed;
     mutex_unlock(&db->mu);
@@ -281,7 +282,7 @@ db_prepare_job(struct job *job)
     db->preparing = false;
     if (status != ESKER_OK) {
         mutex_unlock(&db->mu);
-        db_background_failed(db, job); /* wakes those who wait, too */
+        db_background_failed(db, job, attempt); /* wakes those who wait, too */
         return;
     }
     /* pairs: CURRENT — as above. */
@@ -408,12 +409,11 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     const struct version *version = load_acquire(&db->current);
     const struct level_run *level0 = version->levels[0];
     bool level0_full = level0 != NULL && level0->count >= L0_STALL;
+    if (db->manual && stall->since_ns == 0) {
+        db_try_again_locked(db); /* no timer does */
+    }
     if (db->background.status != ESKER_OK) {
-        esker_error story = db->background;
-        if (db->manual) {
-            db->background.status = ESKER_OK; /* no timer tries again: the next write does */
-        }
-        return status_restore(&story);
+        return status_restore(&db->background);
     }
     if (level0_full && db->merge_failure.status != ESKER_OK) {
         return status_restore(&db->merge_failure);
@@ -528,6 +528,9 @@ esker_status
 db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, uint64_t *end_lsn_out)
 {
     TRY(db_poison_status(db));
+    mutex_lock(&db->mu);
+    db_try_again_locked(db);
+    mutex_unlock(&db->mu);
     epoch_enter(self);
     struct window *active = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT */
     uint64_t base_lsn = active->base_lsn;
