@@ -17,6 +17,7 @@
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "stress_die.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(ESKER_TSAN)
 enum { LIVES_LEAST = 40 };
@@ -27,24 +28,12 @@ enum { LIVES_LEAST = 200 };
 enum { THREADS = 4, MULTI = 3 };
 
 static esker_db *db;
-static uint64_t seed;
 static _Atomic uint32_t life;    /* pairs: CLOSE_LIFE — db is set before */
 static _Atomic uint32_t refused; /* pairs: CLOSE_REFUSED — threads that were, in this life */
 static _Atomic uint32_t holders; /* handles that threads have */
 static _Atomic uint32_t closed;  /* closes that were OK */
 static _Atomic uint64_t calls, busy;
 static uint64_t acked[THREADS]; /* each thread's own; read between lives */
-
-static void
-die(const char *what)
-{
-    esker_error error;
-    esker_error_init(&error);
-    esker_last_error(&error);
-    fprintf(stderr, "stress_close: seed %llu: %s (last error: %s %s)\n", (unsigned long long)seed, what,
-            esker_status_name(error.status), error.message);
-    abort();
-}
 
 /* OK and its kin: true. Refused because the database is closed: false. */
 static bool

@@ -19,6 +19,7 @@
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "stress_die.h"
 
 enum { WRITERS = 3, READERS = 5, GROUP = 8, FILL_BYTES = 300 };
 
@@ -27,18 +28,6 @@ static _Atomic bool stop;
 static _Atomic uint64_t writes, reads;
 static _Atomic uint64_t
     acked[WRITERS]; /* pairs: STRESS_ACK — a number is set after its batch was acknowledged */
-static uint64_t seed;
-
-static void
-die(const char *what)
-{
-    esker_error error;
-    esker_error_init(&error);
-    esker_last_error(&error);
-    fprintf(stderr, "stress_db: seed %llu: %s (last error: %s %s)\n", (unsigned long long)seed, what,
-            esker_status_name(error.status), error.message);
-    abort();
-}
 
 static esker_slice
 counter_key(int writer, int index, char out[16])

@@ -20,6 +20,7 @@
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "stress_die.h"
 #include "tools/history.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(ESKER_TSAN)
@@ -67,27 +68,7 @@ static esker_db *db;
 static struct history *history;
 static _Atomic bool stop;
 static _Atomic uint64_t ops_done;
-static uint64_t seed;
 static char path[] = "/tmp/esker-isolation-XXXXXX";
-
-static void
-die(const char *what)
-{
-    esker_error error;
-    esker_error_init(&error);
-    esker_last_error(&error);
-    fprintf(stderr, "stress_isolation: seed %llu, %s: %s (last error: %s %s)\n", (unsigned long long)seed,
-            round_now->label, what, esker_status_name(error.status), error.message);
-    abort();
-}
-
-static void
-must(esker_status status, const char *what)
-{
-    if (status != ESKER_OK) {
-        die(what);
-    }
-}
 
 static esker_slice
 key_name(uint32_t key, char out[16])
@@ -606,6 +587,7 @@ main(int argc, char **argv)
     uint64_t seconds = argc > 1 ? strtoull(argv[1], NULL, 10) : 2;
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     round_now = &rounds[0];
+    stress_part = round_now->label;
     history = history_create(SESSIONS, KEYS_MOST);
     if (mkdtemp(path) == NULL || history == NULL) {
         return 1;
@@ -618,6 +600,7 @@ main(int argc, char **argv)
     uint64_t ops = 0;
     for (size_t i = 0; ops < OPS_LEAST || history_now() < until; i++) {
         round_now = &rounds[i % COUNTOF(rounds)];
+        stress_part = round_now->label;
         ops += run_round(actors);
     }
     for (uint32_t i = 0; i < SESSIONS; i++) {

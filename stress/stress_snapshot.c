@@ -19,6 +19,7 @@
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "stress_die.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(ESKER_TSAN)
 enum { LIVE_MOST = 5000 };
@@ -29,30 +30,10 @@ enum { LIVE_MOST = 100000 };
 enum { COMMITS_MOST = 1 << 22, FILL_BYTES = 120, READS = 2000, RECENT = 200 };
 
 static esker_db *db;
-static uint64_t seed;
 static _Atomic bool stop;
 static _Atomic uint64_t commits;            /* pairs: SNAPSHOT_COMMITS — ends[] up to here are set */
 static uint64_t ends[COMMITS_MOST + 1];     /* of commit i, which made the counter i; 0: nothing yet */
 static _Atomic uint64_t edges, gone, walks; /* relaxed: statistics */
-
-static void
-die(const char *what)
-{
-    esker_error error;
-    esker_error_init(&error);
-    esker_last_error(&error);
-    fprintf(stderr, "stress_snapshot: seed %llu: %s (last error: %s %s)\n", (unsigned long long)seed, what,
-            esker_status_name(error.status), error.message);
-    abort();
-}
-
-static void
-must(esker_status status, const char *what)
-{
-    if (status != ESKER_OK) {
-        die(what);
-    }
-}
 
 /* Both keys change in every commit; their distance in the key space grows files that overlap little. */
 static void

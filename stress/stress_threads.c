@@ -20,6 +20,7 @@
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "stress_die.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(ESKER_TSAN)
 enum { THREADS_LEAST = 3000, GROWN_BYTES_MOST = 0 }; /* a detector's own memory hides ours */
@@ -41,30 +42,10 @@ struct visitor {
 };
 
 static esker_db *db;
-static uint64_t seed;
 static _Thread_local bool dies_in_allocator;
 static _Atomic uint64_t deaths;
 static _Atomic uint32_t events_running; /* pairs: THREADS_EVENT */
 static _Atomic bool events_over;        /* pairs: THREADS_EVENT — their calls would be refused */
-
-static void
-die(const char *what)
-{
-    esker_error error;
-    esker_error_init(&error);
-    esker_last_error(&error);
-    fprintf(stderr, "stress_threads: seed %llu: %s (last error: %s %s)\n", (unsigned long long)seed, what,
-            esker_status_name(error.status), error.message);
-    abort();
-}
-
-static void
-must(esker_status status, const char *what)
-{
-    if (status != ESKER_OK) {
-        die(what);
-    }
-}
 
 static void *
 visit_alloc(void *ctx, size_t size)

@@ -12,49 +12,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "format/block_layout.h"
+#include "base/test_failing_mem.h"
 #include "format/test_rows.h"
 
-/* ---- An allocator that fails ------------------------------------------------ */
-
-struct failing {
-    uint32_t calls_left; /* the call after that fails, and only that one */
-    bool failed;
-};
-
-static void *
-failing_alloc(void *ctx, size_t size)
-{
-    struct failing *failing = ctx;
-    if (failing->calls_left-- == 0) {
-        failing->failed = true;
-        return NULL;
-    }
-    return malloc(size);
-}
-
-static void *
-failing_aligned_alloc(void *ctx, size_t alignment, size_t size)
-{
-    (void)alignment;
-    return failing_alloc(ctx, size);
-}
-
-static void
-failing_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    free(ptr);
-}
-
-static struct mem
-failing_mem(struct failing *failing)
-{
-    return (struct mem){.hooks = {.alloc = failing_alloc,
-                                  .aligned_alloc = failing_aligned_alloc,
-                                  .free = failing_free,
-                                  .ctx = failing}};
-}
+#include "format/block_layout.h"
 
 /* ---- Sizes ----------------------------------------------------------------- */
 

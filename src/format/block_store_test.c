@@ -14,9 +14,11 @@
 
 #include <stdio.h>
 
-#include "base/hash.h"
+#include "base/test_failing_mem.h"
 #include "format/test_rows.h"
 #include "format/zstd_seat.h"
+
+#include "base/hash.h"
 
 enum { SEGMENT_ID = 77, FILE_OFFSET = 64 };
 
@@ -331,29 +333,6 @@ block_stored__unpacks_to_the_length_it_says_or_not_at_all(void **state)
 
 /* ---- Memory ---------------------------------------------------------------- */
 
-struct failing {
-    uint32_t calls_left; /* the call after that fails, and only that one */
-    bool failed;
-};
-
-static void *
-failing_alloc(void *ctx, size_t size)
-{
-    struct failing *failing = ctx;
-    if (failing->calls_left-- == 0) {
-        failing->failed = true;
-        return NULL;
-    }
-    return malloc(size);
-}
-
-static void
-failing_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    free(ptr);
-}
-
 static void
 block_store__says_no_memory_and_changes_nothing(void **state)
 {
@@ -372,7 +351,7 @@ block_store__says_no_memory_and_changes_nothing(void **state)
         bool failed = true;
         for (uint32_t nth = 0; failed; nth++) {
             struct failing failing = {.calls_left = nth};
-            struct mem mem = {.hooks = {.alloc = failing_alloc, .free = failing_free, .ctx = &failing}};
+            struct mem mem = failing_mem(&failing);
             struct buf out;
             buf_init(&out, &mem);
             esker_status status =

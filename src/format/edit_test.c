@@ -16,6 +16,7 @@
 
 #include "base/endian.h"
 #include "base/hash.h"
+#include "base/test_failing_mem.h"
 
 static void
 encode_sample(struct buf *body, bool is_snapshot)
@@ -273,31 +274,6 @@ edit__needs_number_and_hash_and_clean_padding(void **state)
 
 /* ---- Memory -------------------------------------------------------------- */
 
-struct failing {
-    size_t left;
-};
-
-static void *
-failing_alloc(void *ctx, size_t size)
-{
-    struct failing *failing = ctx;
-    return failing->left-- == 0 ? NULL : malloc(size);
-}
-
-static void *
-failing_aligned(void *ctx, size_t alignment, size_t size)
-{
-    (void)alignment;
-    return failing_alloc(ctx, size);
-}
-
-static void
-failing_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    free(ptr);
-}
-
 static void
 edit__each_failed_allocation_leaves_nothing(void **state)
 {
@@ -305,10 +281,8 @@ edit__each_failed_allocation_leaves_nothing(void **state)
     struct buf body;
     encode_sample(&body, true);
     for (size_t n = 0; n < 4; n++) {
-        struct failing failing = {.left = n};
-        struct mem mem;
-        esker_allocator hooks = {failing_alloc, failing_aligned, failing_free, &failing};
-        mem_init(&mem, &hooks);
+        struct failing failing = {.calls_left = n};
+        struct mem mem = failing_mem(&failing);
         struct edit edit = {.edit_no = 4711};
         uint64_t offset;
         assert_int_equal(edit_decode(buf_bytes(&body), &mem, &edit, &offset), ESKER_NO_MEMORY);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/test_failing_mem.h"
 #include "io/io_sim.h"
 
 struct fixture {
@@ -55,7 +56,9 @@ static void
 io_helper__short_transfers_are_completed(void **state)
 {
     struct fixture *f = *state;
+
     static const enum sim_kind kinds[] = {SIM_WRITE, SIM_READ};
+
     uint8_t data[5000], got[5000] = {0};
     for (size_t i = 0; i < sizeof data; i++) {
         data[i] = (uint8_t)(i * 7 + i / 256);
@@ -116,8 +119,7 @@ io_helper__retries_are_bounded(void **state)
     sim_disk_heal(f->disk);
     /* Progress, however slow, is not counted against the bound. */
     uint8_t data[500] = {0};
-    sim_disk_add_fault(f->disk,
-                       &(struct sim_fault){.kind = SIM_WRITE, .nth = 1, .bytes = 1, .sticky = true});
+    sim_disk_add_fault(f->disk, &(struct sim_fault){.kind = SIM_WRITE, .nth = 1, .bytes = 1, .sticky = true});
     assert_int_equal(io_write_full(f->io, f->file, 0, data, sizeof data), ESKER_OK);
 }
 
@@ -206,10 +208,13 @@ static void
 io_helper__replace_file_is_all_or_nothing(void **state)
 {
     (void)state;
+
     static const enum sim_kind kinds[] = {SIM_OPEN, SIM_TRUNCATE, SIM_WRITE,
                                           SIM_SYNC, SIM_RENAME,   SIM_SYNC_DIR};
+
     static const enum sim_crash crashes[] = {SIM_CRASH_KILL, SIM_CRASH_POWER_NONE, SIM_CRASH_POWER_ALL,
                                              SIM_CRASH_POWER_RANDOM};
+
     size_t outcomes[2] = {0, 0};
     for (uint64_t round = 0; round < 200; round++) {
         struct sim_disk *disk = sim_disk_create(round);
@@ -250,43 +255,19 @@ io_helper__failed_replacement_leaves_no_file(void **state)
 }
 
 /* Every allocation of the helpers fails once: a status, and nothing leaks. */
-static size_t allocations_left;
-
-static void *
-failing_alloc(void *ctx, size_t size)
-{
-    (void)ctx;
-    return allocations_left-- == 1 ? NULL : malloc(size);
-}
-
-static void *
-failing_aligned_alloc(void *ctx, size_t alignment, size_t size)
-{
-    (void)ctx;
-    return allocations_left-- == 1 ? NULL : aligned_alloc(alignment, size);
-}
-
-static void
-failing_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    free(ptr);
-}
-
 static void
 io_helper__no_memory_is_a_status(void **state)
 {
     struct fixture *f = *state;
-    struct mem mem;
-    mem_init(&mem, &(esker_allocator){
-                       .alloc = failing_alloc, .aligned_alloc = failing_aligned_alloc, .free = failing_free});
+    struct failing failing;
+    struct mem mem = failing_mem(&failing);
     sim_disk_put(f->disk, "b", bytes_make("hello", 5));
     size_t failures = 0;
-    for (size_t nth = 1; nth < 10; nth++) {
+    for (size_t nth = 0; nth < 9; nth++) {
         struct io *io = NULL;
         struct buf buf;
         buf_init(&buf, &mem);
-        allocations_left = nth;
+        failing = (struct failing){.calls_left = nth};
         esker_status status = io_sim_open(f->disk, &mem, &io);
         if (status == ESKER_OK) {
             status = io_read_file(io, "b", 5, &buf);
@@ -299,10 +280,10 @@ io_helper__no_memory_is_a_status(void **state)
     assert_int_equal(failures, 3); /* the handle, the file, the buffer */
 }
 
-#define CASE(function)                                                                             \
-    {                                                                                              \
-        .name = #function, .test_func = function, .setup_func = fixture_setup,                     \
-        .teardown_func = fixture_teardown                                                          \
+#define CASE(function)                                                                                       \
+    {                                                                                                        \
+        .name = #function, .test_func = function, .setup_func = fixture_setup,                               \
+        .teardown_func = fixture_teardown                                                                    \
     }
 
 int

@@ -13,7 +13,6 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,21 +22,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "io/test_dir.h"
 #include "sync/atomic.h"
 
 struct fixture {
     struct io *io;
     char dir[64];
 };
-
-static int
-remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
-{
-    (void)info;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
 
 static struct io *
 open_dir(const char *path)
@@ -64,7 +55,7 @@ fixture_teardown(void **state)
 {
     struct fixture *f = *state;
     io_close_dir(f->io);
-    nftw(f->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    test_dir_remove(f->dir);
     free(f);
     return 0;
 }

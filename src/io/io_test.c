@@ -10,12 +10,12 @@
 
 #include <cmocka.h>
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "io/io_sim.h"
+#include "io/test_dir.h"
 #include "sync/mutex.h"
 
 enum { KIND_SIM = -1 };
@@ -39,15 +39,6 @@ struct fixture {
     struct io *io;
     char dir[64];
 };
-
-static int
-remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
-{
-    (void)info;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
 
 static struct io *
 open_again(const struct fixture *f)
@@ -86,7 +77,7 @@ fixture_teardown(void **state)
     if (f->disk != NULL) {
         sim_disk_destroy(f->disk);
     } else {
-        nftw(f->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+        test_dir_remove(f->dir);
     }
     free(f);
     return 0;
@@ -633,10 +624,10 @@ io__replace_file_takes_the_name_over(void **state)
     assert_content(f->io, "name", "");
 }
 
-#define CASE(function)                                                                             \
-    {                                                                                              \
-        .name = #function, .test_func = function, .setup_func = fixture_setup,                     \
-        .teardown_func = fixture_teardown                                                          \
+#define CASE(function)                                                                                       \
+    {                                                                                                        \
+        .name = #function, .test_func = function, .setup_func = fixture_setup,                               \
+        .teardown_func = fixture_teardown                                                                    \
     }
 
 int

@@ -16,7 +16,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -30,20 +29,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "io/test_dir.h"
 #include "sync/mutex.h"
 
 enum { FILES = 6, PIECES = 200, PIECE = 4096 };
 
 static char dir[64];
-
-static int
-remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
-{
-    (void)info;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
 
 static int
 make_dir(void **state)
@@ -57,7 +48,7 @@ static int
 remove_dir(void **state)
 {
     (void)state;
-    return nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    return test_dir_remove(dir);
 }
 
 static struct io *
@@ -252,8 +243,8 @@ locked_memory_is_scarce(int bytes)
     struct rlimit limit = {.rlim_cur = (rlim_t)bytes, .rlim_max = (rlim_t)bytes};
     struct io *io = NULL;
     /* Root may lock what it likes; the directory must then belong to nobody too. */
-    bool nobody = geteuid() != 0 ||
-                  (chown(dir, 65534, 65534) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+    bool nobody =
+        geteuid() != 0 || (chown(dir, 65534, 65534) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
     if (!nobody || setrlimit(RLIMIT_MEMLOCK, &limit) != 0) {
         return false;
     }

@@ -59,6 +59,11 @@ bench_cold_ops(const struct bench_run *run)
     return MAX(run->keys.records / BENCH_COLD_SHARE, (uint64_t)BENCH_COLD_LEAST);
 }
 
+/* Roles. Batches of as many records as the uint32_t at `arg` says, in order of their indexes. */
+void bench_batch_role(struct bench_worker *worker);
+/* Gets absent keys that lie between the present ones. */
+void bench_absent_role(struct bench_worker *worker);
+
 /* Reads a fifth of the records in random order, so that every block has been read. */
 int bench_warm(struct bench_run *run);
 /* Walks everything: rows in order, values right, and exactly `expected` of them. */

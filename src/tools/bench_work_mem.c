@@ -129,28 +129,6 @@ mem_put_role(struct bench_worker *worker)
     }
 }
 
-static void
-mem_batch_role(struct bench_worker *worker)
-{
-    struct bench_run *run = worker->run;
-    struct bench_rows rows;
-    if (bench_rows_make(run, &rows, *(const uint32_t *)worker->role->arg) != BENCH_OK) {
-        return;
-    }
-    while (bench_more(worker)) {
-        for (uint32_t i = 0; i < rows.count; i++) {
-            bench_rows_set(&rows, i, worker->ops + i, 0);
-        }
-        bench_begin(worker);
-        int answer = run->engine->batch(worker->session, rows.writes, rows.count);
-        bench_end(worker, rows.count);
-        if (answer != BENCH_OK) {
-            (void)bench_fail_call(run, "batch");
-        }
-    }
-    bench_rows_free(&rows);
-}
-
 int
 bench_work_mem_fill(struct bench_run *run)
 {
@@ -158,7 +136,7 @@ bench_work_mem_fill(struct bench_run *run)
     uint32_t batch = (uint32_t)MIN((uint64_t)run->workload->arg2, records);
     uint32_t threads = run->workload->arg;
     struct bench_role role = {.name = "write",
-                              .fn = batch == 0 ? mem_put_role : mem_batch_role,
+                              .fn = batch == 0 ? mem_put_role : bench_batch_role,
                               .threads = threads,
                               .ops_max = batch == 0 ? records / threads : records / batch * batch,
                               .arg = &batch};
@@ -200,30 +178,10 @@ mem_chase_role(struct bench_worker *worker)
     }
 }
 
-static void
-mem_absent_role(struct bench_worker *worker)
-{
-    struct bench_run *run = worker->run;
-    uint64_t absent = run->keys.capacity - run->keys.records;
-    while (bench_more(worker) && (worker->ops % MEM_TRICKLE_GETS != 0 || mem_trickle(worker))) {
-        bench_key_absent(&run->keys, rng_below(&worker->rng, absent), worker->key);
-        size_t size = 0;
-        bench_begin(worker);
-        int answer = run->engine->get(worker->session, NULL, bytes_make(worker->key, BENCH_KEY_BYTES),
-                                      worker->read, BENCH_READ_CAP, &size);
-        bench_end(worker, 1);
-        if (answer != BENCH_NONE) {
-            (void)(answer == BENCH_FAILED ? bench_fail_call(run, "get")
-                                          : bench_wrong(run, "get found a key that is not there"));
-            return;
-        }
-    }
-}
-
 int
 bench_work_mem_read(struct bench_run *run)
 {
-    static bench_role_fn *const kinds[] = {mem_get_role, mem_chase_role, mem_absent_role};
+    static bench_role_fn *const kinds[] = {mem_get_role, mem_chase_role, bench_absent_role};
     uint64_t records = mem_records(run);
     const struct bench_role fill = {.name = "fill", .fn = mem_put_role, .threads = 1, .ops_max = records};
     const struct bench_role read = {.name = "read",

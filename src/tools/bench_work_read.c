@@ -141,8 +141,8 @@ bench_work_readcold(struct bench_run *run)
 
 /* ---- Absent records ---------------------------------------------------------------- */
 
-static void
-read_missing_role(struct bench_worker *worker)
+void
+bench_absent_role(struct bench_worker *worker)
 {
     struct bench_run *run = worker->run;
     uint64_t absent = run->keys.capacity - run->keys.records;
@@ -167,5 +167,5 @@ bench_work_readmissing(struct bench_run *run)
     if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK) {
         return BENCH_FAILED;
     }
-    return read_measure(run, read_missing_role, run->workload->arg, 0);
+    return read_measure(run, bench_absent_role, run->workload->arg, 0);
 }

@@ -157,12 +157,12 @@ bench_work_fillsync(struct bench_run *run)
 
 /* ---- Batches --------------------------------------------------------------------- */
 
-static void
-write_batch_role(struct bench_worker *worker)
+void
+bench_batch_role(struct bench_worker *worker)
 {
     struct bench_run *run = worker->run;
     struct bench_rows rows;
-    if (bench_rows_make(run, &rows, *(uint32_t *)worker->role->arg) != BENCH_OK) {
+    if (bench_rows_make(run, &rows, *(const uint32_t *)worker->role->arg) != BENCH_OK) {
         return;
     }
     while (bench_more(worker)) {
@@ -185,7 +185,7 @@ bench_work_batch(struct bench_run *run)
     bool synced = run->workload->level == BENCH_SYNC;
     uint32_t count = (uint32_t)MIN((uint64_t)run->workload->arg, run->keys.records);
     struct bench_role role = {.name = "write",
-                              .fn = write_batch_role,
+                              .fn = bench_batch_role,
                               .threads = 1,
                               .ops_max = run->keys.records / count * count,
                               .for_ns = run->config->phase_ns * (synced ? 1 : WRITE_TIME_FACTOR),

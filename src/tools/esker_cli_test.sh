@@ -3,32 +3,16 @@
 # The command-line tool as a user meets it.
 # Goal: every command, its exit code and its one line on stderr are what the help says; any bytes survive a
 # dump and a load; a killed load leaves a clean prefix; a damaged file is named.
-# Method: the built binary ($ESKER_BIN) in a directory of its own. Exit code 99 is a sanitizer's.
+# Method: the built binary ($ESKER_BIN) in a directory of its own.
 set -u
-E=${ESKER_BIN:?the built tool}
-ASAN_OPTIONS="${ASAN_OPTIONS:-}:exitcode=99"
-LSAN_OPTIONS="exitcode=99"
-export ASAN_OPTIONS LSAN_OPTIONS
-LC_ALL=C
-export LC_ALL
-T=$(mktemp -d "${TMPDIR:-/tmp}/esker-cli-XXXXXX")
-trap 'rm -rf "$T"' EXIT
-cd "$T" || exit 1
+NAME=cli
+# shellcheck source=src/tools/tool_testing.sh
+. "${ESKER_SOURCE_DIR:?the tree}/src/tools/tool_testing.sh"
 
-fail() {
-    echo "FAILED: $*"
-    echo "--- stdout"; head -c 2000 out
-    echo "--- stderr"; head -c 2000 err
-    exit 1
-}
-
-# expect CODE WORDS...: runs the tool; its output goes to ./out and ./err.
+# As answers. A failure is one line on stderr, anything else none.
 expect() {
-    code=$1
+    answers "$@"
     shift
-    "$E" "$@" >out 2>err </dev/null
-    got=$?
-    [ "$got" -eq "$code" ] || fail "esker $*: exit $got, not $code"
     if [ "$code" -ge 2 ]; then
         # Findings of these two are their output.
         [ "$(wc -l <err)" -eq 1 ] || [ "$1" = verify ] || [ "$1" = inspect ] ||

@@ -3,44 +3,22 @@
 # Workload and charts as a user meets them.
 # Goal: `esker workload` writes its CSV, one line per property and the exit codes that the help says;
 # `esker plot` draws what it wrote, as SVG, PNG and a page that needs nothing from outside.
-# Method: the built binary ($ESKER_BIN) in a directory of its own. Exit code 99 is a sanitizer's.
+# Method: the built binary ($ESKER_BIN) in a directory of its own.
 set -u
-E=${ESKER_BIN:?the built tool}
-ASAN_OPTIONS="${ASAN_OPTIONS:-}:exitcode=99"
-LSAN_OPTIONS="exitcode=99"
-export ASAN_OPTIONS LSAN_OPTIONS
-LC_ALL=C
-export LC_ALL
-T=$(mktemp -d "${TMPDIR:-/tmp}/esker-workload-XXXXXX")
-trap 'rm -rf "$T"' EXIT
-cd "$T" || exit 1
-
-fail() {
-    echo "FAILED: $*"
-    echo "--- stdout"; head -c 3000 out
-    echo "--- stderr"; head -c 2000 err
-    exit 1
-}
-
-# expect CODE WORDS...: runs the tool; its output goes to ./out and ./err.
-expect() {
-    code=$1
-    shift
-    "$E" "$@" >out 2>err </dev/null
-    got=$?
-    [ "$got" -eq "$code" ] || fail "esker $*: exit code $got, not $code"
-}
+NAME=workload
+# shellcheck source=src/tools/tool_testing.sh
+. "${ESKER_SOURCE_DIR:?the tree}/src/tools/tool_testing.sh"
 
 # The databases go beside the results; nothing may be left of them.
 mkdir databases
 run() {
     code=$1
     shift
-    expect "$code" workload --dir databases "$@"
+    answers "$code" workload --dir databases "$@"
     [ -z "$(ls databases)" ] || fail "databases were left behind: $(ls databases)"
 }
 
-expect 0 workload --list
+answers 0 workload --list
 for preset in baseline sweep baseline-original sweep-original soak ramp burst readers-1000 fill chaos; do
     grep -q "^$preset " out || fail "--list does not name $preset"
 done
@@ -74,33 +52,33 @@ run 2 --inject rain
 run 2 --duration 0
 run 2 --readers 5000
 run 2 --jobs 0
-expect 3 workload --dir /nowhere/at/all
-expect 3 workload --dir databases --time-scale 100 --csv /nowhere/at/all.csv
+answers 3 workload --dir /nowhere/at/all
+answers 3 workload --dir databases --time-scale 100 --csv /nowhere/at/all.csv
 
 # ---- Charts ------------------------------------------------------------------------
 
 printf 'a,b\n1\n' >broken.csv
-expect 3 plot broken.csv
+answers 3 plot broken.csv
 grep -q 'broken.csv: line 2' err || fail "the line is not named"
-expect 3 plot missing.csv
-expect 2 plot baseline.csv --out chart.gif
-expect 2 plot baseline.csv sweep.csv --out chart.svg
-expect 2 plot
+answers 3 plot missing.csv
+answers 2 plot baseline.csv --out chart.gif
+answers 2 plot baseline.csv sweep.csv --out chart.svg
+answers 2 plot
 
 if ! command -v gnuplot >/dev/null 2>&1; then
-    expect 3 plot sweep.csv
+    answers 3 plot sweep.csv
     grep -q 'gnuplot is not installed' err || fail "it does not say that gnuplot is missing"
     echo "gnuplot is not installed: charts were not drawn"
     exit 0
 fi
-expect 0 plot sweep.csv
+answers 0 plot sweep.csv
 [ "$(grep -c '<g id="gnuplot_plot_' sweep.svg)" -eq 4 ] || fail "the chart has not four series"
 for word in 'writer p50' 'writer p99' 'reader p50' 'reader p99' 'Latency (ms' 'W3 WR0.20'; do
     grep -q "$word" sweep.svg || fail "the chart does not say $word"
 done
-expect 0 plot baseline.csv --out baseline.png --title 'The <baseline>'
+answers 0 plot baseline.csv --out baseline.png --title 'The <baseline>'
 [ "$(head -c 4 baseline.png | tail -c 3)" = PNG ] || fail "no PNG"
-expect 0 plot baseline.csv sweep.csv series.csv --out page.html --title 'A <title> & more'
+answers 0 plot baseline.csv sweep.csv series.csv --out page.html --title 'A <title> & more'
 grep -q 'A &lt;title&gt; &amp; more' page.html || fail "the title is not escaped"
 grep -qi '<script\|src=\|@import\|url(\|href="http' page.html && fail "the page needs something from outside"
 # A sweep with conflicts, which a slow machine has, has a chart of them too (column 17: failures).
@@ -116,5 +94,5 @@ workload,series,engine,round,status,unit,value
 fill,write,esker,0,done,ops/s,10
 "`id`","$(id)","""; system ""id""",0,done,s,2
 END
-expect 0 plot results.csv --out results.html
+answers 0 plot results.csv --out results.html
 echo "workload and charts: fine"

@@ -12,9 +12,10 @@
 
 #include <cmocka.h>
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "io/test_dir.h"
 
 static const uint8_t uuid[16] = "log-file-test-id";
 
@@ -84,15 +85,6 @@ static char dir[64];
 static struct io *io;
 
 static int
-remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
-{
-    (void)info;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
-
-static int
 setup(void **state)
 {
     (void)state;
@@ -113,7 +105,7 @@ teardown(void **state)
 {
     (void)state;
     io_close_dir(io);
-    nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    test_dir_remove(dir);
     return 0;
 }
 

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 
+#include "base/test_failing_mem.h"
 #include "wal/wal_recover_fixture.h"
 
 /* ---- Chains ------------------------------------------------------------------ */
@@ -397,42 +398,10 @@ recover__each_failing_read_is_an_io_error(void **state)
     }
 }
 
-struct failing {
-    uint64_t left;
-    bool hit;
-};
-
-static void *
-failing_alloc(void *ctx, size_t size)
-{
-    struct failing *failing = ctx;
-    if (failing->left-- == 0) {
-        failing->hit = true;
-        return NULL;
-    }
-    return malloc(size);
-}
-
-static void *
-failing_aligned(void *ctx, size_t alignment, size_t size)
-{
-    (void)alignment;
-    return failing_alloc(ctx, size);
-}
-
-static void
-failing_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    free(ptr);
-}
-
 static esker_status
 failing_image(void *ctx, const struct log_header *header, uint8_t **image_out)
 {
-    struct failing *failing = ctx;
-    if (failing->left-- == 0) {
-        failing->hit = true;
+    if (failing_now(ctx)) {
         return FAIL_NO_MEMORY("an image");
     }
     return sample_image(NULL, header, image_out);
@@ -444,18 +413,16 @@ recover__each_failing_allocation_leaves_nothing(void **state)
     (void)state;
     make_chain_of_three();
     for (uint64_t n = 0;; n++) {
-        struct failing failing = {.left = n};
-        struct mem mem;
-        esker_allocator hooks = {failing_alloc, failing_aligned, failing_free, &failing};
-        mem_init(&mem, &hooks);
+        struct failing failing = {.calls_left = n};
+        struct mem mem = failing_mem(&failing);
         input.mem = &mem;
         input.image = failing_image;
         input.image_ctx = &failing;
         out.log_count = 4711;
         esker_status status = wal_recover(&input, &out);
-        assert_int_equal(status, failing.hit ? ESKER_NO_MEMORY : ESKER_OK);
+        assert_int_equal(status, failing.failed ? ESKER_NO_MEMORY : ESKER_OK);
         if (status == ESKER_OK) {
-            failing.left = UINT64_MAX;
+            failing.calls_left = UINT64_MAX;
             for (size_t i = 0; i < out.log_count; i++) {
                 sample_image_release(NULL, NULL, out.logs[i].image);
                 log_file_destroy(out.logs[i].log);
