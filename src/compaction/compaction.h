@@ -86,6 +86,7 @@ void compaction_result_fini(struct compaction_result *result, const struct mem *
 struct level_table {
     const struct segment_meta *const *segments; /* level 0: newest first; others by key */
     const bool *claimed;                        /* part of a running job, as input or as overlap */
+    const bool *damaged;                        /* nullable: never touched, as if claimed for ever */
     size_t count;
 };
 

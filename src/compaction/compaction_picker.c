@@ -140,11 +140,18 @@ picker_span_of(const struct level_table *level, struct picker_range range)
     return span;
 }
 
+/* By a running job, or because nobody may touch it. */
+static bool
+picker_is_taken(const struct level_table *level, size_t index)
+{
+    return level->claimed[index] || (level->damaged != NULL && level->damaged[index]);
+}
+
 static bool
 picker_span_is_claimed(const struct level_table *level, struct picker_span span)
 {
     for (size_t i = span.begin; i < span.end; i++) {
-        if (level->claimed[i]) {
+        if (picker_is_taken(level, i)) {
             return true;
         }
     }
@@ -181,7 +188,7 @@ picker_level_bytes(const struct level_table *level, bool unclaimed_only)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < level->count; i++) {
-        if (!unclaimed_only || !level->claimed[i]) {
+        if (!unclaimed_only || !picker_is_taken(level, i)) {
             bytes += level->segments[i]->size_bytes;
         }
     }
@@ -320,16 +327,29 @@ picker_span_fits(struct picker_span span)
     return span.end - span.begin <= COMPACTION_INPUTS_MAX;
 }
 
+/* How many of the oldest segments of level 0 can be merged: none while others are,
+ * and none that are newer than a damaged one, which stays (I3). */
+static size_t
+picker_l0_free_count(const struct level_table *level)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < level->count; i++) {
+        if (level->claimed[i]) {
+            return 0;
+        }
+        count = picker_is_taken(level, i) ? 0 : count + 1;
+    }
+    return count;
+}
+
 /* Level 0, all of it or its oldest part, into the base level. */
 static bool
 picker_plan_l0(struct picker *picker, struct compaction_plan *out)
 {
     const struct level_table *level = &picker->levels[0];
     const struct level_table *base = &picker->levels[picker->base];
-    if (level->count == 0 || picker_span_is_claimed(level, (struct picker_span){0, level->count})) {
-        return false;
-    }
-    for (size_t count = MIN(level->count, (size_t)COMPACTION_INPUTS_MAX); count > 0; count /= 2) {
+    size_t most = picker_l0_free_count(level);
+    for (size_t count = MIN(most, (size_t)COMPACTION_INPUTS_MAX); count > 0; count /= 2) {
         struct picker_span inputs = {level->count - count, level->count};
         struct picker_range range = picker_hull(level, inputs.begin, inputs.end);
         struct picker_span overlaps = picker_span_of(base, range);
@@ -468,7 +488,7 @@ picker_plan_deletes(const struct picker *picker, struct compaction_plan *out)
             if (!is_older || !picker_is_mostly_deletes(meta) || meta->max_lsn >= picker->config->gc_lsn) {
                 continue;
             }
-            if (level_no == PICKER_LAST ? !level->claimed[i]
+            if (level_no == PICKER_LAST ? !picker_is_taken(level, i)
                                         : picker_can_push(picker, level_no, i, &overlaps)) {
                 best = i;
                 best_overlaps = overlaps;

@@ -65,6 +65,12 @@ struct db_log_pool {
     size_t count, cap;
 };
 
+/* When failed work is tried again. */
+struct db_retry {
+    uint32_t failures; /* in a row */
+    uint64_t due_ns;   /* 0 = at once */
+};
+
 struct compact_part;
 struct compact_run;
 
@@ -105,7 +111,7 @@ struct esker_db {
     uint64_t merge_step_work;                      /* of one step of a merge; 0 = as it comes */
     struct block_cache *cache;
     struct job_owner jobs;
-    struct job prepare_job, populate_job, flush_job, sync_job, purge_job, rest_job;
+    struct job prepare_job, populate_job, flush_job, sync_job, purge_job, rest_job, space_job;
     struct compact_job compact_jobs[COMPACT_JOBS_MAX];
     uint32_t compact_job_count;
 
@@ -174,7 +180,11 @@ struct esker_db {
     uint64_t window_began_ns;   /* when the active one became so */
     esker_error background;     /* what logs and flushes are failing with; status OK = nothing */
     esker_error merge_failure;  /* and merges, which hold up nobody until level 0 is full */
-    uint64_t attempt;           /* how often callers have asked that failed work be tried again */
+    struct db_retry background_retry, merge_retry;
+    uint64_t space_seen_bytes; /* free on the disk when work failed for want of space */
+    esker_error damage;        /* what merges met first; as long as a damaged segment is in the tree */
+    bool level0_stuck;         /* full, and nothing that is not damaged can be merged */
+    uint64_t attempt;          /* how often callers have asked that failed work be tried again */
     esker_error poison_cause;
     uint64_t *claimed_ids; /* segments that running merges read */
     size_t claimed_count, claimed_cap;
@@ -443,16 +453,26 @@ void db_compact_stop(esker_db *db);
 /* mu held. */
 struct picker_config db_picker_config(esker_db *db, const struct version *version);
 void db_purge_job(struct job *job);
+int db_level_compression(const esker_db *db, uint32_t level);
+/* Raw bytes of the blocks to write now: small ones once the data exceed the cache. */
+uint32_t db_block_bytes(const esker_db *db, const struct version *version);
+void db_kick_compaction(esker_db *db);
+
+/* ---- db_retry.c ------------------------------------------------------------- */
+
 /* For db_background_failed: which of what the callers asked for the work that begins now belongs to. */
 uint64_t db_background_begin(esker_db *db);
 void db_background_failed(esker_db *db, struct job *again, uint64_t attempt);
 void db_background_ok(esker_db *db, const struct job *job);
 /* For calls that have the work done anew: failures of what began before are no answer to them. mu held. */
 void db_try_again_locked(esker_db *db);
-int db_level_compression(const esker_db *db, uint32_t level);
-/* Raw bytes of the blocks to write now: small ones once the data exceed the cache. */
-uint32_t db_block_bytes(const esker_db *db, const struct version *version);
-void db_kick_compaction(esker_db *db);
+/* Merges failed not long ago; no new one is begun yet. */
+bool db_merges_pause(esker_db *db, uint64_t *left_ns_out);
+void db_space_job(struct job *job);
+void db_damage_note_locked(esker_db *db, const esker_error *story);
+void db_damage_try_again(esker_db *db);
+/* An edit was installed. */
+void db_damage_forget_locked(esker_db *db, const struct edit *edit);
 
 /* Around what a job may append frames in: false when the log is being sealed. */
 bool db_append_begin(esker_db *db);

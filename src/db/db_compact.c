@@ -7,8 +7,8 @@
  *
  * A merge that meets damage stops and keeps its inputs; the failure is told,
  * the background leaves the damaged segment alone from then on, and writes go
- * on until level 0 is full. Other failures, a full disk above all, are told
- * and tried again later.
+ * on until level 0 is full of what cannot be merged. Other failures, a full disk
+ * above all, are told and tried again later (db_retry.c).
  *
  * Urgency. A merge of level 0 comes before others. While there is little debt
  * (db_pace.c) all of it is done by the idle thread, but for the end of a merge,
@@ -57,6 +57,11 @@ compact_find_work(struct compact_job *self)
         return ESKER_OK;
     }
     struct compact_run *run = NULL;
+    uint64_t pause_ns;
+    if (db_merges_pause(db, &pause_ns)) {
+        job_kick_after(&self->job, pause_ns);
+        return ESKER_OK;
+    }
     TRY(compact_plan(db, NULL, &run));
     if (run == NULL) {
         return ESKER_OK;
@@ -265,6 +270,7 @@ esker_compact(esker_db *db, const esker_slice *lower, const esker_slice *upper)
     }
     struct db_call call;
     TRY(db_call_enter(db, &call));
+    db_damage_try_again(db);
     esker_status status = db_seal_active(db, call.self, 0, &range.end_lsn);
     if (status == ESKER_OK) {
         status = db_flush_until(db, range.end_lsn);

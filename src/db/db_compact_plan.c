@@ -8,9 +8,9 @@
 #include "db/db_compact.h"
 
 enum {
-    PLAN_L0_TRIGGER_MOST = 12,/* level 0 grows to so many segments while that saves work */
-    PLAN_L0_SHARE = 2,        /* ... and it is smaller than this part of the level that it goes into */
-    PLAN_REST_SHARE = 16      /* less than this part of a window within DB_LOOK_NS is no writing */
+    PLAN_L0_TRIGGER_MOST = 12, /* level 0 grows to so many segments while that saves work */
+    PLAN_L0_SHARE = 2,         /* ... and it is smaller than this part of the level that it goes into */
+    PLAN_REST_SHARE = 16       /* less than this part of a window within DB_LOOK_NS is no writing */
 };
 
 /* Deletes below this LSN are nobody's evidence any more. */
@@ -29,7 +29,7 @@ plan_gc_lsn(esker_db *db)
 struct plan_tables {
     struct level_table levels[ESKER_LEVELS_MAX];
     const struct segment_meta **metas;
-    bool *claimed;
+    bool *claimed, *damaged;
 };
 
 static bool
@@ -53,19 +53,20 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
     }
     tables->metas = mem_alloc_array(&db->mem, total, sizeof *tables->metas);
     tables->claimed = mem_alloc_array(&db->mem, total, sizeof *tables->claimed);
-    if (tables->metas == NULL || tables->claimed == NULL) {
+    tables->damaged = mem_alloc_array(&db->mem, total, sizeof *tables->damaged);
+    if (tables->metas == NULL || tables->claimed == NULL || tables->damaged == NULL) {
         return FAIL_NO_MEMORY("level tables");
     }
     size_t at = 0;
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
-        tables->levels[level] =
-            (struct level_table){.segments = tables->metas + at, .claimed = tables->claimed + at};
+        tables->levels[level] = (struct level_table){
+            .segments = tables->metas + at, .claimed = tables->claimed + at, .damaged = tables->damaged + at};
         for (uint32_t i = 0; run != NULL && i < run->count; i++, at++) {
             tables->metas[at] = segment_meta(run->segments[i]);
             uint64_t id = tables->metas[at]->id;
-            tables->claimed[at] = plan_has_id(db->claimed_ids, db->claimed_count, id) ||
-                                  (!damaged_too && plan_has_id(db->damaged_ids, db->damaged_count, id));
+            tables->claimed[at] = plan_has_id(db->claimed_ids, db->claimed_count, id);
+            tables->damaged[at] = !damaged_too && plan_has_id(db->damaged_ids, db->damaged_count, id);
         }
         tables->levels[level].count = run != NULL ? run->count : 0;
     }
@@ -77,6 +78,7 @@ plan_tables_fini(esker_db *db, struct plan_tables *tables)
 {
     mem_free(&db->mem, tables->metas);
     mem_free(&db->mem, tables->claimed);
+    mem_free(&db->mem, tables->damaged);
 }
 
 /* Do writes come in? Looked at every DB_LOOK_NS. mu held. */
@@ -197,6 +199,7 @@ compact_mark_damaged(struct compact_run *run, const esker_error *story)
         }
     }
     mutex_lock(&db->mu);
+    db_damage_note_locked(db, story);
     esker_status status = plan_reserve_ids(db, &db->damaged_ids, db->damaged_count, &db->damaged_cap, count);
     for (size_t i = 0; i < count && status == ESKER_OK; i++) {
         if (!plan_has_id(db->damaged_ids, db->damaged_count, ids[i])) {
@@ -221,12 +224,25 @@ plan_pick_range(struct plan_tables *tables, const struct picker_config *config,
     }
     level0->segments += newer;
     level0->claimed += newer;
+    level0->damaged += newer;
     level0->count -= newer;
     bool found = compaction_pick_range(tables->levels, config, range->lower, range->upper, plan);
     for (size_t i = 0; found && plan->input_level == 0 && i < plan->input_count; i++) {
         plan->inputs[i] += newer;
     }
     return found;
+}
+
+/* Nothing is merged and nothing can be: who waits for level 0 to have room waits
+ * in vain while what is damaged stays. mu held. */
+static void
+plan_note_stuck_locked(esker_db *db, const struct version *version)
+{
+    const struct level_run *level0 = version->levels[0];
+    if (db->damaged_count > 0 && db->claimed_count == 0 && level0 != NULL && level0->count >= L0_STALL) {
+        db->level0_stuck = true;
+        cond_broadcast(&db->changed);
+    }
 }
 
 /* mu held. */
@@ -243,6 +259,7 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
     bool found = range == NULL ? compaction_pick(tables.levels, &config, run->plan)
                                : plan_pick_range(&tables, &config, range, run->plan);
     if (!found) {
+        plan_note_stuck_locked(db, version);
         goto out;
     }
     run->drop_ids =

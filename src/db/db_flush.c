@@ -6,62 +6,6 @@
  */
 #include "db/db.h"
 
-enum { BACKGROUND_RETRY_NS = 100000000 };
-
-/* Merges apart: their failures are nothing to those who wait for a flush. */
-static esker_error *
-flush_background_of(esker_db *db, const struct job *job)
-{
-    return job->urgency >= JOB_COMPACT_L0 ? &db->merge_failure : &db->background;
-}
-
-uint64_t
-db_background_begin(esker_db *db)
-{
-    mutex_lock(&db->mu);
-    uint64_t attempt = db->attempt;
-    mutex_unlock(&db->mu);
-    return attempt;
-}
-
-void
-db_background_failed(esker_db *db, struct job *again, uint64_t attempt)
-{
-    esker_error story = *status_last();
-    mutex_lock(&db->mu);
-    esker_error *failing = flush_background_of(db, again);
-    bool damage_told = failing == &db->merge_failure && failing->status == ESKER_CORRUPT; /* it lasts */
-    if (!damage_told && (attempt == db->attempt || story.status == ESKER_CORRUPT)) {
-        *failing = story;
-    }
-    cond_broadcast(&db->changed);
-    mutex_unlock(&db->mu);
-    db_emit(db, ESKER_EVENT_BACKGROUND, 0, 0, &story);
-    if (!db->manual) {
-        job_kick_after(again, BACKGROUND_RETRY_NS);
-    }
-}
-
-void
-db_background_ok(esker_db *db, const struct job *job)
-{
-    mutex_lock(&db->mu);
-    flush_background_of(db, job)->status = ESKER_OK;
-    cond_broadcast(&db->changed);
-    mutex_unlock(&db->mu);
-}
-
-void
-db_try_again_locked(esker_db *db)
-{
-    db->attempt++;
-    db->background.status = ESKER_OK;
-    /* What is damaged is not merged again: nobody may wait for it. */
-    if (db->merge_failure.status != ESKER_CORRUPT) {
-        db->merge_failure.status = ESKER_OK;
-    }
-}
-
 /* The oldest window that waits, with every frame visible; referenced. NULL if none. */
 static struct window *
 flush_pick(esker_db *db)

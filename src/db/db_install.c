@@ -370,6 +370,7 @@ install_publish(esker_db *db, const struct version *from, struct install *instal
         }
         db_durable_advance(db, end_lsn);
     }
+    db_damage_forget_locked(db, &install->edit);
     db_pace_update_locked(db);
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);

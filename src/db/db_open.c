@@ -19,6 +19,7 @@ open_init_jobs(esker_db *db)
     job_init(&db->sync_job, &db->jobs, JOB_LOG, db_sync_job);
     job_init(&db->flush_job, &db->jobs, JOB_FLUSH, db_flush_job);
     job_init(&db->purge_job, &db->jobs, JOB_PURGE, db_purge_job);
+    job_init(&db->space_job, &db->jobs, JOB_PURGE, db_space_job);
     job_init(&db->rest_job, &db->jobs, JOB_PURGE, db_rest_job);
     for (uint32_t i = 0; i < db->compact_job_count; i++) {
         db->compact_jobs[i].db = db;

@@ -418,6 +418,9 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     if (level0_full && db->merge_failure.status != ESKER_OK) {
         return status_restore(&db->merge_failure);
     }
+    if (level0_full && db->level0_stuck) {
+        return status_restore(&db->damage);
+    }
     if (stall->since_ns == 0) {
         stall->since_ns = io_monotonic_ns(db->io);
         stall->cause = version->window_count >= WINDOWS_LIVE_MAX ? ESKER_WAIT_MEMORY
