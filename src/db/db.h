@@ -238,10 +238,11 @@ struct esker_batch {
 
 struct db_call {
     struct thread_state *self;
-    const void *outer;
+    const void *outer; /* the database of the call that this one is inside of; nullable */
 };
 
-/* INVALID, FORKED, NO_MEMORY or OK. Every OK is followed by db_call_exit. */
+/* INVALID, FORKED, NO_MEMORY or OK. Every OK is followed by db_call_exit. Calls may be
+ * made inside others, by an allocator or an event function. */
 NODISCARD esker_status db_call_enter(const esker_db *db, struct db_call *call);
 void db_call_exit(struct db_call *call);
 /* The same for reads: inside an epoch section on OK, at the price of the section alone. */

@@ -10,10 +10,28 @@
  * Both sides store before they load, sequentially consistent, so at least one
  * of them sees the other. (On x86-64 the call's store is an xchg on a line that
  * only this thread writes.)
+ *
+ * A callback may call the library inside a call. Then the outer call's database
+ * goes to outer_calls at its depth, before the inner one's takes its place, and
+ * stays there until the outer call itself ends: close, which looks at in_call
+ * first, finds it in one place or the other whatever begins or ends meanwhile.
  */
 #include <sched.h>
 
 #include "db/db.h"
+
+/* A call begins inside another. */
+static NOINLINE esker_status
+call_nest(struct thread_state *self, const void *outer)
+{
+    if (self->call_depth == THREAD_CALLS_MAX - 1) {
+        return FAIL(ESKER_INVALID, "calls are made inside one another, more than %d deep", THREAD_CALLS_MAX);
+    }
+    /* pairs: CALL_CLOSE — before the inner call's database takes the place of this one. */
+    store_release(&self->outer_calls[self->call_depth], outer);
+    self->call_depth++;
+    return ESKER_OK;
+}
 
 static inline esker_status
 call_check(const esker_db *db, struct db_call *call)
@@ -35,7 +53,37 @@ call_check(const esker_db *db, struct db_call *call)
     }
     call->self = self;
     call->outer = load_relaxed(&self->in_call); /* relaxed: only this thread writes it */
-    return ESKER_OK;
+    return LIKELY(call->outer == NULL) ? ESKER_OK : call_nest(self, call->outer);
+}
+
+/* The end of a call that was inside another, or had others inside: nothing holds its database any more. */
+static NOINLINE void
+call_unnest(struct thread_state *self, bool inside)
+{
+    uint32_t own = self->call_depth;
+    self->call_depth = inside ? own - 1 : 0;
+    if (own < COUNTOF(self->outer_calls)) {
+        store_release(&self->outer_calls[own], NULL); /* pairs: CALL_CLOSE */
+    }
+}
+
+/* The call that `call` is inside of, or none, is the innermost again. */
+static inline void
+call_leave(struct db_call *call)
+{
+    /* pairs: CALL_CLOSE — everything the call did happens before close goes on. */
+    store_release(&call->self->in_call, call->outer);
+}
+
+void
+db_call_exit(struct db_call *call)
+{
+    struct thread_state *self = call->self;
+    call_leave(call);
+    /* relaxed: only this thread writes it */
+    if (UNLIKELY(call->outer != NULL || load_relaxed(&self->outer_calls[0]) != NULL)) {
+        call_unnest(self, call->outer != NULL);
+    }
 }
 
 esker_status
@@ -49,10 +97,11 @@ db_call_enter(const esker_db *db, struct db_call *call)
         if (LIKELY(closing == CLOSING_NO)) {
             return ESKER_OK;
         }
-        db_call_exit(call);
         if (closing == CLOSING_YES) {
+            db_call_exit(call);
             return FAIL(ESKER_INVALID, "the database is being closed");
         }
+        call_leave(call);
         sched_yield();
     }
 }
@@ -73,13 +122,6 @@ db_call_enter_section(const esker_db *db, struct db_call *call)
     TRY(db_call_enter(db, call));
     epoch_enter(call->self);
     return ESKER_OK;
-}
-
-void
-db_call_exit(struct db_call *call)
-{
-    /* pairs: CALL_CLOSE — everything the call did happens before close goes on. */
-    store_release(&call->self->in_call, call->outer);
 }
 
 static bool

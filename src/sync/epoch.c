@@ -96,6 +96,18 @@ static struct {
 
 /* ---- Thread states ------------------------------------------------------ */
 
+/* The thread is in no call any more, wherever it ended. */
+static void
+thread_calls_forget(struct thread_state *state)
+{
+    state->call_depth = 0;
+    /* pairs: CALL_CLOSE */
+    store_seq(&state->in_call, NULL);
+    for (uint32_t depth = 0; depth < COUNTOF(state->outer_calls); depth++) {
+        store_release(&state->outer_calls[depth], NULL); /* pairs: CALL_CLOSE */
+    }
+}
+
 /* The pthread key's destructor. Another key's destructor may call the library
  * after this one: it gets a new state, which sets the key again, and the
  * thread library then comes back here. It does so PTHREAD_DESTRUCTOR_ITERATIONS
@@ -107,8 +119,7 @@ thread_state_hand_back(void *arg)
     if (state->in_section) {
         epoch_exit(state);
     }
-    /* pairs: CALL_CLOSE */
-    store_seq(&state->in_call, NULL);
+    thread_calls_forget(state);
     thread_state_self = NULL;
     /* pairs: THREAD_STATE - the section is ended before somebody else has the state. */
     store_release(&state->used, 0);
@@ -129,8 +140,8 @@ epoch_after_fork(void)
             (void)ck_epoch_end(&state->record, NULL);
         }
         state->in_section = false;
-        store_relaxed(&state->in_call, NULL); /* relaxed: one thread */
-        store_relaxed(&state->used, 0);       /* relaxed: one thread */
+        thread_calls_forget(state);
+        store_relaxed(&state->used, 0); /* relaxed: one thread */
     }
     pass_mutex = (struct mutex)MUTEX_INIT;
     epoch_runtime.mutex = (struct mutex)MUTEX_INIT;
@@ -189,6 +200,9 @@ thread_state_make(void)
     /* relaxed: hands out numbers. */
     state->stripe = add_relaxed(&thread_stripes, 1);
     atomic_init(&state->in_call, NULL);
+    for (uint32_t depth = 0; depth < COUNTOF(state->outer_calls); depth++) {
+        atomic_init(&state->outer_calls[depth], NULL);
+    }
     atomic_init(&state->used, 1);
     ck_epoch_register(&process_epoch, &state->record, NULL);
     /* relaxed: the CAS below checks it. */
@@ -223,13 +237,28 @@ thread_state_create(void)
     return state;
 }
 
+/* in_call first: a call that another hides was put among the outer ones before. */
+static bool
+thread_state_is_in(struct thread_state *state, const void *db)
+{
+    /* pairs: CALL_CLOSE */
+    if (load_seq(&state->in_call) == db) {
+        return true;
+    }
+    for (uint32_t depth = 0; depth < COUNTOF(state->outer_calls); depth++) {
+        if (load_acquire(&state->outer_calls[depth]) == db) { /* pairs: CALL_CLOSE */
+            return true;
+        }
+    }
+    return false;
+}
+
 bool
 thread_state_any(const void *db)
 {
     /* pairs: THREAD_LIST */
     for (struct thread_state *state = load_acquire(&thread_states); state != NULL; state = state->next) {
-        /* pairs: CALL_CLOSE */
-        if (load_seq(&state->in_call) == db) {
+        if (thread_state_is_in(state, db)) {
             return true;
         }
     }

@@ -41,16 +41,24 @@
 #endif
 #endif
 
-enum { THREAD_COUNTERS = 16 };
+enum {
+    THREAD_COUNTERS = 16,
+    THREAD_CALLS_MAX = 8 /* calls inside one another, by way of callbacks */
+};
 
 /* One per live thread, 64-aligned, never freed while the process lives. */
 struct thread_state {
     ck_epoch_record_t record;
     bool in_section;
     uint32_t stripe; /* dense small number for striped counters; stable for the thread's life */
-    /* The database whose call this thread is in, or NULL. close looks at all of
-     * them (thread_state_any); pairs: CALL_CLOSE in db/. */
+    /* The database whose call this thread is in, or NULL: of calls inside one another the
+     * innermost. close looks at all of them (thread_state_any); pairs: CALL_CLOSE in db/. */
     _Atomic(const void *) in_call;
+    /* By depth, the database of each call that another one has begun inside of; it stays
+     * there until its own call ends, so that a look at in_call first and here then misses
+     * none. pairs: CALL_CLOSE in db/. */
+    _Atomic(const void *) outer_calls[THREAD_CALLS_MAX - 1];
+    uint32_t call_depth;       /* owned by the thread; calls that others have begun inside of */
     struct thread_state *next; /* immutable once listed */
     _Atomic uint32_t used;     /* 1 while a thread owns it */
 };
@@ -84,7 +92,7 @@ thread_state_get(void)
     return LIKELY(self != NULL) ? self : thread_state_create();
 }
 
-/* True if some thread's in_call equals `db`. */
+/* True if some thread is in a call of `db`, however deep. */
 bool thread_state_any(const void *db);
 /* How many states were ever made: the most threads that were inside the library at once. */
 uint32_t thread_state_count(void);

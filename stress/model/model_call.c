@@ -1,15 +1,14 @@
 /* rooms: db */
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls against close (src/db/db_call.c): one thread makes a write call, one a read call that leaves a
- * handle behind and lets go of it outside, one closes. Whoever is inside, or holds a handle, finds the
- * database whole; close gets through only when nobody does, and then nobody gets in.
- * In a round: 3 threads, one call each. A call that finds close asking looks again at most until it is
- * decided.
+ * Calls against close (src/db/db_call.c): one thread makes a call, with a call of another database inside,
+ * one a call that leaves a handle behind and lets go of it outside, one closes. Whoever is inside, or has a
+ * handle, finds the database whole; close gets through only when nobody does, and then nobody gets in.
  */
 #define MODEL_MUTANTS(X)                                                                                     \
     X(CALL_CLOSE_RELAXED, TSAN)                                                                              \
-    X(HANDLES_LIVE_RELAXED, TSAN) X(CALL_THEN_LOOK, ANY) X(CLOSE_THEN_LOOK, GENMC) X(HANDLE_AFTER_CALL, ANY)
+    X(HANDLES_LIVE_RELAXED, TSAN)                                                                            \
+    X(CALL_THEN_LOOK, ANY) X(CLOSE_THEN_LOOK, GENMC) X(HANDLE_AFTER_CALL, ANY) X(OUTER_NOT_HELD, ANY)
 #define MODEL_THREADS 3
 #define MODEL_ORDER(ptr) model_call_order((uintptr_t)(ptr))
 #include <stdint.h>
@@ -19,31 +18,34 @@ static int model_call_order(uintptr_t word);
 #include "sections.h"
 #include "db/db_call.c"
 
-static esker_db db;
+static esker_db db, other;
 static uint32_t whole; /* plain: what close takes apart */
 
 static int
 model_call_order(uintptr_t word)
 {
     bool handles = word == (uintptr_t)&db.values_live;
-    if (model_is(HANDLES_LIVE_RELAXED) && handles) {
+    bool closing = word == (uintptr_t)&db.closing || word == (uintptr_t)&other.closing;
+    if (model_is(HANDLES_LIVE_RELAXED) ? handles : model_is(CALL_CLOSE_RELAXED) && !handles) {
         return RELAX;
     }
-    if (model_is(CALL_CLOSE_RELAXED) && !handles) {
-        return RELAX;
-    }
-    return (model_is(CALL_THEN_LOOK) && word != (uintptr_t)&db.closing && !handles) ||
-                   (model_is(CLOSE_THEN_LOOK) && word == (uintptr_t)&db.closing)
-               ? SPLIT
-               : KEEP;
+    bool split = model_is(CALL_THEN_LOOK) ? !closing && !handles : model_is(CLOSE_THEN_LOOK) && closing;
+    return split ? SPLIT : KEEP;
 }
 
 static void
 put(void)
 {
-    struct db_call call;
+    struct db_call call, inner;
     if (db_call_enter(&db, &call) == ESKER_OK) {
         model_pause();
+        MODEL_CHECK(db_call_enter(&other, &inner) == ESKER_OK);
+        if (model_is(OUTER_NOT_HELD)) {
+            store_release(&call.self->outer_calls[0], NULL);
+        }
+        model_pause();
+        MODEL_CHECK(whole == 1);
+        db_call_exit(&inner);
         MODEL_CHECK(whole == 1);
         db_call_exit(&call);
     }
@@ -83,6 +85,7 @@ static void
 model_reset(void)
 {
     db.magic = DB_MAGIC_OPEN;
+    other.magic = DB_MAGIC_OPEN;
     whole = 1;
     store_relaxed(&db.closing, CLOSING_NO);
 }

@@ -35,7 +35,8 @@ bool
 thread_state_any(const void *db)
 {
     for (uint32_t i = 0; i < MODEL_THREADS_MAX; i++) {
-        if (load_seq(&model_states[i].in_call) == db) { /* pairs: CALL_CLOSE */
+        if (load_seq(&model_states[i].in_call) == db ||            /* pairs: CALL_CLOSE */
+            load_acquire(&model_states[i].outer_calls[0]) == db) { /* pairs: CALL_CLOSE */
             return true;
         }
     }
