@@ -49,11 +49,11 @@ static void
 rocks_settings(const struct bench_setup *setup, char *out, size_t cap)
 {
     (void)snprintf(out, cap,
-                   "2 write buffers of %.1f MiB, block cache %.1f MiB%s, bloom 10 bits, lz4, "
+                   "2 write buffers of %.1f MiB, block cache %.1f MiB, bloom 10 bits, lz4, "
                    "max_background_jobs 2, sync=%d; the rest as shipped",
                    (double)setup->write_buffer_bytes / 1048576.0,
                    (double)(setup->memory_bytes - 2 * setup->write_buffer_bytes) / 1048576.0,
-                   setup->bounded ? " with filters and indexes in it" : "", setup->level == BENCH_SYNC);
+                   setup->level == BENCH_SYNC);
 }
 
 static rocksdb_options_t *
@@ -63,11 +63,6 @@ rocks_options(const struct bench_setup *setup, rocksdb_cache_t *cache)
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(table, cache);
     rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10));
-    if (setup->bounded) {
-        rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
-        rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(table, 1);
-        rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
-    }
     rocksdb_options_set_block_based_table_factory(options, table);
     rocksdb_block_based_options_destroy(table);
     rocksdb_options_set_create_if_missing(options, 1);

@@ -304,6 +304,54 @@ budget__holds_while_everything_churns(void **state)
     rows_fini(&rows);
 }
 
+/* ---- A smaller budget than before ---------------------------------------------------- */
+
+enum { SHRINK_ROWS = 100000, SHRINK_BEFORE = 256 << 20 };
+
+static uint64_t
+shrink_windows_bytes(const struct rows *rows)
+{
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_ok(esker_get_stats(rows->db, &stats));
+    return stats.memory_windows_bytes;
+}
+
+/* The log that an earlier life left is as large as that life's windows were. */
+static void
+budget__is_the_present_one_though_the_log_is_an_earlier_ones(void **state)
+{
+    (void)state;
+    struct rows rows;
+    rows_init(&rows, SHRINK_ROWS, ESKER_IO_AUTO);
+    rows.options.memory_budget_bytes = SHRINK_BEFORE;
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    for (uint32_t id = 0; id < rows.count; id++) {
+        rows_put(&rows, id);
+    }
+    assert_ok(esker_flush(rows.db));
+    rows_put(&rows, 1);
+    assert_true(shrink_windows_bytes(&rows) > BUDGET);
+    assert_ok(esker_close(rows.db));
+    rows.options.memory_budget_bytes = BUDGET;
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    for (uint32_t id = 0; id < rows.count; id += 17) {
+        rows_get(&rows, id);
+    }
+    assert_true(shrink_windows_bytes(&rows) < BUDGET / 8);
+    rows_put(&rows, 2);
+    assert_true(shrink_windows_bytes(&rows) < BUDGET / 2);
+    for (uint32_t id = 0; id < rows.count; id += 3) {
+        rows_put(&rows, id);
+    }
+    assert_ok(esker_close(rows.db));
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    for (uint32_t id = 0; id < rows.count; id++) {
+        rows_get(&rows, id);
+    }
+    rows_fini(&rows);
+}
+
 /* ---- Descriptors ------------------------------------------------------------------ */
 
 enum { FILES_ROWS = 12000, FILES_LIMIT = 64 };
@@ -354,6 +402,7 @@ main(void)
         cmocka_unit_test(budget__holds_while_everything_churns),
         cmocka_unit_test(multi_get__answers_like_single_gets),
         cmocka_unit_test(multi_get__answers_the_same_through_a_ring),
+        cmocka_unit_test(budget__is_the_present_one_though_the_log_is_an_earlier_ones),
         cmocka_unit_test(descriptors__sixty_four_are_enough_for_hundreds_of_segments),
     };
     return cmocka_run_group_tests_name("db memory", tests, NULL, NULL);

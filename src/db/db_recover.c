@@ -215,7 +215,6 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     recovered->image = NULL;
     TRY(window_create(db->io, &db->mem, image, header->cap_bytes, header->base_lsn, op_cap, db->hash_seed,
                       &window));
-    window_charge(window, db->cache);
     window->log = recovered->log;
     recovered->log = NULL;
     window->gen = header->gen;
@@ -223,12 +222,14 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     uint64_t index_from = min_lsn > header->base_lsn ? (min_lsn - header->base_lsn) * LSN_BYTES : 0;
     (void)recover_walk(window, window->data, index_from, bytes);
     if (continued) {
+        window_charge_used(window, db->cache, bytes);
         db->reopen_pending = true;
         db->reopen_offset = bytes;
         db->reopen_ops = ops;
         /* relaxed: not shared yet. Full until the REOPEN frame is written. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_cap + 1, window->cap_bytes + WINDOW_GRANULE));
     } else {
+        window_charge(window, db->cache);
         window->end_lsn = MAX(window->base_lsn, header->base_lsn + bytes / LSN_BYTES);
         window->recovered = true;
         store_relaxed(&window->tail, window_tail(ops, bytes)); /* relaxed: not shared yet */

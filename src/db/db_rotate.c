@@ -337,8 +337,15 @@ rotate_reopen_locked(esker_db *db)
     if (!db->reopen_pending || load_relaxed(&db->poisoned) != 0) { /* relaxed: set under mu */
         return !db->reopen_pending;
     }
+    /* A window that an earlier, larger budget made holds what it has and no more:
+     * the first commit fills the rest and goes on in one of the right size. */
+    bool too_large = active->cap_bytes > db->window_bytes_max;
+    uint32_t ops = too_large ? active->op_cap : db->reopen_ops;
     db->reopening = true;
     mutex_unlock(&db->mu);
+    if (!too_large) {
+        window_charge_rest(active);
+    }
     esker_status status = rotate_sync_reopen(db, active);
     if (status != ESKER_OK) {
         db_poison(db);
@@ -349,7 +356,7 @@ rotate_reopen_locked(esker_db *db)
         window_set_applied(active, db->reopen_offset);
         db->reopen_pending = false;
         /* relaxed: the frame itself is published by its applied bit. */
-        store_relaxed(&active->tail, window_tail(db->reopen_ops, db->reopen_offset + REOPEN_FRAME_BYTES));
+        store_relaxed(&active->tail, window_tail(ops, db->reopen_offset + REOPEN_FRAME_BYTES));
     }
     cond_broadcast(&db->changed);
     return status == ESKER_OK;

@@ -86,17 +86,42 @@ window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_
     return ESKER_OK;
 }
 
+static void
+window_charge_to(struct window *window, uint64_t bytes)
+{
+    uint64_t more = bytes - MIN(bytes, window->charged_bytes);
+    window->charged_bytes += more;
+    block_cache_charge(window->budget, MEMORY_WINDOWS, more);
+}
+
+/* As if full; pages of the log file that are mapped are resident, too. */
+static uint64_t
+window_charge_most(const struct window *window)
+{
+    return window_bytes_max(window->cap_bytes, window->op_cap) +
+           (window->map != NULL ? window->cap_bytes : 0);
+}
+
 void
 window_charge(struct window *window, struct block_cache *budget)
 {
     ASSERT(window->budget == NULL);
-    window->charged_bytes = window_bytes_max(window->cap_bytes, window->op_cap);
-    if (window->map != NULL) {
-        window->charged_bytes +=
-            window->cap_bytes; /* pages of the log file that are mapped are resident, too */
-    }
     window->budget = budget;
-    block_cache_charge(budget, MEMORY_WINDOWS, window->charged_bytes);
+    window_charge_to(window, window_charge_most(window));
+}
+
+void
+window_charge_used(struct window *window, struct block_cache *budget, uint64_t bytes)
+{
+    ASSERT(window->budget == NULL);
+    window->budget = budget;
+    window_charge_to(window, bytes + memtable_used_bytes(window->table));
+}
+
+void
+window_charge_rest(struct window *window)
+{
+    window_charge_to(window, window_charge_most(window));
 }
 
 void

@@ -137,6 +137,10 @@ NODISCARD esker_status window_create(struct io *io, const struct mem *mem, uint8
 /* Charges the memory that the window may come to use, until it is freed. Once;
  * by whoever makes it active, outside sections and locks. */
 void window_charge(struct window *window, struct block_cache *budget);
+/* Charges what the first `bytes` of it and its index take now: for a window that
+ * nobody writes to yet. window_charge_rest, once and before anybody does, charges the rest. */
+void window_charge_used(struct window *window, struct block_cache *budget, uint64_t bytes);
+void window_charge_rest(struct window *window);
 void window_ref(struct window *window);
 /* The last one frees the memory; the log file must have gone back to the pool or is destroyed here. */
 void window_unref(struct window *window);
