@@ -93,6 +93,13 @@ struct io_ops {
     /* Zeroed anonymous page memory; huge pages where len allows. */
     int (*map_memory)(struct io *io, uint64_t len, void **out);
     void (*unmap_memory)(struct io *io, void *ptr, uint64_t len);
+    /* The same at a multiple of `alignment`, a power of two of at least a page, and in small
+     * pages only, so that what was never touched takes nothing. Nullable, with the next two. */
+    int (*map_aligned)(struct io *io, uint64_t len, uint64_t alignment, void **out);
+    void (*unmap_aligned)(struct io *io, void *ptr, uint64_t len);
+    /* Gives the memory of whole pages of such a mapping back until they are touched again: then
+     * they are zeros, or as they were. Where the process has locked its memory it does nothing. */
+    void (*discard)(struct io *io, void *ptr, uint64_t len);
     /* Makes the pages of [ptr, ptr + len) present and writable, so that a later store meets no
      * fault; ptr is from map_memory or map_file. Only a hint: may do nothing. NULL: never does. */
     void (*populate)(struct io *io, void *ptr, uint64_t len);

@@ -502,6 +502,36 @@ io_posix_map_memory(struct io *io, uint64_t len, void **out)
     return 0;
 }
 
+int
+io_posix_map_aligned(struct io *io, uint64_t len, uint64_t alignment, void **out)
+{
+    (void)io;
+    if (len == 0 || len > INT64_MAX - 2 * alignment) {
+        return len == 0 ? -EINVAL : -ENOMEM;
+    }
+    uint64_t rounded = align_up(len, (uint64_t)sysconf(_SC_PAGESIZE));
+    char *whole = mmap(NULL, rounded + alignment, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (whole == MAP_FAILED) {
+        return -errno;
+    }
+    uint64_t lead = align_up((uint64_t)(uintptr_t)whole, alignment) - (uint64_t)(uintptr_t)whole;
+    if (lead > 0) {
+        munmap(whole, lead);
+    }
+    munmap(whole + lead + rounded, alignment - lead);
+    (void)madvise(whole + lead, rounded, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
+    *out = whole + lead;
+    return 0;
+}
+
+void
+io_posix_discard(struct io *io, void *ptr, uint64_t len)
+{
+    (void)io;
+    (void)madvise(ptr, (size_t)len, MADV_DONTNEED); /* EINVAL for locked memory */
+}
+
 void
 io_posix_unmap(struct io *io, void *ptr, uint64_t len)
 {
@@ -633,6 +663,9 @@ static const struct io_ops posix_ops = {
     .unmap_file = io_posix_unmap,
     .map_memory = io_posix_map_memory,
     .unmap_memory = io_posix_unmap,
+    .map_aligned = io_posix_map_aligned,
+    .unmap_aligned = io_posix_unmap,
+    .discard = io_posix_discard,
     .populate = io_posix_populate,
     .monotonic_ns = posix_monotonic_ns,
     .wall_ns = posix_wall_ns,

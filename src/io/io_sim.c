@@ -540,6 +540,17 @@ sim_unmap_memory(struct io *io, void *ptr, uint64_t len)
     }
 }
 
+/* Of the machine, whose pages cost nothing until they are touched. */
+static int
+sim_map_aligned(struct io *io, uint64_t len, uint64_t alignment, void **out)
+{
+    struct io_sim *sim = sim_of(io);
+    mutex_lock(&sim->disk->guard);
+    int failed = sim_enter(sim, SIM_MEMORY, "", false, NULL);
+    mutex_unlock(&sim->disk->guard);
+    return failed != 0 ? failed : io_posix_map_aligned(io, len, alignment, out);
+}
+
 /* ---- The machine --------------------------------------------------------------- */
 
 static uint64_t
@@ -630,6 +641,9 @@ static const struct io_ops sim_ops = {
     .unmap_file = sim_unmap_file,
     .map_memory = sim_map_memory,
     .unmap_memory = sim_unmap_memory,
+    .map_aligned = sim_map_aligned,
+    .unmap_aligned = io_posix_unmap,
+    .discard = io_posix_discard,
     .monotonic_ns = sim_monotonic_ns,
     .wall_ns = sim_wall_ns,
     .random64 = sim_random64,

@@ -568,6 +568,30 @@ io__page_memory_is_zeroed_and_aligned(void **state)
     f->io->ops->unmap_memory(f->io, NULL, 0);
 }
 
+static void
+io__aligned_memory_can_be_discarded(void **state)
+{
+    struct fixture *f = *state;
+    static const uint64_t sizes[] = {1, 4096, 70000, (4 << 20) + 4096};
+    for (size_t i = 0; i < COUNTOF(sizes); i++) {
+        void *ptr = NULL;
+        assert_int_equal(f->io->ops->map_aligned(f->io, sizes[i], 1 << 20, &ptr), 0);
+        assert_int_equal((uintptr_t)ptr % (1 << 20), 0);
+        uint8_t *bytes = ptr;
+        assert_int_equal(bytes[0] | bytes[sizes[i] / 2] | bytes[sizes[i] - 1], 0);
+        memset(bytes, 7, sizes[i]);
+        f->io->ops->discard(f->io, bytes, align_up(sizes[i], 4096));
+        assert_true(bytes[0] == 0 || bytes[0] == 7);
+        memset(bytes, 8, sizes[i]);
+        assert_int_equal(bytes[sizes[i] - 1], 8);
+        f->io->ops->unmap_aligned(f->io, ptr, sizes[i]);
+    }
+    void *ptr = NULL;
+    assert_int_equal(f->io->ops->map_aligned(f->io, UINT64_MAX - 5, 4096, &ptr), -ENOMEM);
+    assert_int_equal(f->io->ops->map_aligned(f->io, 0, 4096, &ptr), -EINVAL);
+    assert_null(ptr);
+}
+
 /* ---- Clocks and names of the machine -------------------------------------- */
 
 static void
@@ -655,6 +679,7 @@ main(void)
             CASE(io__threads_share_one_file),
             CASE(io__mapped_file_is_the_file),
             CASE(io__page_memory_is_zeroed_and_aligned),
+            CASE(io__aligned_memory_can_be_discarded),
             CASE(io__clocks_random_and_machine),
             CASE(io__read_file_has_a_limit),
             CASE(io__replace_file_takes_the_name_over),
