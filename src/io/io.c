@@ -160,6 +160,7 @@ io_req_failed(const struct io_req *req, uint64_t offset, int result)
         }
         return FAIL_OS(-result, name, offset, "cannot read");
     case IO_WRITE:
+    case IO_WRITE_SYNC:
         if (result == 0) {
             return FAIL_AT(ESKER_IO, name, offset, "a write of 0 bytes: no progress");
         }
@@ -177,7 +178,8 @@ io_finish(struct io *io, struct io_req *req)
 {
     struct io_req rest = *req;
     for (int tries = 0; !io_req_is_whole(&rest);) {
-        bool asleep = rest.result == -EINTR || (rest.result == -EAGAIN && rest.op != IO_SYNC);
+        bool syncs = rest.op == IO_SYNC || rest.op == IO_WRITE_SYNC;
+        bool asleep = rest.result == -EINTR || (rest.result == -EAGAIN && !syncs);
         bool moved = rest.op != IO_SYNC && rest.result > 0;
         if ((!asleep && !moved) || tries == IO_TRIES_MAX) {
             req->result = rest.result;
@@ -237,6 +239,12 @@ io_write_full(struct io *io, struct io_file *file, uint64_t offset, const void *
 {
     /* One request type serves both directions; a write does not change its data. */
     return io_transfer(io, IO_WRITE, file, offset, (uint8_t *)(uintptr_t)data, len);
+}
+
+esker_status
+io_write_sync(struct io *io, struct io_file *file, uint64_t offset, const void *data, size_t len)
+{
+    return io_transfer(io, IO_WRITE_SYNC, file, offset, (uint8_t *)(uintptr_t)data, len);
 }
 
 esker_status

@@ -18,9 +18,9 @@
  *    written by many threads at once.
  *
  * Durability: a write is durable when it completed at full length and a later
- * io_sync of that file returned OK; a name (create, rename, unlink) when a
- * later io_sync_dir did. After a failed sync nothing about that file may be
- * believed and the sync is not tried again.
+ * io_sync of that file returned OK, or at once if it was an IO_WRITE_SYNC; a
+ * name (create, rename, unlink) when a later io_sync_dir did. After a failed
+ * sync nothing about that file may be believed and the sync is not tried again.
  */
 #ifndef ESKER_IO_IO_H
 #define ESKER_IO_IO_H
@@ -46,7 +46,14 @@ enum io_open_flags {
     IO_OPEN_EXCLUSIVE = 4 /* with CREATE: -EEXIST when the name exists */
 };
 
-enum io_op { IO_READ = 1, IO_WRITE = 2, IO_SYNC = 3 /* fdatasync; offset, data, len unused */ };
+enum io_op {
+    IO_READ = 1,
+    IO_WRITE = 2,
+    IO_SYNC = 3, /* fdatasync; offset, data, len unused */
+    /* A write and the sync of what it wrote, and of nothing else of the file: what else is
+     * dirty there stays in memory. A negative result says as little as one of IO_SYNC. */
+    IO_WRITE_SYNC = 4
+};
 
 struct io_req {
     enum io_op op;
@@ -144,6 +151,9 @@ NODISCARD esker_status io_truncate(struct io *io, struct io_file *file, uint64_t
 NODISCARD esker_status io_read_full(struct io *io, struct io_file *file, uint64_t offset, void *data,
                                     size_t len);
 NODISCARD esker_status io_write_full(struct io *io, struct io_file *file, uint64_t offset, const void *data,
+                                     size_t len);
+/* The same, and durable when it returns OK; other bytes of the file are not (IO_WRITE_SYNC). */
+NODISCARD esker_status io_write_sync(struct io *io, struct io_file *file, uint64_t offset, const void *data,
                                      size_t len);
 /* All requests at full length: remainders are resubmitted, EINTR and EAGAIN
  * retried a bounded number of times. On failure the first bad request's story. */

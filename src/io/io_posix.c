@@ -165,6 +165,22 @@ posix_start_writeback(struct io *io, struct io_file *file, uint64_t offset, uint
     (void)failed; /* the sync that follows is what counts, and what reports */
 }
 
+/* The kernel writes and waits for these pages alone; fdatasync would take along whatever
+ * else of the file is dirty. */
+static ssize_t
+posix_write_sync(int fd, const struct io_req *req, size_t len)
+{
+    struct iovec piece = {.iov_base = req->data, .iov_len = len};
+    ssize_t done = pwritev2(fd, &piece, 1, (off_t)req->offset, RWF_DSYNC);
+    if (done < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) { /* nothing was written */
+        done = pwrite(fd, req->data, len, (off_t)req->offset);
+        if (done >= 0 && fdatasync(fd) != 0) {
+            done = -1;
+        }
+    }
+    return done;
+}
+
 static void
 posix_run_one(struct io_req *req)
 {
@@ -174,6 +190,8 @@ posix_run_one(struct io_req *req)
     errno = EINVAL; /* for an offset that the kernel's signed one cannot hold */
     if (req->op == IO_SYNC) {
         done = fdatasync(fd);
+    } else if (req->offset <= INT64_MAX && req->op == IO_WRITE_SYNC) {
+        done = posix_write_sync(fd, req, len);
     } else if (req->offset <= INT64_MAX) {
         off_t offset = (off_t)req->offset;
         done = req->op == IO_READ ? pread(fd, req->data, len, offset) : pwrite(fd, req->data, len, offset);
@@ -213,6 +231,7 @@ io_posix_run_ready(struct io_req *reqs, size_t count)
             posix_read_now(&reqs[at]);
             break;
         case IO_WRITE:
+        case IO_WRITE_SYNC:
             posix_run_one(&reqs[at]);
             break;
         case IO_SYNC:

@@ -184,7 +184,7 @@ enum sim_effect {
 };
 
 struct sim_log_entry {
-    uint64_t inode, offset, len, hash; /* hash: of the bytes or names */
+    uint64_t inode, offset, len, hash; /* hash: of the bytes or names; a sync of len 0 is of the whole file */
     uint32_t kind;                     /* enum sim_kind or sim_log_kind */
     int32_t result;
     uint64_t submit,
@@ -212,6 +212,8 @@ bool sim_watch_is_durable(struct sim_disk *disk, const char *name);
 /* Does the system believe that of the content (a failed sync may have made it)?
  * *out: what is on the platter. */
 bool sim_watch_is_clean(struct sim_disk *disk, const char *name, struct bytes *out);
+/* The same for the bytes before `to`. */
+bool sim_watch_is_clean_to(struct sim_disk *disk, const char *name, uint64_t to);
 /* For a look from outside a watcher. */
 void sim_disk_lock_for_watch(struct sim_disk *disk, bool locked);
 /* The cached, or what is surely on the platter, content. false: no such (durable) name. */

@@ -378,7 +378,7 @@ sim_disk_put(struct sim_disk *disk, const char *name, struct bytes content)
     ASSERT(failed == 0);
     failed = sim_inode_write(disk, inode, 0, content.ptr, (uint32_t)content.len);
     ASSERT(failed == 0);
-    sim_inode_sync(inode);
+    sim_inode_sync(inode, 0, UINT64_MAX);
     sim_disk_sync_names(disk, disk->change_count);
     mutex_unlock(&disk->guard);
 }
@@ -407,7 +407,7 @@ sim_disk_resize(struct sim_disk *disk, const char *name, uint64_t bytes)
     struct sim_inode *inode = sim_disk_must_find(disk, name);
     int failed = sim_inode_truncate(disk, inode, bytes);
     ASSERT(failed == 0);
-    sim_inode_sync(inode);
+    sim_inode_sync(inode, 0, UINT64_MAX);
     mutex_unlock(&disk->guard);
 }
 

@@ -334,11 +334,12 @@ sim_inode_scan(struct sim_inode *inode)
     }
 }
 
-/* Calls for the next dirty atom at or after *at; false: none. */
+/* The next dirty atom at or after *at that reaches into the bytes before `to`; false: none. */
 static bool
-sim_next_dirty(const struct sim_inode *inode, uint64_t *at)
+sim_next_dirty(const struct sim_inode *inode, uint64_t to, uint64_t *at)
 {
-    uint64_t count = inode->cache != NULL ? inode->cache->cap / SIM_ATOM_BYTES : 0;
+    uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
+    uint64_t count = MIN(cap, align_up(MIN(to, cap), SIM_ATOM_BYTES)) / SIM_ATOM_BYTES;
     while (*at < count && (inode->flags[*at] & SIM_ATOM_DIRTY) == 0) {
         (*at)++;
     }
@@ -346,11 +347,11 @@ sim_next_dirty(const struct sim_inode *inode, uint64_t *at)
 }
 
 void
-sim_inode_sync(struct sim_inode *inode)
+sim_inode_sync(struct sim_inode *inode, uint64_t from, uint64_t to)
 {
     uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
     sim_inode_scan(inode);
-    for (uint64_t at = 0; sim_next_dirty(inode, &at); at++) {
+    for (uint64_t at = from / SIM_ATOM_BYTES; sim_next_dirty(inode, to, &at); at++) {
         uint64_t place = at * SIM_ATOM_BYTES;
         uint8_t *durable = sim_image_edit(&inode->durable, cap);
         sim_device_copy(durable + place, inode->cache->bytes + place);
@@ -359,18 +360,21 @@ sim_inode_sync(struct sim_inode *inode)
         }
         inode->flags[at] = 0;
     }
-    if (inode->len_dirty) {
+    if (inode->len_dirty && to >= inode->len) {
         inode->durable_len = inode->len;
         inode->len_dirty = false;
+    } else if (inode->len_dirty && to > inode->durable_len) {
+        inode->durable_len = to;
+        inode->len_min = MAX(inode->len_min, to);
     }
 }
 
 void
-sim_inode_mark_clean(struct sim_inode *inode)
+sim_inode_mark_clean(struct sim_inode *inode, uint64_t from, uint64_t to)
 {
     uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
     sim_inode_scan(inode);
-    for (uint64_t at = 0; sim_next_dirty(inode, &at); at++) {
+    for (uint64_t at = from / SIM_ATOM_BYTES; sim_next_dirty(inode, to, &at); at++) {
         if (inode->clean == NULL && inode->durable != NULL) {
             inode->clean = sim_blob_ref(inode->durable);
         }
@@ -378,15 +382,15 @@ sim_inode_mark_clean(struct sim_inode *inode)
         sim_device_copy(clean + at * SIM_ATOM_BYTES, inode->cache->bytes + at * SIM_ATOM_BYTES);
         inode->flags[at] = 0;
     }
-    inode->len_dirty = false;
+    inode->len_dirty = inode->len_dirty && to < inode->len;
 }
 
 void
-sim_inode_revert(struct sim_inode *inode)
+sim_inode_revert(struct sim_inode *inode, uint64_t from, uint64_t to)
 {
     uint64_t cap = inode->cache != NULL ? inode->cache->cap : 0;
     ASSERT(inode->maps == 0); /* a disk of this kind maps nothing */
-    for (uint64_t at = 0; sim_next_dirty(inode, &at); at++) {
+    for (uint64_t at = from / SIM_ATOM_BYTES; sim_next_dirty(inode, to, &at); at++) {
         uint8_t *cache = sim_inode_edit(inode) + at * SIM_ATOM_BYTES;
         if (inode->durable != NULL) {
             memcpy(cache, inode->durable->bytes + at * SIM_ATOM_BYTES, SIM_ATOM_BYTES);
@@ -395,7 +399,7 @@ sim_inode_revert(struct sim_inode *inode)
         }
         inode->flags[at] = 0;
     }
-    if (inode->len_dirty) {
+    if (inode->len_dirty && to >= inode->len) {
         inode->len = inode->durable_len;
         inode->len_dirty = false;
     }

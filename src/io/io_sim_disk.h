@@ -149,11 +149,12 @@ int sim_inode_write(struct sim_disk *disk, struct sim_inode *inode, uint64_t off
 /* Bytes read: fewer at the end of the file. */
 uint32_t sim_inode_read(const struct sim_inode *inode, uint64_t offset, void *data, uint32_t len);
 int sim_inode_truncate(struct sim_disk *disk, struct sim_inode *inode, uint64_t size);
-void sim_inode_sync(struct sim_inode *inode);
+/* Of the bytes [from, to); a whole file ends at UINT64_MAX. */
+void sim_inode_sync(struct sim_inode *inode, uint64_t from, uint64_t to);
 /* The failed sync of SIM_SYNC_MARKS_CLEAN. */
-void sim_inode_mark_clean(struct sim_inode *inode);
+void sim_inode_mark_clean(struct sim_inode *inode, uint64_t from, uint64_t to);
 /* The failed sync of SIM_SYNC_REVERTS: the cache holds again what the platter does. */
-void sim_inode_revert(struct sim_inode *inode);
+void sim_inode_revert(struct sim_inode *inode, uint64_t from, uint64_t to);
 /* The cache image, to be written. */
 uint8_t *sim_inode_edit(struct sim_inode *inode);
 /* Finds out which atoms of a mapped file were stored to. */

@@ -213,6 +213,21 @@ sim_watch_is_clean(struct sim_disk *disk, const char *name, struct bytes *out)
 }
 
 bool
+sim_watch_is_clean_to(struct sim_disk *disk, const char *name, uint64_t to)
+{
+    struct sim_inode *inode = sim_names_find(&disk->names, name);
+    if (inode == NULL || (inode->len_dirty && to > inode->durable_len)) {
+        return false;
+    }
+    sim_inode_scan(inode);
+    bool clean = true;
+    for (uint64_t at = 0; clean && at * SIM_ATOM_BYTES < MIN(to, inode->len); at++) {
+        clean = (inode->flags[at] & SIM_ATOM_DIRTY) == 0;
+    }
+    return clean;
+}
+
+bool
 sim_watch_is_durable(struct sim_disk *disk, const char *name)
 {
     struct bytes durable;

@@ -2,6 +2,7 @@
 /* The simulated back-end's requests: reads, writes and syncs, and what faults make of them. */
 #include <errno.h>
 
+#include "base/assert.h"
 #include "io/io_sim_call.h"
 
 static void
@@ -98,9 +99,9 @@ sim_write(struct io_sim *sim, const struct io_req *req)
     return hit.torn && done >= 0 ? -EIO : done;
 }
 
-/* What a sync that fails does is a property of the disk. */
+/* What a sync of [from, to) that fails does is a property of the disk. */
 static enum sim_effect
-sim_sync_fails(struct sim_disk *disk, struct sim_inode *inode, int *failed)
+sim_sync_fails(struct sim_disk *disk, struct sim_inode *inode, uint64_t from, uint64_t to, int *failed)
 {
     switch (disk->sync_failure) {
     case SIM_SYNC_STAYS_DIRTY:
@@ -108,44 +109,81 @@ sim_sync_fails(struct sim_disk *disk, struct sim_inode *inode, int *failed)
     case SIM_SYNC_LATE:
         inode->late_err = *failed;
         *failed = 0;
-        sim_inode_mark_clean(inode);
+        sim_inode_mark_clean(inode, from, to);
         return SIM_EFFECT_DOUBTFUL;
     case SIM_SYNC_MARKS_CLEAN:
-        sim_inode_mark_clean(inode);
+        sim_inode_mark_clean(inode, from, to);
         return SIM_EFFECT_DOUBTFUL;
     case SIM_SYNC_REVERTS:
-        sim_inode_revert(inode);
+        sim_inode_revert(inode, from, to);
         return SIM_EFFECT_REVERTED;
     }
     UNREACHABLE();
 }
 
+/* len 0: the whole file. */
 static int32_t
-sim_sync(struct io_sim *sim, const struct io_req *req)
+sim_sync(struct io_sim *sim, const struct io_req *req, uint64_t offset, uint64_t len)
 {
     struct sim_disk *disk = sim->disk;
     struct sim_hit hit = {0};
+    uint64_t from = len == 0 ? 0 : offset;
+    uint64_t to = len == 0 ? UINT64_MAX : offset + len;
     int failed = sim_enter(sim, SIM_SYNC, req->file->name, true, &hit);
     if (sim->life != disk->life) {
         return failed;
     }
     struct sim_inode *inode = sim_file_of(req->file)->inode;
     struct sim_log_entry entry = sim_entry(SIM_SYNC, inode, req->file->name, "");
+    entry.offset = from;
+    entry.len = len;
     sim_before(disk, &entry);
     entry.effect = SIM_EFFECT_NONE;
     if (failed == 0 && inode->late_err != 0) {
         failed = inode->late_err;
         inode->late_err = 0;
-        sim_inode_mark_clean(inode);
+        sim_inode_mark_clean(inode, from, to);
         entry.effect = SIM_EFFECT_DOUBTFUL;
     } else if (failed == 0 && !disk->lying && !hit.lie) {
-        sim_inode_sync(inode);
+        sim_inode_sync(inode, from, to);
         entry.effect = SIM_EFFECT_DURABLE;
     } else if (failed != 0) {
-        entry.effect = sim_sync_fails(disk, inode, &failed);
+        entry.effect = sim_sync_fails(disk, inode, from, to, &failed);
     }
     sim_after(disk, &entry, failed, NULL);
     return failed;
+}
+
+/* Two operations, one after the other, each with faults of its own. */
+static int32_t
+sim_write_sync(struct io_sim *sim, const struct io_req *req)
+{
+    struct sim_disk *disk = sim->disk;
+    int32_t done = sim_write(sim, req);
+    if (done <= 0) {
+        return done;
+    }
+    uint64_t submit = disk->batch_submit;
+    disk->batch_submit = ++disk->point; /* behind the write, so it covers it */
+    int32_t failed = sim_sync(sim, req, req->offset, (uint64_t)done);
+    disk->batch_submit = submit;
+    return failed != 0 ? failed : done;
+}
+
+static int32_t
+sim_run_one(struct io_sim *sim, const struct io_req *req)
+{
+    switch (req->op) {
+    case IO_READ:
+        return sim_read(sim, req);
+    case IO_WRITE:
+        return sim_write(sim, req);
+    case IO_SYNC:
+        return sim_sync(sim, req, 0, 0);
+    case IO_WRITE_SYNC:
+        return sim_write_sync(sim, req);
+    }
+    UNREACHABLE();
 }
 
 static void
@@ -156,9 +194,7 @@ sim_run_some(struct io_sim *sim, struct io_req *reqs, size_t count, size_t first
         if ((req->op == IO_SYNC) != syncs) {
             continue;
         }
-        req->result = req->op == IO_SYNC    ? sim_sync(sim, req)
-                      : req->op == IO_WRITE ? sim_write(sim, req)
-                                            : sim_read(sim, req);
+        req->result = sim_run_one(sim, req);
     }
 }
 

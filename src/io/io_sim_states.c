@@ -5,8 +5,8 @@
  *
  * Invariants
  *  W1 A file's `durable` holds what every state of the cut has; `ops` are the
- *     later changes in their order. Of those, `sure` ones are in every state
- *     as well, but stand behind one that is not.
+ *     other changes in their order. Of those, `sure` ones are in every state
+ *     as well, but overlap an earlier one that is not.
  *  W2 Free changes are numbered file by file, then the names.
  */
 #include "io/io_sim_states.h"
@@ -222,27 +222,62 @@ walk_memo_clear(struct walk_file *file)
 
 /* ---- Syncs ------------------------------------------------------------------- */
 
-/* What is sure from the front on becomes part of every state (W1). */
+static bool
+walk_overlaps(const struct sim_log_entry *a, const struct sim_log_entry *b)
+{
+    bool cuts = a->kind == SIM_TRUNCATE || b->kind == SIM_TRUNCATE;
+    return cuts || (a->offset < walk_op_end(b) && b->offset < walk_op_end(a));
+}
+
+/* What is sure, and does not stand on what is not, becomes part of every state (W1). */
 static void
 walk_fold(struct walk_file *file)
 {
-    size_t sure = 0;
-    while (sure < file->op_count && file->ops[sure].sure) {
-        sure++;
-    }
-    if (sure == 0) {
-        return;
-    }
     struct walk_image image = {.len = file->durable_len, .blob = walk_copy(file, walk_room(file))};
-    for (size_t at = 0; at < sure; at++) {
-        walk_apply(&image, file->ops[at].entry, UINT64_MAX);
+    size_t left = 0;
+    for (size_t at = 0; at < file->op_count; at++) {
+        struct walk_op op = file->ops[at];
+        bool folds = op.sure;
+        for (size_t before = 0; before < left && folds; before++) {
+            folds = !walk_overlaps(file->ops[before].entry, op.entry);
+        }
+        if (folds) {
+            walk_apply(&image, op.entry, UINT64_MAX);
+        } else {
+            file->ops[left++] = op;
+        }
+    }
+    if (left == file->op_count) {
+        sim_blob_unref(image.blob);
+        return;
     }
     sim_blob_unref(file->durable);
     file->durable = image.blob;
     file->durable_len = image.len;
     file->hashed = false;
-    file->op_count -= sure;
-    memmove(file->ops, file->ops + sure, file->op_count * sizeof *file->ops);
+    file->op_count = left;
+}
+
+/* Whether the sync covers the change; one of a range (len > 0) those that lie in it. */
+static bool
+walk_sync_covers(const struct sim_log_entry *sync, const struct sim_log_entry *change)
+{
+    bool before = change->complete <= sync->submit;
+    bool within = change->kind != SIM_TRUNCATE && change->offset >= sync->offset &&
+                  walk_op_end(change) - sync->offset <= sync->len;
+    return before && (sync->len == 0 || within);
+}
+
+static void
+walk_revert(struct walk_file *file, const struct sim_log_entry *entry)
+{
+    size_t kept = 0;
+    for (size_t at = 0; at < file->op_count; at++) {
+        if (entry->len != 0 && !walk_sync_covers(entry, file->ops[at].entry)) {
+            file->ops[kept++] = file->ops[at];
+        }
+    }
+    file->op_count = kept;
 }
 
 static void
@@ -251,12 +286,12 @@ walk_sync(struct sim_states *states, const struct sim_log_entry *entry)
     struct walk_file *file = walk_file(states, entry->inode);
     walk_memo_clear(file);
     if (entry->effect == SIM_EFFECT_REVERTED) {
-        file->op_count = 0;
+        walk_revert(file, entry);
         return;
     }
     for (size_t at = 0; at < file->op_count; at++) {
         struct walk_op *op = &file->ops[at];
-        if (op->entry->complete > entry->submit) {
+        if (!walk_sync_covers(entry, op->entry)) {
             continue;
         }
         op->doubtful = op->doubtful || (entry->effect == SIM_EFFECT_DOUBTFUL && !op->sure);
@@ -264,7 +299,8 @@ walk_sync(struct sim_states *states, const struct sim_log_entry *entry)
     }
     if (entry->effect == SIM_EFFECT_DURABLE) {
         walk_fold(file);
-        states->names_forced = states->change_count;
+        /* Whether the journal was written for a few bytes is up to the file system. */
+        states->names_forced = entry->len == 0 ? states->change_count : states->names_forced;
     }
 }
 

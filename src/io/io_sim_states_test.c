@@ -197,6 +197,28 @@ states__after_a_failed_sync_stay_open_for_good(void **state)
 }
 
 static void
+states__of_a_write_with_its_sync_leave_the_rest_open(void **state)
+{
+    struct fixture *f = *state;
+    char data[SIM_ATOM_BYTES];
+    memset(data, 'h', sizeof data);
+    write_atoms(f, f->file, 0, 'o', 2);
+    assert_int_equal(io_sync(f->io, f->file), ESKER_OK);
+    write_atoms(f, f->file, 1, 'r', 1);
+    assert_int_equal(io_write_sync(f->io, f->file, 0, data, sizeof data), ESKER_OK);
+    assert_string_equal(states_at_end(f, SIM_MODEL_STRICT).all, "| a=ho.| a=hr.");
+    memset(data, 'i', sizeof data);
+    sim_disk_fail(f->disk, SIM_SYNC, 1, EIO, false);
+    assert_int_equal(io_write_sync(f->io, f->file, 0, data, sizeof data), ESKER_IO);
+    assert_int_equal(states_at_end(f, SIM_MODEL_STRICT).count, 4);
+    sim_disk_crash(f->disk, SIM_CRASH_POWER_NONE, 0);
+    struct bytes content;
+    assert_true(sim_disk_get(f->disk, "a", &content));
+    assert_int_equal(content.ptr[0], 'h');
+    assert_int_equal(content.ptr[SIM_ATOM_BYTES], 'o');
+}
+
+static void
 states__of_mapped_stores_are_found_call_by_call(void **state)
 {
     struct fixture *f = *state;
@@ -294,6 +316,7 @@ main(void)
         CASE(states__of_names_depend_on_the_model),
         CASE(states__file_sync_takes_names_along_where_they_are_ordered),
         CASE(states__after_a_failed_sync_stay_open_for_good),
+        CASE(states__of_a_write_with_its_sync_leave_the_rest_open),
         CASE(states__of_mapped_stores_are_found_call_by_call),
         CASE(states__of_a_killed_process_have_everything_but_durability),
         CASE(script__does_what_it_says_or_is_refused),

@@ -435,6 +435,27 @@ io__run_does_a_large_mixed_batch(void **state)
 }
 
 static void
+io__write_sync_writes_like_a_write(void **state)
+{
+    struct fixture *f = *state;
+    struct io_file *reader = NULL;
+    struct io_file *file = create_file(f->io, "a");
+    assert_int_equal(io_write_sync(f->io, file, 0, "hello", 5), ESKER_OK);
+    assert_int_equal(io_write_sync(f->io, file, 3, "p me", 4), ESKER_OK);
+    char first = 'H', last = '!';
+    struct io_req reqs[2] = {{.op = IO_WRITE_SYNC, .file = file, .offset = 0, .data = &first, .len = 1},
+                             {.op = IO_WRITE_SYNC, .file = file, .offset = 7, .data = &last, .len = 1}};
+    assert_int_equal(io_run_full(f->io, reqs, 2), ESKER_OK);
+    assert_int_equal(reqs[1].result, 1);
+    assert_content(f->io, "a", "Help me!");
+    assert_int_equal(io_open_file(f->io, "a", IO_OPEN_READ, &reader), ESKER_OK);
+    assert_int_equal(io_write_sync(f->io, reader, 0, "x", 1), ESKER_IO);
+    assert_content(f->io, "a", "Help me!");
+    io_close_file(f->io, reader);
+    io_close_file(f->io, file);
+}
+
+static void
 io__run_reports_each_request_alone(void **state)
 {
     struct fixture *f = *state;
@@ -675,6 +696,7 @@ main(void)
             CASE(io__sync_dir_works),
             CASE(io__lock_excludes_a_second_handle),
             CASE(io__run_does_a_large_mixed_batch),
+            CASE(io__write_sync_writes_like_a_write),
             CASE(io__run_reports_each_request_alone),
             CASE(io__threads_share_one_file),
             CASE(io__mapped_file_is_the_file),

@@ -99,7 +99,8 @@ uring_prepare(struct io_uring_sqe *sqe, const struct io_req *req)
     case IO_SYNC:
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         return;
-    case IO_WRITE: /* never waits, so never gets here */
+    case IO_WRITE: /* done at once, so never get here */
+    case IO_WRITE_SYNC:
         break;
     }
     UNREACHABLE();

@@ -196,8 +196,8 @@ log_file_put_header(struct log_file *log, uint32_t page_idx, const struct log_he
 {
     uint8_t page[LOG_PAGE_BYTES];
     log_header_encode(header, page);
-    TRY(io_write_full(log->io, log->file, (uint64_t)page_idx * LOG_PAGE_BYTES, page, sizeof page));
-    return io_sync(log->io, log->file);
+    /* Of a recycled file the old life's frames are dirty, maybe; nobody needs them on the disk. */
+    return io_write_sync(log->io, log->file, (uint64_t)page_idx * LOG_PAGE_BYTES, page, sizeof page);
 }
 
 esker_status

@@ -33,31 +33,38 @@ static struct {
     bool map_refused;
 } layer;
 
+/* False: this is the one to fail. */
+static bool
+layer_note(char letter)
+{
+    size_t used = strlen(layer.text);
+    if (used + 1 < sizeof layer.text) {
+        layer.text[used] = letter;
+        layer.text[used + 1] = '\0';
+    }
+    return layer.calls++ != layer.fail_at;
+}
+
+/* A write with its sync counts as two. */
 static void
 layer_run(struct io *io, struct io_req *reqs, size_t count)
 {
     layer.batch_max = MAX(layer.batch_max, count);
     for (size_t i = 0; i < count; i++) {
-        if (reqs[i].op != IO_READ) {
-            char letter = reqs[i].op == IO_SYNC              ? 's'
-                          : reqs[i].offset == 0              ? '0'
-                          : reqs[i].offset == LOG_PAGE_BYTES ? '1'
-                                                             : 'w';
-            size_t used = strlen(layer.text);
-            if (used + 1 < sizeof layer.text) {
-                layer.text[used] = letter;
-                layer.text[used + 1] = '\0';
-            }
-            if (reqs[i].op == IO_WRITE) {
-                layer.bytes += reqs[i].len;
-                layer.longest = MAX(layer.longest, reqs[i].len);
-            }
-            if (layer.calls++ == layer.fail_at) {
-                reqs[i].result = layer.result;
-                continue;
-            }
+        bool good = true;
+        if (reqs[i].op == IO_WRITE || reqs[i].op == IO_WRITE_SYNC) {
+            good = layer_note(reqs[i].offset == 0 ? '0' : reqs[i].offset == LOG_PAGE_BYTES ? '1' : 'w');
+            layer.bytes += reqs[i].len;
+            layer.longest = MAX(layer.longest, reqs[i].len);
         }
-        layer.real->run(io, &reqs[i], 1);
+        if (good && (reqs[i].op == IO_SYNC || reqs[i].op == IO_WRITE_SYNC)) {
+            good = layer_note('s');
+        }
+        if (good) {
+            layer.real->run(io, &reqs[i], 1);
+        } else {
+            reqs[i].result = layer.result;
+        }
     }
 }
 
