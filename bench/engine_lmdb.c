@@ -193,6 +193,24 @@ lmdb_get(void *handle, void *snapshot, struct bytes key, void *buf, size_t cap, 
 }
 
 static int
+lmdb_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool *good_out)
+{
+    struct lmdb_session *session = handle;
+    MDB_val wanted = lmdb_val(key);
+    MDB_val found;
+    int error = mdb_txn_renew(session->txn);
+    if (error != 0) {
+        return lmdb_result("mdb_txn_renew", error);
+    }
+    error = mdb_get(session->txn, session->owner->dbi, &wanted, &found);
+    if (error == 0) {
+        *good_out = look(arg, bytes_make(found.mv_data, found.mv_size));
+    }
+    mdb_txn_reset(session->txn);
+    return error == MDB_NOTFOUND ? BENCH_NONE : lmdb_result("mdb_get", error);
+}
+
+static int
 lmdb_snapshot_open(void *handle, void **snapshot_out)
 {
     struct lmdb_session *session = handle;
@@ -297,6 +315,7 @@ const struct bench_engine bench_engine_lmdb = {
     .remove = lmdb_remove,
     .batch = lmdb_batch,
     .get = lmdb_get,
+    .look = lmdb_look,
     .snapshot_open = lmdb_snapshot_open,
     .snapshot_close = lmdb_snapshot_close,
     .iter_open = lmdb_iter_open,

@@ -199,6 +199,26 @@ rocks_get(void *handle, void *snapshot, struct bytes key, void *buf, size_t cap,
 }
 
 static int
+rocks_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool *good_out)
+{
+    struct rocks_db *owner = ((struct rocks_session *)handle)->owner;
+    char *sentence = NULL;
+    rocksdb_pinnableslice_t *slice =
+        rocksdb_get_pinned(owner->db, owner->read_options, (const char *)key.ptr, key.len, &sentence);
+    if (sentence != NULL) {
+        return rocks_result("rocksdb_get_pinned", sentence);
+    }
+    if (slice == NULL) {
+        return BENCH_NONE;
+    }
+    size_t size = 0;
+    const char *value = rocksdb_pinnableslice_value(slice, &size);
+    *good_out = look(arg, bytes_make(value, size));
+    rocksdb_pinnableslice_destroy(slice);
+    return BENCH_OK;
+}
+
+static int
 rocks_snapshot_open(void *handle, void **snapshot_out)
 {
     struct rocks_db *owner = ((struct rocks_session *)handle)->owner;
@@ -300,6 +320,7 @@ const struct bench_engine bench_engine_rocksdb = {
     .remove = rocks_remove,
     .batch = rocks_batch,
     .get = rocks_get,
+    .look = rocks_look,
     .snapshot_open = rocks_snapshot_open,
     .snapshot_close = rocks_snapshot_close,
     .iter_open = rocks_iter_open,

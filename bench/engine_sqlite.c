@@ -215,6 +215,21 @@ lite_get(void *handle, void *snapshot, struct bytes key, void *buf, size_t cap, 
 }
 
 static int
+lite_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool *good_out)
+{
+    struct lite_session *session = handle;
+    sqlite3_stmt *statement = session->statements[LITE_GET];
+    (void)sqlite3_bind_blob(statement, 1, key.ptr, (int)key.len, SQLITE_STATIC);
+    int step = sqlite3_step(statement);
+    if (step == SQLITE_ROW) {
+        size_t size = (size_t)sqlite3_column_bytes(statement, 0);
+        *good_out = look(arg, bytes_make(sqlite3_column_blob(statement, 0), size));
+    }
+    int error = sqlite3_reset(statement);
+    return step == SQLITE_DONE ? BENCH_NONE : lite_result(session->db, "look", error);
+}
+
+static int
 lite_snapshot_open(void *session, void **snapshot_out)
 {
     (void)session;
@@ -302,6 +317,7 @@ const struct bench_engine bench_engine_sqlite = {
     .remove = lite_remove,
     .batch = lite_batch,
     .get = lite_get,
+    .look = lite_look,
     .snapshot_open = lite_snapshot_open,
     .snapshot_close = lite_snapshot_close,
     .iter_open = lite_iter_open,

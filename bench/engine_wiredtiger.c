@@ -240,6 +240,23 @@ wired_get(void *handle, void *snapshot, struct bytes key, void *buf, size_t cap,
 }
 
 static int
+wired_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool *good_out)
+{
+    WT_CURSOR *cursor = ((struct wired_session *)handle)->cursor;
+    WT_ITEM item = {.data = key.ptr, .size = key.len};
+    cursor->set_key(cursor, &item);
+    int error = cursor->search(cursor);
+    if (error == 0) {
+        error = cursor->get_value(cursor, &item);
+    }
+    if (error == 0) {
+        *good_out = look(arg, bytes_make(item.data, item.size));
+        error = cursor->reset(cursor);
+    }
+    return error == WT_NOTFOUND ? BENCH_NONE : wired_result("search", error);
+}
+
+static int
 wired_snapshot_open(void *handle, void **snapshot_out)
 {
     struct wired_session *snapshot = NULL;
@@ -372,6 +389,7 @@ const struct bench_engine bench_engine_wiredtiger = {
     .remove = wired_remove,
     .batch = wired_batch,
     .get = wired_get,
+    .look = wired_look,
     .snapshot_open = wired_snapshot_open,
     .snapshot_close = wired_snapshot_close,
     .iter_open = wired_iter_open,

@@ -44,6 +44,9 @@ struct bench_write {
     bool remove;
 };
 
+/* Looks at a value where the engine keeps it; false if it is not what was written. */
+typedef bool bench_look_fn(void *arg, struct bytes value);
+
 enum bench_step { BENCH_FIRST, BENCH_LAST, BENCH_SEEK, BENCH_NEXT, BENCH_PREV };
 
 /* Valid until the iterator's next step. */
@@ -70,6 +73,9 @@ struct bench_engine {
     int (*batch)(void *session, const struct bench_write *writes, size_t count);
     /* Copies the value to buf; snapshot may be NULL: the newest state. */
     int (*get)(void *session, void *snapshot, struct bytes key, void *buf, size_t cap, size_t *size_out);
+    /* As get, at the newest state and without the copy: `look` is called on the engine's own bytes, and
+     * its answer left in *good_out. */
+    int (*look)(void *session, struct bytes key, bench_look_fn *look, void *arg, bool *good_out);
 
     int (*snapshot_open)(void *session, void **snapshot_out);
     void (*snapshot_close)(void *session, void *snapshot);

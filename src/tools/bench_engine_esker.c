@@ -142,6 +142,20 @@ engine_esker_get(void *handle, void *snapshot, struct bytes key, void *buf, size
 }
 
 static int
+engine_esker_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool *good_out)
+{
+    struct engine_session *session = handle;
+    esker_value value;
+    esker_status status = esker_get(session->db, bytes_to_slice(key), NULL, &value);
+    if (status != ESKER_OK) {
+        return status == ESKER_NOT_FOUND ? BENCH_NONE : engine_esker_say("esker_get");
+    }
+    *good_out = look(arg, bytes_make(value.data, value.size));
+    esker_value_release(&value);
+    return BENCH_OK;
+}
+
+static int
 engine_esker_snapshot_open(void *handle, void **snapshot_out)
 {
     struct engine_session *session = handle;
@@ -239,6 +253,7 @@ const struct bench_engine bench_engine_esker = {
     .remove = engine_esker_remove,
     .batch = engine_esker_batch,
     .get = engine_esker_get,
+    .look = engine_esker_look,
     .snapshot_open = engine_esker_snapshot_open,
     .snapshot_close = engine_esker_snapshot_close,
     .iter_open = engine_esker_iter_open,

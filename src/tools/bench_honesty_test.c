@@ -274,6 +274,18 @@ toy_get(void *handle, void *snapshot, struct bytes key, void *buf, size_t cap, s
 }
 
 static int
+toy_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool *good_out)
+{
+    uint8_t value[VALUE_BYTES];
+    size_t size = 0;
+    int answer = toy_get(handle, NULL, key, value, sizeof value, &size);
+    if (answer == BENCH_OK) {
+        *good_out = look(arg, bytes_make(value, size));
+    }
+    return answer;
+}
+
+static int
 toy_snapshot_open(void *handle, void **snapshot_out)
 {
     struct toy_db *db = handle;
@@ -378,6 +390,7 @@ static const struct bench_engine toy_engine = {
     .remove = toy_remove,
     .batch = toy_batch,
     .get = toy_get,
+    .look = toy_look,
     .snapshot_open = toy_snapshot_open,
     .snapshot_close = toy_snapshot_close,
     .iter_open = toy_iter_open,

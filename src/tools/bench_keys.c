@@ -99,6 +99,22 @@ bench_value_check(struct bytes key, struct bytes value, size_t size, uint64_t *v
     return memcmp(value.ptr + KEYS_HEADER_BYTES, pattern + KEYS_HEADER_BYTES, rest) == 0;
 }
 
+bool
+bench_value_check_ends(struct bytes key, struct bytes value, size_t size)
+{
+    uint64_t version;
+    if (size <= KEYS_SMALL_MAX) {
+        return bench_value_check(key, value, size, &version);
+    }
+    if (!bench_value_check_head(key, value, size)) {
+        return false;
+    }
+    uint64_t check;
+    memcpy(&check, value.ptr + 8, 8);
+    size_t rest = size - KEYS_HEADER_BYTES;
+    return memcmp(value.ptr + size - 8, keys_pool_slice(check) + rest - 8, 8) == 0;
+}
+
 void
 bench_zipf_init(struct bench_zipf *zipf, uint64_t items, double theta)
 {

@@ -108,6 +108,8 @@ const struct bench_workload bench_workloads[] = {
      .arg = 1, .cost = 1},
     {"large-read", "get values of 64 KiB, all in memory", .run = bench_work_large_read, FRESH, OPS,
      .memory_percent = 400, .arg = 1, .cost = 1},
+    {"large-look", "look at values of 64 KiB without a copy, all in memory", .run = bench_work_large_read,
+     FRESH, OPS, .memory_percent = 400, .arg = 1, .arg2 = 1, .cost = 1},
     {"queue", "insert at the head, seek to the first, delete it", .run = bench_work_queue, FRESH, OPS,
      .memory_percent = 100, .arg = 1},
     {"snapshots-0", "a writer beside a reader, no snapshot", .run = bench_work_snapshots, FRESH, OPS,
