@@ -55,9 +55,17 @@ struct stripe {
 /* ASKED: close looks whether anything is in use; calls wait that moment out. */
 enum closing { CLOSING_NO = 0, CLOSING_ASKED = 1, CLOSING_YES = 2 };
 
+enum { SNAPSHOT_HEIGHT_MAX = 10 };
+
+/* In LSN order, with shortcuts: on height 0 all of them, on each height above a
+ * quarter of those below. */
 struct snapshot_list {
-    struct esker_snapshot *oldest, *newest;
+    struct esker_snapshot *oldest[SNAPSHOT_HEIGHT_MAX], *newest[SNAPSHOT_HEIGHT_MAX];
     uint64_t count;
+};
+
+struct snapshot_links {
+    struct esker_snapshot *older, *newer;
 };
 
 struct db_log_pool {
@@ -144,7 +152,7 @@ struct esker_db {
     _Atomic uint64_t debt_bytes;
     _Atomic uint32_t pace_level;  /* with the most debt */
     _Atomic bool merges_are_idle; /* so little debt that merges may wait for idle processors */
-    _Atomic uint64_t next_file_id;
+    _Atomic uint64_t next_file_id, next_snapshot;
     uint64_t recovery_ns, recovery_bytes;
     struct stripe *stripes;
 
@@ -213,8 +221,10 @@ struct esker_snapshot {
     esker_db *db;
     uint64_t lsn;
     uint64_t created_ns;
-    uint32_t refs; /* guarded by snap_mu: the handle and iterators */
-    struct esker_snapshot *older, *newer;
+    uint32_t height; /* on how many lists it stands */
+    /* guarded by snap_mu */
+    uint32_t refs; /* the handle and iterators */
+    struct snapshot_links links[];
 };
 
 enum { SNAPSHOT_MAGIC = 0x70616e73, ITER_MAGIC = 0x72657469, BATCH_MAGIC = 0x68637462 };

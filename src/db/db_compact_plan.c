@@ -18,7 +18,7 @@ static uint64_t
 plan_gc_lsn(esker_db *db)
 {
     mutex_lock(&db->snap_mu);
-    const struct esker_snapshot *oldest = db->snapshots.oldest;
+    const struct esker_snapshot *oldest = db->snapshots.oldest[0];
     uint64_t lsn = oldest != NULL ? oldest->lsn : load_acquire(&db->visible); /* pairs: VISIBLE */
     mutex_unlock(&db->snap_mu);
     return lsn;

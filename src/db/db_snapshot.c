@@ -6,56 +6,74 @@
  * Invariant: a snapshot's LSN is read under snap_mu, where merges also copy the
  * registry. So a merge either knows of the snapshot, or the snapshot's LSN is
  * not below anything the merge reads.
+ *
+ * The registry is a skip list (Pugh, "Skip Lists: A Probabilistic Alternative to
+ * Balanced Trees", 1990), linked both ways: at the end, where snapshots almost
+ * always begin, and at any place, one comes and goes in a few steps, however
+ * many there are.
  */
+#include "base/rng.h"
 #include "db/db.h"
 
-/* Keeps the list in LSN order; at the end almost always. snap_mu held. */
+/* On each height the newest snapshot at or below the LSN, or NULL. snap_mu held. */
+static void
+snapshot_find_locked(esker_db *db, uint64_t lsn, struct esker_snapshot *found[SNAPSHOT_HEIGHT_MAX])
+{
+    struct esker_snapshot *newer = NULL; /* the oldest that is known to be behind it */
+    for (uint32_t height = SNAPSHOT_HEIGHT_MAX; height-- > 0;) {
+        struct esker_snapshot *at = newer != NULL ? newer->links[height].older : db->snapshots.newest[height];
+        while (at != NULL && at->lsn > lsn) {
+            newer = at;
+            at = at->links[height].older;
+        }
+        found[height] = at;
+    }
+}
+
+/* Behind those with the same LSN. snap_mu held. */
 static void
 snapshot_link_locked(esker_db *db, struct esker_snapshot *snapshot)
 {
-    struct esker_snapshot *older = db->snapshots.newest;
-    while (older != NULL && older->lsn > snapshot->lsn) {
-        older = older->older;
+    struct snapshot_list *list = &db->snapshots;
+    struct esker_snapshot *found[SNAPSHOT_HEIGHT_MAX];
+    snapshot_find_locked(db, snapshot->lsn, found);
+    for (uint32_t height = 0; height < snapshot->height; height++) {
+        struct esker_snapshot *older = found[height];
+        struct esker_snapshot **after = older != NULL ? &older->links[height].newer : &list->oldest[height];
+        struct esker_snapshot *newer = *after;
+        snapshot->links[height] = (struct snapshot_links){older, newer};
+        *after = snapshot;
+        *(newer != NULL ? &newer->links[height].older : &list->newest[height]) = snapshot;
     }
-    snapshot->older = older;
-    snapshot->newer = older != NULL ? older->newer : db->snapshots.oldest;
-    if (snapshot->newer != NULL) {
-        snapshot->newer->older = snapshot;
-    } else {
-        db->snapshots.newest = snapshot;
-    }
-    if (older != NULL) {
-        older->newer = snapshot;
-    } else {
-        db->snapshots.oldest = snapshot;
-    }
-    db->snapshots.count++;
+    list->count++;
 }
 
 static void
 snapshot_unlink_locked(esker_db *db, struct esker_snapshot *snapshot)
 {
-    if (snapshot->older != NULL) {
-        snapshot->older->newer = snapshot->newer;
-    } else {
-        db->snapshots.oldest = snapshot->newer;
+    struct snapshot_list *list = &db->snapshots;
+    for (uint32_t height = 0; height < snapshot->height; height++) {
+        struct esker_snapshot *older = snapshot->links[height].older;
+        struct esker_snapshot *newer = snapshot->links[height].newer;
+        *(older != NULL ? &older->links[height].newer : &list->oldest[height]) = newer;
+        *(newer != NULL ? &newer->links[height].older : &list->newest[height]) = older;
     }
-    if (snapshot->newer != NULL) {
-        snapshot->newer->older = snapshot->older;
-    } else {
-        db->snapshots.newest = snapshot->older;
-    }
-    db->snapshots.count--;
+    list->count--;
 }
 
 static struct esker_snapshot *
 snapshot_alloc(esker_db *db)
 {
-    struct esker_snapshot *snapshot = mem_zalloc(&db->mem, sizeof *snapshot);
+    struct rng rng = {add_relaxed(&db->next_snapshot, 1)}; /* relaxed: any number will do */
+    uint32_t height =
+        1 + (uint32_t)__builtin_ctzll(rng_next(&rng) | 1ULL << (2 * SNAPSHOT_HEIGHT_MAX - 1)) / 2;
+    struct esker_snapshot *snapshot =
+        mem_zalloc(&db->mem, sizeof *snapshot + height * sizeof snapshot->links[0]);
     if (snapshot != NULL) {
         snapshot->magic = SNAPSHOT_MAGIC;
         snapshot->db = db;
         snapshot->refs = 1;
+        snapshot->height = height;
         snapshot->created_ns = io_monotonic_ns(db->io);
     }
     return snapshot;
@@ -113,16 +131,9 @@ snapshot_link_at(esker_db *db, struct esker_snapshot *snapshot)
 {
     esker_status status = ESKER_OK;
     mutex_lock(&db->snap_mu);
-    bool exact = snapshot->lsn >= db->history_floor;
-    for (const struct esker_snapshot *other = db->snapshots.oldest; other != NULL && !exact;
-         other = other->newer) {
-        if (other->lsn == snapshot->lsn) {
-            exact = true;
-        }
-        if (other->lsn > snapshot->lsn) {
-            break;
-        }
-    }
+    struct esker_snapshot *found[SNAPSHOT_HEIGHT_MAX];
+    snapshot_find_locked(db, snapshot->lsn, found);
+    bool exact = snapshot->lsn >= db->history_floor || (found[0] != NULL && found[0]->lsn == snapshot->lsn);
     if (exact) {
         snapshot_link_locked(db, snapshot);
     } else {
@@ -216,8 +227,8 @@ db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out, siz
     uint64_t *stripes = mem_alloc_array(&db->mem, db->snapshots.count, sizeof *stripes);
     size_t count = 0;
     if (stripes != NULL) {
-        for (const struct esker_snapshot *snapshot = db->snapshots.oldest; snapshot != NULL;
-             snapshot = snapshot->newer) {
+        for (const struct esker_snapshot *snapshot = db->snapshots.oldest[0]; snapshot != NULL;
+             snapshot = snapshot->links[0].newer) {
             if (count == 0 || stripes[count - 1] != snapshot->lsn) {
                 stripes[count++] = snapshot->lsn;
             }

@@ -116,7 +116,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     mutex_unlock(&db->mu);
     mutex_lock(&db->snap_mu);
     stats->snapshots_live = db->snapshots.count;
-    stats->oldest_snapshot_lsn = db->snapshots.oldest != NULL ? db->snapshots.oldest->lsn : 0;
+    stats->oldest_snapshot_lsn = db->snapshots.oldest[0] != NULL ? db->snapshots.oldest[0]->lsn : 0;
     mutex_unlock(&db->snap_mu);
     stats->recovery_ns = db->recovery_ns;
     stats->recovery_bytes = db->recovery_bytes;

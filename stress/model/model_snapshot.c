@@ -95,7 +95,7 @@ static void
 model_reset(void)
 {
     model_pool_reset(&model_pool);
-    db.snapshots = (struct snapshot_list){NULL, NULL, 0};
+    db.snapshots = (struct snapshot_list){.count = 0};
     db.history_floor = 0;
     store_relaxed(&db.visible, BETWEEN);
     older_dropped = false;
