@@ -18,6 +18,7 @@
 
 static uint64_t run_seed;
 static const char *run_what = "";
+static void (*run_explain)(void);  /* completes run_what when something failed; nullable */
 static struct sim_disk *edge_disk; /* of the last open */
 static bool edge_oracle_on = true; /* off where the disk lies, which no engine can know */
 
@@ -58,6 +59,9 @@ fail(const char *what)
     esker_error error;
     esker_error_init(&error);
     esker_last_error(&error);
+    if (run_explain != NULL) {
+        run_explain();
+    }
     fprintf(stderr, "seed %llu %s: %s (last error: %s %s)\n", (unsigned long long)run_seed, run_what, what,
             esker_status_name(error.status), error.message);
     abort();
@@ -197,8 +201,11 @@ check_prefix(const struct history *history, uint32_t least, const struct image *
 static esker_status
 open_db(struct sim_disk *disk, int durability, const esker_allocator *allocator, esker_db **out)
 {
-    static const struct db_tuning tuning = {
-        .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384, .manifest_bytes = 1024};
+    static const struct db_tuning tuning = {.window_bytes_first = 4096,
+                                            .window_bytes_max = 8192,
+                                            .segment_bytes = 16384,
+                                            .manifest_bytes = 1024,
+                                            .correct_bytes = 512};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
@@ -248,7 +255,7 @@ write_batch(esker_db *db, const struct batch *batch, int durability)
         status = esker_write(db, out, &write, NULL);
     }
     if (status == ESKER_OK && durability == ESKER_DURABLE_SYNC && edge_oracle_on) {
-        edge_acknowledged(edge_disk);
+        edge_acknowledged(edge_disk, esker_visible_lsn(db));
     }
     esker_batch_destroy(out);
     return status;

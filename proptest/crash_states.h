@@ -59,8 +59,9 @@ struct crash_run {
 
 struct crash_limits {
     struct sim_budget budget;
-    uint32_t deep_every; /* each so-manieth state's own recovery is taken apart, too */
-    uint64_t states;     /* stop after so many */
+    uint32_t deep_every;   /* each so-manieth state's own recovery is taken apart, too */
+    uint32_t verify_every; /* each so-manieth is verified before and after its recovery; 0 = none */
+    uint64_t states;       /* stop after so many */
 };
 
 struct state_set {
@@ -68,8 +69,12 @@ struct state_set {
     uint64_t count, cap;
 };
 
+/* [0]: of a workload, [1]: of a recovery and what was written behind it. */
 struct crash_totals {
-    uint64_t workloads, states, repeated, deep_states, kills, operations;
+    uint64_t workloads, bounded, states, repeated, deep_states, kills, operations;
+    uint64_t kinds[2][SIM_MODELS + 1]; /* states by the model that led there first; the last: kills */
+    uint64_t choices[2][SIM_MODELS];   /* states that were asked for, by model */
+    uint64_t verified, leftovers;
 };
 
 static struct crash_limits limits;
@@ -114,8 +119,32 @@ state_is_new(uint64_t key)
 
 /* ---- A workload ------------------------------------------------------------------ */
 
-static char run_text[4096], run_state[768];
-static size_t run_text_kept; /* what describe_state leaves standing */
+static char run_text[4096];
+
+/* The crashes that led to the state at hand, outermost first: told when something fails. */
+static struct {
+    const struct sim_states *states;
+    const struct sim_choice *choice; /* NULL: the process was killed */
+} run_path[4];
+
+static size_t run_path_len;
+
+/* So that a failure says which state it was. */
+static void
+describe_path(void)
+{
+    char state[768];
+    for (size_t at = 0; at < run_path_len; at++) {
+        size_t len = strlen(run_text);
+        if (run_path[at].choice != NULL) {
+            sim_states_describe(run_path[at].states, run_path[at].choice, state, sizeof state);
+        } else {
+            snprintf(state, sizeof state, "killed at %zu", sim_states_cut(run_path[at].states));
+        }
+        snprintf(run_text + len, sizeof run_text - len, " | %s", state);
+    }
+    run_path_len = 0;
+}
 
 static void
 describe_workload(const struct workload *workload)
@@ -126,15 +155,9 @@ describe_workload(const struct workload *workload)
     }
     snprintf(run_text, sizeof run_text, "workload %s:%u:%d:%llu", steps, workload->base, workload->level,
              (unsigned long long)workload->seed);
-    run_text_kept = strlen(run_text);
     run_what = run_text;
-}
-
-/* So that a failure says which state it was. */
-static void
-describe_state(const char *state)
-{
-    snprintf(run_text + run_text_kept, sizeof run_text - run_text_kept, " | %s", state);
+    run_path_len = 0;
+    run_explain = describe_path;
 }
 
 static void
@@ -311,6 +334,87 @@ run_workload(struct crash_run *run, struct sim_disk *base)
     return disk;
 }
 
+/* ---- What is in the directory ------------------------------------------------------- */
+
+static const struct segment_meta *
+directory_find_segment(const struct version *version, uint64_t id)
+{
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        const struct level_run *run = version->levels[level];
+        for (uint32_t i = 0; run != NULL && i < run->count; i++) {
+            if (segment_meta(run->segments[i])->id == id) {
+                return segment_meta(run->segments[i]);
+            }
+        }
+    }
+    return NULL;
+}
+
+static bool
+directory_lists_log(const esker_db *db, uint64_t number)
+{
+    for (size_t i = 0; i < db->log_number_count; i++) {
+        if (db->log_numbers[i] == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Just opened: each file is one that the database names, at the size that it
+ * believes; what it names is there. A file of its kind that it does not name may
+ * be left only if nothing in it proves that it is its own. */
+static void
+check_directory(struct sim_disk *disk, esker_db *db)
+{
+    static struct sim_file_info files[256];
+    const struct version *version = load_acquire(&db->current);
+    size_t count = sim_disk_files(disk, files, COUNTOF(files));
+    uint64_t log_bytes = 0, logs = 0, segments = 0, listed = 0;
+    ASSERT(count <= COUNTOF(files));
+    for (size_t i = 0; i < count; i++) {
+        struct db_file file = {0};
+        memcpy(file.name, files[i].name, sizeof file.name);
+        file.kind = db_file_classify(file.name, &file.number);
+        const struct segment_meta *meta =
+            file.kind == DB_FILE_SEGMENT ? directory_find_segment(version, file.number) : NULL;
+        bool known = file.kind == DB_FILE_LOCK || file.kind == DB_FILE_CURRENT;
+        bool ours = false;
+        if (meta != NULL && meta->size_bytes == files[i].bytes) {
+            segments++;
+            known = true;
+        } else if (file.kind == DB_FILE_LOG && directory_lists_log(db, file.number)) {
+            logs++;
+            log_bytes += files[i].bytes;
+            known = true;
+        } else if (file.kind == DB_FILE_MANIFEST) {
+            known = file.number == manifest_number(db->manifest);
+        }
+        if (!known && (db_file_is_ours(db->io, &file, db->uuid, &ours) != ESKER_OK || ours)) {
+            fprintf(stderr, "%s\n", file.name);
+            fail("a file of the database that it does not name is left behind");
+        }
+        totals.leftovers += !known;
+    }
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        listed += version->levels[level] != NULL ? version->levels[level]->count : 0;
+    }
+    if (segments != listed || logs != db->log_number_count || logs != db->log_file_count ||
+        log_bytes != db->log_file_bytes) {
+        fail("files that the database names are missing, or their sizes are not accounted for");
+    }
+}
+
+static void
+check_verify(struct sim_disk *disk, const char *when)
+{
+    struct io *io = NULL;
+    if (io_sim_open(disk, &mem_default, &io) != ESKER_OK || db_verify_on(io, NULL, NULL) != ESKER_OK) {
+        fail(when);
+    }
+    totals.verified++;
+}
+
 /* ---- A state ----------------------------------------------------------------------- */
 
 /* Opens it and compares; then writes on, loses power and compares again.
@@ -322,6 +426,11 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
     struct rng rng = {run->workload.seed + history->submitted};
     esker_db *db = NULL;
     struct image seen;
+    bool verify = limits.verify_every != 0 && totals.states % limits.verify_every == 0;
+    if (verify && sim_disk_exists(disk, DB_CURRENT_NAME)) {
+        check_verify(disk, "verify finds damage in a legal crash state");
+    }
+    history->acked = history->durable = least; /* the crash took the rest */
     if (record) {
         sim_disk_record(disk);
         run->mark_count = 0;
@@ -335,10 +444,10 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
                 (unsigned long long)history->lsn_seen);
         fail("an LSN that was seen before the crash would be used again");
     }
+    check_directory(disk, db);
     image_read(db, &seen);
     history->submitted = check_prefix(history, least, &seen, "the contents are no legal prefix");
     history->acked = history->submitted;
-    history->durable = least;
     if (record) {
         run_mark(run, disk);
     }
@@ -353,10 +462,14 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
     if (open_db(disk, run->workload.level, NULL, &db) != ESKER_OK) {
         fail("open refuses the state after a recovery and two writes");
     }
+    check_directory(disk, db);
     image_read(db, &seen);
     (void)check_prefix(history, history->submitted, &seen, "what was synced after a recovery is lost");
     sim_disk_crash(disk, SIM_CRASH_POWER_NONE, 0);
     (void)!esker_close(db);
+    if (verify) {
+        check_verify(disk, "verify finds damage after a recovery");
+    }
 }
 
 struct enumeration {
@@ -383,45 +496,74 @@ run_copy(struct crash_run *to, const struct crash_run *from, const struct mark *
     to->snapshot = NULL;
 }
 
+/* One more state, unless it was met before. choice: NULL = only the process died. */
 static void
-enumerate_one(struct enumeration *enumeration, struct sim_disk *disk, uint32_t least)
+enumerate_one(struct enumeration *enumeration, const struct sim_choice *choice)
 {
     static struct crash_run after[3];
+    const struct mark *mark = enumeration->mark;
     struct crash_run *run = &after[enumeration->deeper];
-    bool deep = enumeration->deeper > 0 && totals.states % limits.deep_every == 0;
+    bool logged = run->workload.level != ESKER_DURABLE_MEMORY;
+    bool deep = choice != NULL && enumeration->deeper > 0 && totals.states % limits.deep_every == 0;
+    struct sim_disk *disk = choice != NULL ? sim_states_disk(enumeration->states, choice)
+                                           : sim_states_killed(enumeration->states);
     struct sim_disk *base = deep ? sim_disk_clone(disk) : NULL;
-    run_copy(run, enumeration->run, enumeration->mark);
-    check_state(disk, run, least, deep);
+    run_path[run_path_len].states = enumeration->states;
+    run_path[run_path_len++].choice = choice;
+    run_copy(run, enumeration->run, mark);
+    check_state(disk, run, choice == NULL && logged ? mark->acked : mark->durable, deep);
     totals.states++;
+    totals.kinds[enumeration->deeper == 0][choice != NULL ? choice->model : SIM_MODELS]++;
     if (deep) {
         uint64_t before = totals.states;
-        size_t outer = run_text_kept;
-        run_text_kept = strlen(run_text);
         static const struct sim_budget few = {.subsets = 12, .torn = 2, .seed = 1};
         enumerate(base, disk, run, &few, enumeration->deeper - 1);
-        run_text_kept = outer;
         totals.deep_states += totals.states - before;
         sim_disk_destroy(base);
     }
+    run_path_len--;
+    sim_disk_destroy(disk);
+}
+
+/* Equal states of equal promises are one; a machine that was not rebooted is another one. */
+static bool
+enumerate_is_new(const struct enumeration *enumeration, const struct sim_choice *choice, bool killed)
+{
+    const struct mark *mark = enumeration->mark;
+    uint64_t promised =
+        hash_mix((uint64_t)(killed ? mark->acked : mark->durable) << 32 | mark->submitted,
+                 hash_mix(mark->lsn_seen, (uint64_t)enumeration->run->workload.level << 1 | killed));
+    bool is_new = state_is_new(hash_mix(sim_states_hash(enumeration->states, choice), promised));
+    totals.repeated += !is_new;
+    return is_new;
 }
 
 static bool
 enumerate_choice(void *ctx, const struct sim_choice *choice)
 {
     struct enumeration *enumeration = ctx;
-    const struct mark *mark = enumeration->mark;
-    uint64_t promised = hash_mix((uint64_t)mark->durable << 32 | mark->submitted,
-                                 hash_mix(mark->lsn_seen, (uint64_t)enumeration->run->workload.level));
-    if (!state_is_new(hash_mix(sim_states_hash(enumeration->states, choice), promised))) {
-        totals.repeated++;
-        return true;
+    totals.choices[enumeration->deeper == 0][choice->model]++;
+    if (enumerate_is_new(enumeration, choice, false)) {
+        enumerate_one(enumeration, choice);
     }
-    sim_states_describe(enumeration->states, choice, run_state, sizeof run_state);
-    describe_state(run_state);
-    struct sim_disk *disk = sim_states_disk(enumeration->states, choice);
-    enumerate_one(enumeration, disk, mark->durable);
-    sim_disk_destroy(disk);
     return totals.states < limits.states;
+}
+
+/* A process that dies here: everything that was written is in the cache. Not
+ * between stores, which the log has in no order of time. */
+static void
+enumerate_kill(struct enumeration *enumeration)
+{
+    const struct sim_log_entry *next = sim_states_peek(enumeration->states);
+    if (next != NULL && next->kind == SIM_LOG_STORE) {
+        return;
+    }
+    struct sim_choice all = {.model = SIM_MODEL_STRICT, .torn = -1};
+    memset(all.kept, 0xff, sizeof all.kept);
+    if (enumerate_is_new(enumeration, &all, true)) {
+        totals.kills++;
+        enumerate_one(enumeration, NULL);
+    }
 }
 
 /* While all subsets are looked at, those of a cut are among those of the next
@@ -451,16 +593,7 @@ enumerate(struct sim_disk *base, struct sim_disk *recorded, struct crash_run *ru
         if (enumerate_is_due(states, budget)) {
             sim_states_each(states, budget, enumerate_choice, &enumeration);
         }
-        if (deeper > 0 && entry->kind == SIM_LOG_MARK) {
-            struct sim_disk *killed = sim_states_killed(states);
-            describe_state("the process was killed");
-            bool logged = run->workload.level != ESKER_DURABLE_MEMORY;
-            totals.kills++;
-            struct enumeration plain = enumeration;
-            plain.deeper = 0;
-            enumerate_one(&plain, killed, logged ? enumeration.mark->acked : enumeration.mark->durable);
-            sim_disk_destroy(killed);
-        }
+        enumerate_kill(&enumeration);
     }
     sim_states_destroy(states);
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "db/db_files.h"
 #include "format/edit.h"
 #include "format/frame.h"
@@ -77,15 +78,13 @@ edge_apply(struct edge_state *state, const struct edit *edit)
     }
 }
 
-/* All whole edits of a manifest file. */
 static void
-edge_read_manifest(struct sim_disk *disk, const char *name, bool durable, struct edge_state *out)
+edge_decode_manifest(struct bytes bytes, struct edge_state *out)
 {
-    struct bytes bytes;
     struct file_head head;
-    *out = (struct edge_state){0};
-    if (!sim_watch_get(disk, name, durable, &bytes) || bytes.ptr == NULL ||
-        manifest_header_decode(bytes, &head) != ESKER_OK) {
+    out->manifest = out->wal_min_gen = 0;
+    out->segment_count = out->log_count = 0; /* the lists are long */
+    if (bytes.ptr == NULL || manifest_header_decode(bytes, &head) != ESKER_OK) {
         return;
     }
     out->manifest = head.number;
@@ -103,20 +102,41 @@ edge_read_manifest(struct sim_disk *disk, const char *name, bool durable, struct
     }
 }
 
-/* The state that a power cut now could not take away. */
-static bool
-edge_read_durable(struct sim_disk *disk, struct edge_state *out)
+/* All whole edits of a manifest file. Many states have the same one, so what was
+ * decoded is kept for a while; good until the next call. */
+static const struct edge_state *
+edge_read_manifest(struct sim_disk *disk, const char *name, bool durable)
+{
+    enum { KEPT = 64 };
+    static struct edge_state kept[KEPT];
+    static uint64_t keys[KEPT];
+    struct bytes bytes;
+    if (!sim_watch_get(disk, name, durable, &bytes)) {
+        bytes = bytes_make(NULL, 0);
+    }
+    uint64_t key = hash64(bytes.ptr, bytes.ptr != NULL ? bytes.len : 0, bytes.len) | 1;
+    size_t slot = key >> 1 & (KEPT - 1);
+    if (keys[slot] != key) {
+        edge_decode_manifest(bytes, &kept[slot]);
+        keys[slot] = key;
+    }
+    return &kept[slot];
+}
+
+/* The state that a power cut now could not take away; NULL: none yet. */
+static const struct edge_state *
+edge_read_durable(struct sim_disk *disk)
 {
     struct bytes bytes;
     struct file_head head;
     char name[40];
     if (!sim_watch_get(disk, "CURRENT", true, &bytes) || bytes.ptr == NULL || bytes.len != CURRENT_BYTES ||
         current_decode(bytes, &head) != ESKER_OK) {
-        return false;
+        return NULL;
     }
     manifest_file_name(head.number, name);
-    edge_read_manifest(disk, name, true, out);
-    return out->manifest != 0;
+    const struct edge_state *state = edge_read_manifest(disk, name, true);
+    return state->manifest != 0 ? state : NULL;
 }
 
 static bool
@@ -163,16 +183,15 @@ edge_log_is_valid(struct sim_disk *disk, const char *name, int only_page)
 static void
 edge_manifest_written(struct sim_disk *disk, const char *name)
 {
-    struct edge_state state;
+    const struct edge_state *state = edge_read_manifest(disk, name, false);
     char file[40];
-    edge_read_manifest(disk, name, false, &state);
-    for (size_t i = 0; i < state.segment_count; i++) {
-        segment_file_name(state.segments[i], file);
+    for (size_t i = 0; i < state->segment_count; i++) {
+        segment_file_name(state->segments[i], file);
         edge_check(1, sim_watch_is_durable(disk, file), file);
     }
-    for (size_t i = 0; i < state.log_count; i++) {
-        log_file_name(state.logs[i], file);
-        edge_check(2, state.manifest == 1 || edge_log_is_valid(disk, file, -1), file);
+    for (size_t i = 0; i < state->log_count; i++) {
+        log_file_name(state->logs[i], file);
+        edge_check(2, state->manifest == 1 || edge_log_is_valid(disk, file, -1), file);
     }
 }
 
@@ -180,15 +199,15 @@ edge_manifest_written(struct sim_disk *disk, const char *name)
 static void
 edge_unlinked(struct sim_disk *disk, const char *name)
 {
-    struct edge_state state;
+    const struct edge_state *state = edge_read_durable(disk);
     uint64_t number = 0;
     enum db_file_kind kind = db_file_classify(name, &number);
-    if (!edge_read_durable(disk, &state)) {
+    if (state == NULL) {
         return;
     }
-    bool named = (kind == DB_FILE_SEGMENT && edge_lists(state.segments, state.segment_count, number)) ||
-                 (kind == DB_FILE_LOG && edge_lists(state.logs, state.log_count, number)) ||
-                 (kind == DB_FILE_MANIFEST && state.manifest == number) || kind == DB_FILE_CURRENT;
+    bool named = (kind == DB_FILE_SEGMENT && edge_lists(state->segments, state->segment_count, number)) ||
+                 (kind == DB_FILE_LOG && edge_lists(state->logs, state->log_count, number)) ||
+                 (kind == DB_FILE_MANIFEST && state->manifest == number) || kind == DB_FILE_CURRENT;
     edge_check(3, !named, name);
 }
 
@@ -210,13 +229,13 @@ edge_renamed(struct sim_disk *disk, const struct sim_log_entry *entry)
 static void
 edge_log_written(struct sim_disk *disk, const struct sim_log_entry *entry)
 {
-    struct edge_state state;
+    const struct edge_state *state = NULL;
     uint64_t number = 0;
     struct bytes bytes;
-    if (db_file_classify(entry->name, &number) != DB_FILE_LOG || !edge_read_durable(disk, &state)) {
+    if (db_file_classify(entry->name, &number) != DB_FILE_LOG || (state = edge_read_durable(disk)) == NULL) {
         return;
     }
-    bool listed = edge_lists(state.logs, state.log_count, number);
+    bool listed = edge_lists(state->logs, state->log_count, number);
     if (listed && entry->offset < LOG_HEADER_BYTES) {
         edge_check(5, edge_log_is_valid(disk, entry->name, entry->offset < LOG_PAGE_BYTES ? 1 : 0),
                    entry->name);
@@ -270,21 +289,23 @@ edge_log_end(struct sim_disk *disk, const char *name, const struct log_header *h
 
 /* W7: after a durable acknowledgement nothing of a log that recovery would need is
  * in the cache alone. Needed are those from the newest back to the manifest's
- * first; others were given up by an earlier recovery. */
+ * first; others were given up by an earlier recovery. A log that begins at or above
+ * visible_lsn was begun ahead and holds nothing yet: a killed process may have left
+ * it half begun again. */
 static void
-edge_acknowledged(struct sim_disk *disk)
+edge_acknowledged(struct sim_disk *disk, uint64_t visible_lsn)
 {
-    struct edge_state state;
     char name[40];
     sim_disk_lock_for_watch(disk, true);
     uint64_t want = 0;
-    for (bool more = edge_read_durable(disk, &state); more;) {
+    const struct edge_state *state = edge_read_durable(disk);
+    for (bool more = state != NULL; more;) {
         struct log_header best = {0}, header;
         char best_name[40] = "";
-        for (size_t i = 0; i < state.log_count; i++) {
-            log_file_name(state.logs[i], name);
+        for (size_t i = 0; i < state->log_count; i++) {
+            log_file_name(state->logs[i], name);
             if (edge_log_header(disk, name, -1, &header) && (want == 0 || header.gen == want) &&
-                header.gen > best.gen) {
+                header.gen > best.gen && header.base_lsn < visible_lsn) {
                 best = header;
                 memcpy(best_name, name, sizeof best_name);
             }
@@ -293,7 +314,7 @@ edge_acknowledged(struct sim_disk *disk)
         uint64_t end = best.gen != 0 ? edge_log_end(disk, best_name, &best) : 0;
         edge_check(7, end != 0 && sim_watch_is_clean_to(disk, best_name, end), best_name);
         want = best.prev_gen;
-        more = best.gen > state.wal_min_gen && want >= state.wal_min_gen && want != 0;
+        more = best.gen > state->wal_min_gen && want >= state->wal_min_gen && want != 0;
     }
     sim_disk_lock_for_watch(disk, false);
 }

@@ -15,11 +15,18 @@
  *   prop_crash_states [states [seed [part parts]]]
  *   prop_crash_states STEPS:BASE:LEVEL:SEED     one workload, as a failure names it
  */
+#include <signal.h>
 #include <time.h>
 
 #include "crash_states.h"
 
-enum { RANDOM_STEPS = 40 };
+enum {
+    RANDOM_STEPS = 40,
+    BOUNDED = 2 * BASES * (STEPS + STEPS * STEPS + STEPS * STEPS * STEPS), /* workloads of 1 to 3 steps */
+    BOUNDED_STRIDE = 1009,                                                 /* shares no factor with it */
+    COVERED_FROM = 5000,
+    PROGRESS_EACH = 1000000
+};
 
 #ifdef __SANITIZE_ADDRESS__
 enum { STATES_DEFAULT = 6000 }; /* ten times slower there */
@@ -27,8 +34,8 @@ enum { STATES_DEFAULT = 6000 }; /* ten times slower there */
 enum { STATES_DEFAULT = 100000 };
 #endif
 
-/* The i-th of all workloads of up to three steps; false: there are no more. */
-static bool
+/* The i-th of all workloads of up to three steps. */
+static void
 bounded_workload(uint64_t index, struct workload *out)
 {
     uint64_t variants = 2 * BASES;
@@ -41,11 +48,10 @@ bounded_workload(uint64_t index, struct workload *out)
             for (uint32_t at = 0; at < out->count; at++, rest /= STEPS) {
                 out->steps[at] = (uint8_t)(rest % STEPS);
             }
-            return true;
+            return;
         }
         rest -= count;
     }
-    return false;
 }
 
 static struct workload
@@ -104,24 +110,66 @@ check_determinism(void)
     }
 }
 
+/* A long run that is ended early still says what it saw. */
+static volatile sig_atomic_t stopped;
+
+static void
+stop_early(int signal_number)
+{
+    stopped = signal_number;
+}
+
 static void
 report(double seconds)
 {
-    printf("%llu distinct crash states of %llu workloads (%llu of them of recoveries, %llu kills; %llu met "
-           "again), %llu operations; %.0f states/s\n",
+    static const char *const names[] = {"strict", "ordered", "passing"};
+    printf("%llu distinct crash states of %llu workloads, %llu of all %d bounded ones (%llu of them of "
+           "recoveries, %llu kills; %llu met "
+           "again), %llu operations; %llu verified, %llu leftovers that nothing proves; %.0f states/s\n",
            (unsigned long long)totals.states, (unsigned long long)totals.workloads,
-           (unsigned long long)totals.deep_states, (unsigned long long)totals.kills,
-           (unsigned long long)totals.repeated, (unsigned long long)totals.operations,
-           (double)totals.states / MAX(seconds, 0.001));
+           (unsigned long long)totals.bounded, BOUNDED, (unsigned long long)totals.deep_states,
+           (unsigned long long)totals.kills, (unsigned long long)totals.repeated,
+           (unsigned long long)totals.operations, (unsigned long long)totals.verified,
+           (unsigned long long)totals.leftovers, (double)totals.states / MAX(seconds, 0.001));
+    for (int deep = 0; deep < 2; deep++) {
+        printf("%s:", deep ? "of recoveries and writes behind them" : "of workloads");
+        for (int model = 0; model < SIM_MODELS; model++) {
+            printf(" %s names %llu states (%llu choices),", names[model],
+                   (unsigned long long)totals.kinds[deep][model],
+                   (unsigned long long)totals.choices[deep][model]);
+        }
+        printf(" killed %llu\n", (unsigned long long)totals.kinds[deep][SIM_MODELS]);
+    }
     edge_report();
+}
+
+/* Each model of names and each depth was really met, in a run long enough for that. */
+static void
+check_coverage(void)
+{
+    bool all = totals.verified > 0;
+    for (int deep = 0; deep < 2; deep++) {
+        for (int model = 0; model < SIM_MODELS; model++) {
+            all = all && totals.choices[deep][model] > 0;
+        }
+        all = all && totals.kinds[deep][SIM_MODEL_STRICT] > 0 && totals.kinds[deep][SIM_MODELS] > 0;
+    }
+    for (size_t edge = 1; edge < COUNTOF(edges_checked); edge++) {
+        all = all && edges_checked[edge] > 0;
+    }
+    if (!all || totals.states < limits.states) {
+        fail("some kind of crash state was never met");
+    }
 }
 
 int
 main(int argc, char **argv)
 {
     struct workload workload;
-    limits = (struct crash_limits){
-        .budget = {.subsets = 24, .torn = 8, .seed = 1}, .deep_every = 64, .states = STATES_DEFAULT};
+    limits = (struct crash_limits){.budget = {.subsets = 24, .torn = 8, .seed = 1},
+                                   .deep_every = 64,
+                                   .verify_every = 16,
+                                   .states = STATES_DEFAULT};
     make_bases();
     if (argc == 2 && strchr(argv[1], ':') != NULL) {
         if (!parse_workload(argv[1], &workload)) {
@@ -140,16 +188,31 @@ main(int argc, char **argv)
     uint64_t parts = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
     limits.budget.seed = seed;
     check_determinism();
-    for (uint64_t i = 0; totals.states < limits.states; i++) {
-        /* Of the bounded ones a stride, so that few states already meet all kinds; then random ones. */
-        uint64_t mixed = (i * parts + part) * 1009;
-        if (i % 4 != 3 && mixed < UINT64_C(1009) * 2 * BASES * 1463 &&
-            bounded_workload(mixed % (2 * BASES * 1463), &workload)) {
+    uint64_t bounded = part;
+    uint64_t told = 0;
+    (void)signal(SIGINT, stop_early);
+    (void)signal(SIGTERM, stop_early);
+    for (uint64_t i = 0; totals.states < limits.states && stopped == 0; i++) {
+        if (totals.states - told >= PROGRESS_EACH) {
+            told = totals.states;
+            fprintf(stderr, "%llu states of %llu workloads, %.0f states/s\n", (unsigned long long)told,
+                    (unsigned long long)totals.workloads, (double)told / cpu_seconds());
+        }
+        /* The bounded ones by a stride, so that few states already meet all kinds, and in the end all
+         * of them; after every third, and when there are no more, a random one. */
+        bool more = bounded < BOUNDED;
+        if (more && i % 4 != 3) {
+            bounded_workload(bounded * BOUNDED_STRIDE % BOUNDED, &workload);
             workload.seed += seed << 20;
+            bounded += parts;
+            totals.bounded++;
         } else {
             workload = random_workload((seed << 32) + i * parts + part);
         }
         check_workload(&workload);
+    }
+    if (limits.states >= COVERED_FROM && stopped == 0) {
+        check_coverage();
     }
     report(cpu_seconds());
     destroy_bases();

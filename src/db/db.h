@@ -154,6 +154,7 @@ struct esker_db {
     _Atomic bool merges_are_idle; /* so little debt that merges may wait for idle processors */
     _Atomic uint64_t next_file_id, next_snapshot;
     uint64_t recovery_ns, recovery_bytes;
+    uint64_t correct_bytes; /* of db_tuning */
     struct stripe *stripes;
 
     /* owned by the rest job */
@@ -518,6 +519,7 @@ struct db_tuning {
     uint64_t window_bytes_first, window_bytes_max, segment_bytes;
     uint64_t merge_step_work; /* of compaction_spec */
     uint64_t manifest_bytes;  /* rewritten from this size on */
+    uint64_t correct_bytes;   /* recovery tries single flipped bits in last frames of up to so many */
 };
 
 /* Opens over a given seam, for tests: takes over io (also on failure). manual: no threads. */

@@ -147,6 +147,7 @@ recover_read_logs(struct recover_state *state, struct wal_recovered *out)
                                       .manifest_no = manifest_number(db->manifest),
                                       .edit_no = manifest_edit_no(db->manifest),
                                       .durable_lsn = state->durable_lsn,
+                                      .correct_bytes = db->correct_bytes,
                                       .image = recover_image,
                                       .image_release = recover_image_release,
                                       .image_ctx = db};

@@ -109,8 +109,8 @@ struct sim_log_entry
 sim_entry(enum sim_kind kind, const struct sim_inode *inode, const char *name, const char *other)
 {
     struct sim_log_entry entry = {.kind = kind, .inode = inode != NULL ? inode->id : 0};
-    snprintf(entry.name, sizeof entry.name, "%s", name);
-    snprintf(entry.other, sizeof entry.other, "%s", other);
+    sim_name_copy(entry.name, name);
+    sim_name_copy(entry.other, other);
     entry.hash = hash64(name, strlen(name), hash64(other, strlen(other), 0));
     return entry;
 }

@@ -478,7 +478,7 @@ sim_names_set(struct sim_disk *disk, struct sim_names *names, const char *name, 
             sim_grow((void **)&names->items, names->count, &names->cap, sizeof *names->items);
             memmove(&names->items[at + 1], &names->items[at], (names->count - at) * sizeof *names->items);
             names->count++;
-            snprintf(names->items[at].name, sizeof names->items[at].name, "%s", name);
+            sim_name_copy(names->items[at].name, name);
         }
         names->items[at].inode = inode;
     } else if (found) {
@@ -501,8 +501,8 @@ void
 sim_disk_change_name(struct sim_disk *disk, const char *name, const char *old, struct sim_inode *inode)
 {
     struct sim_change change = {.inode = inode != NULL ? sim_inode_ref(inode) : NULL};
-    snprintf(change.name, sizeof change.name, "%s", name);
-    snprintf(change.old, sizeof change.old, "%s", old);
+    sim_name_copy(change.name, name);
+    sim_name_copy(change.old, old);
     sim_names_apply(disk, &disk->names, &change);
     sim_grow((void **)&disk->changes, disk->change_count, &disk->change_cap, sizeof change);
     disk->changes[disk->change_count++] = change;

@@ -8,6 +8,17 @@
 #include "sync/atomic.h"
 #include "sync/mutex.h"
 
+enum { SIM_NAME_BYTES = 40 };
+
+/* Cut where it does not fit. Names are copied for every call: too often for a printf. */
+static inline void
+sim_name_copy(char out[SIM_NAME_BYTES], const char *name)
+{
+    size_t len = strnlen(name, SIM_NAME_BYTES - 1);
+    memcpy(out, name, len);
+    out[len] = '\0';
+}
+
 /* The bytes of an image, shared by whoever has the same ones, also among disks
  * (that is what makes a clone cheap), and copied before a write. Mappings point
  * into one: it stays where it is while a mapping is left, even after the file

@@ -332,7 +332,7 @@ walk_names_set(struct walk_names *names, const char *name, uint64_t file)
     if (file != 0) {
         ASSERT(names->count < WALK_NAMES_MAX);
         struct walk_name *item = &names->items[names->count++];
-        snprintf(item->name, sizeof item->name, "%s", name);
+        sim_name_copy(item->name, name);
         item->file = file;
     }
 }

@@ -88,6 +88,7 @@ struct wal_recover_input {
     uint64_t wal_min_lsn;          /* the log must reach it; rows below it are the caller's to skip */
     uint64_t manifest_no, edit_no; /* the last valid edit; a log header that proves a later one: CORRUPT */
     uint64_t durable_lsn;          /* from the manifest; never above the end of a written frame */
+    uint64_t correct_bytes;        /* the largest last frame to be corrected; 0 = as usual */
     wal_image_fn *image;
     wal_image_release_fn *image_release; /* NULL: io->ops->unmap_memory(cap_bytes) */
     void *image_ctx;

@@ -180,7 +180,8 @@ recovery_correct(struct recovery *recovery, struct recovery_log *log, struct fra
                  bool *corrected_out)
 {
     static const uint8_t zeros[FRAME_HEADER_BYTES];
-    uint64_t room_len = MIN(log->limit - log->end, (uint64_t)CORRECT_BYTES_MAX);
+    uint64_t most = recovery->input->correct_bytes;
+    uint64_t room_len = MIN(log->limit - log->end, most != 0 ? most : (uint64_t)CORRECT_BYTES_MAX);
     uint64_t lsn = recovery_lsn(log, log->end);
     uint64_t head_bits = (uint64_t)FRAME_HEADER_BYTES * 8;
     *corrected_out = false;
