@@ -258,20 +258,20 @@ read_pin_copy(esker_db *db, const void *bytes, size_t len, esker_value *value_ou
 
 /* Takes over the frame's pin or, without a frame, the version's reference. */
 static esker_status
-read_pin_held(struct lookup *lookup, esker_value *value_out)
+read_pin_held(const struct lookup *lookup, esker_value *value_out)
 {
     struct value_pin *pin = NULL;
     esker_status status = read_make_pin(lookup->db, lookup->frame != NULL ? PIN_FRAME : PIN_VERSION, 0, &pin);
     if (status != ESKER_OK) {
         if (lookup->frame != NULL) {
             frame_unpin(lookup->frame);
+        } else {
+            version_unref(lookup->version);
         }
-        version_unref(lookup->version);
         return status;
     }
     if (lookup->frame != NULL) {
         pin->held.frame = lookup->frame;
-        version_unref(lookup->version);
     } else {
         pin->held.version = lookup->version;
     }
@@ -279,11 +279,29 @@ read_pin_held(struct lookup *lookup, esker_value *value_out)
     return ESKER_OK;
 }
 
+/* Inside a section: takes hold of what the value lies in, its block or, in a window, the version. */
+static void
+read_hold(struct lookup *lookup)
+{
+    if (lookup->from_memtable) {
+        version_ref(lookup->version);
+        lookup->frame = NULL;
+    } else {
+        frame_pin(lookup->hit.frame);
+        lookup->frame = lookup->hit.frame;
+    }
+}
+
 esker_status
 read_value_held(struct lookup *lookup, esker_value *value_out)
 {
     if (lookup->value.len > VALUE_COPY_BYTES_MAX) {
-        return read_pin_held(lookup, value_out);
+        struct version *version = lookup->frame != NULL ? lookup->version : NULL;
+        esker_status status = read_pin_held(lookup, value_out);
+        if (version != NULL) {
+            version_unref(version);
+        }
+        return status;
     }
     esker_status status = read_pin_copy(lookup->db, lookup->value.ptr, lookup->value.len, value_out);
     if (lookup->frame != NULL) {
@@ -309,8 +327,11 @@ read_get(esker_db *db, struct thread_state *self, struct lookup *lookup,
         memcpy(copy, lookup->value.ptr, len);
         epoch_exit(self);
         status = read_pin_copy(db, copy, len, value_out);
-    } else if (found || result == SEGMENT_NEEDS_IO) {
-        /* A large value: found again through the pinning path, now with a reference. */
+    } else if (found) {
+        read_hold(lookup);
+        epoch_exit(self);
+        status = read_pin_held(lookup, value_out);
+    } else if (result == SEGMENT_NEEDS_IO) {
         version_ref(lookup->version);
         epoch_exit(self);
         status = read_slow(lookup);
