@@ -82,7 +82,7 @@ test_segment_row(struct test_rows *rows, struct bytes key, uint64_t lsn, size_t 
     size_t len = is_delete ? 0 : value_len;
     ASSERT(key.len + len <= rows->room - rows->used);
     struct test_row *row = &rows->at[rows->count++];
-    /* The copy is hashed: of a caller's array gcc would say that it is too short for lengths that do not occur. */
+    /* The copy is hashed: gcc would say that a caller's array is too short for lengths that do not occur. */
     row->key = test_rows_keep(rows, key.ptr, key.len);
     uint64_t hash = hash_mix(hash64(row->key.ptr, key.len, lsn), len);
     for (size_t i = 0; i < len; i++) {
