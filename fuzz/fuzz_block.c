@@ -109,45 +109,65 @@ fuzz_raw(const uint8_t *data, size_t size)
 
 /* ---- Making noise look like a block ----------------------------------------- */
 
+/* A width of 0, 2 or 4 bytes. */
+static uint32_t
+fuzz_mended_width(uint8_t byte)
+{
+    return byte % 3U * 2U;
+}
+
 static struct block_shape
 fuzz_mended_shape(const uint8_t *raw, size_t size)
 {
-    bool has_lsns = le32_load(raw + BLOCK_AT_LSNS) != 0;
-    struct block_shape shape = {
-        .row_count = 1U + le16_load(raw + BLOCK_AT_ROWS) % 40U,
-        .common_len = le16_load(raw + BLOCK_AT_COMMON_LEN) % 60U,
-        .lsn_bytes = has_lsns ? ((raw[BLOCK_AT_FLAGS] & 1) != 0 ? 8 : 4) : 0,
-        .has_plen = le32_load(raw + BLOCK_AT_PLEN) != 0,
-        .has_types = le32_load(raw + BLOCK_AT_TYPES) != 0,
-    };
+    struct block_shape shape = block_shape_of(raw);
+    shape.row_count = 1U + shape.row_count % 40U;
+    shape.common_len %= 60U;
+    shape.lsn_bytes %= 9U;
+    shape.koff_bytes = fuzz_mended_width((uint8_t)shape.koff_bytes);
+    shape.voff_bytes = fuzz_mended_width((uint8_t)shape.voff_bytes);
     while (shape.row_count > 1 && block_layout_of(&shape).tails > size) {
         shape.row_count--;
     }
     return shape;
 }
 
+/* What the shape leaves open: how long equal tails and values are. */
+static uint32_t
+fuzz_mended_tail_len(const uint8_t *raw, size_t size, const struct block_shape *shape,
+                     const struct block_layout *at)
+{
+    if (shape->koff_bytes != 0 || shape->has_plen) {
+        return 0;
+    }
+    return MIN(le16_load(raw + BLOCK_AT_TAIL_LEN) % 12U,
+               (uint32_t)((size - at->tails) / 2 / shape->row_count));
+}
+
 static void
-fuzz_mend_header(uint8_t *raw, size_t size, const struct block_shape *shape, const struct block_layout *at,
-                 uint64_t values)
+fuzz_mend_header(uint8_t *raw, size_t size, const struct block_shape *shape, uint32_t tail_len,
+                 uint32_t value_len)
 {
     raw[BLOCK_AT_KIND] = (uint8_t)(BLOCK_DATA + (raw[BLOCK_AT_KIND] & 1));
     raw[BLOCK_AT_VERSION] = BLOCK_VERSION;
     le16_store(raw + BLOCK_AT_ROWS, (uint16_t)shape->row_count);
     le32_store(raw + BLOCK_AT_RAW_LEN, (uint32_t)size);
     le16_store(raw + BLOCK_AT_COMMON_LEN, (uint16_t)shape->common_len);
-    le16_store(raw + BLOCK_AT_FLAGS, shape->lsn_bytes == 8);
-    le32_store(raw + BLOCK_AT_FP, (uint32_t)at->fp);
-    le32_store(raw + BLOCK_AT_PFX, (uint32_t)at->pfx);
-    le32_store(raw + BLOCK_AT_KOFF, (uint32_t)at->koff);
-    le32_store(raw + BLOCK_AT_VOFF, (uint32_t)at->voff);
-    le32_store(raw + BLOCK_AT_LSNS, shape->lsn_bytes != 0 ? (uint32_t)at->lsns : 0);
-    le32_store(raw + BLOCK_AT_TAILS, (uint32_t)at->tails);
-    le32_store(raw + BLOCK_AT_VALUES, (uint32_t)values);
-    le32_store(raw + BLOCK_AT_PLEN, shape->has_plen ? (uint32_t)at->plen : 0);
-    le32_store(raw + BLOCK_AT_TYPES, shape->has_types ? (uint32_t)at->types : 0);
+    raw[BLOCK_AT_FLAGS] &= BLOCK_FLAG_PLEN | BLOCK_FLAG_TYPES;
+    raw[BLOCK_AT_LSN_BYTES] = (uint8_t)shape->lsn_bytes;
+    raw[BLOCK_AT_KOFF_BYTES] = (uint8_t)shape->koff_bytes;
+    raw[BLOCK_AT_VOFF_BYTES] = (uint8_t)shape->voff_bytes;
+    le16_store(raw + BLOCK_AT_TAIL_LEN, (uint16_t)tail_len);
+    le32_store(raw + BLOCK_AT_VALUE_LEN, value_len);
+    le32_store(raw + BLOCK_AT_RESERVED, 0);
     if (shape->lsn_bytes == 8) {
         le64_store(raw + BLOCK_AT_LSN_BASE, 0);
     }
+}
+
+static void
+fuzz_zero(uint8_t *raw, uint64_t from, uint64_t to)
+{
+    memset(raw + from, 0, to - from);
 }
 
 static void
@@ -155,29 +175,29 @@ fuzz_mend_gaps(uint8_t *raw, const struct block_shape *shape, const struct block
                uint64_t tails_end, uint64_t values)
 {
     uint64_t n = shape->row_count;
-    memset(raw + BLOCK_HEADER_BYTES + shape->common_len, 0, at->fp - BLOCK_HEADER_BYTES - shape->common_len);
-    memset(raw + at->fp + n, 0, at->pfx - at->fp - n);
-    if (shape->has_plen) {
-        memset(raw + at->plen + n, 0, at->koff - at->plen - n);
-    }
-    memset(raw + at->koff + 4 * (n + 1), 0, at->voff - at->koff - 4 * (n + 1));
-    memset(raw + at->voff + 4 * (n + 1), 0, at->lsns - at->voff - 4 * (n + 1));
-    memset(raw + at->lsns + shape->lsn_bytes * n, 0, at->types - at->lsns - shape->lsn_bytes * n);
-    if (shape->has_types) {
-        memset(raw + at->types + n, 0, at->tails - at->types - n);
-    }
-    memset(raw + tails_end, 0, values - tails_end);
+    fuzz_zero(raw, BLOCK_HEADER_BYTES + shape->common_len, at->fp);
+    fuzz_zero(raw, at->fp + n, at->pfx);
+    fuzz_zero(raw, at->plen + (shape->has_plen ? n : 0), at->koff);
+    fuzz_zero(raw, at->koff + (shape->koff_bytes != 0 ? shape->koff_bytes * (n + 1) : 0), at->voff);
+    fuzz_zero(raw, at->voff + (shape->voff_bytes != 0 ? shape->voff_bytes * (n + 1) : 0), at->lsns);
+    fuzz_zero(raw, at->lsns + shape->lsn_bytes * n, at->types);
+    fuzz_zero(raw, at->types + (shape->has_types ? n : 0), at->tails);
+    fuzz_zero(raw, tails_end, values);
 }
 
 /* Offsets ascend by small steps, prefixes never descend, fingerprints agree:
  * the order of equal prefixes and the LSNs stay the input's. Returns the end of the tails. */
 static uint64_t
-fuzz_mend_rows(uint8_t *raw, size_t size, const struct block_shape *shape, const struct block_layout *at)
+fuzz_mend_rows(uint8_t *raw, size_t size, const struct block_shape *shape, const struct block_layout *at,
+               uint32_t tail_len)
 {
     uint64_t tail_at = 0, pfx_last = 0, room = size - at->tails;
-    le32_store(raw + at->koff, 0);
     for (uint32_t i = 0; i < shape->row_count; i++) {
-        uint64_t step = MIN(le32_load(raw + at->koff + 4 * i + 4) % 12U, room / 2 - MIN(tail_at, room / 2));
+        uint64_t step = tail_len;
+        if (shape->koff_bytes != 0) {
+            step = MIN(block_offset(raw + at->koff, shape->koff_bytes, i + 1) % 12U,
+                       room / 2 - MIN(tail_at, room / 2));
+        }
         uint32_t plen = 8;
         if (shape->has_plen) {
             plen = step != 0 ? 8 : raw[at->plen + i] % 9U;
@@ -192,9 +212,31 @@ fuzz_mend_rows(uint8_t *raw, size_t size, const struct block_shape *shape, const
             raw[at->types + i] = (uint8_t)(ENTRY_PUT + (raw[at->types + i] & 1));
         }
         tail_at += step;
-        le32_store(raw + at->koff + 4 * i + 4, (uint32_t)tail_at);
+        if (shape->koff_bytes != 0) {
+            block_offset_store(raw + at->koff, shape->koff_bytes, i, (uint32_t)(tail_at - step));
+            block_offset_store(raw + at->koff, shape->koff_bytes, i + 1, (uint32_t)tail_at);
+        }
     }
     return at->tails + tail_at;
+}
+
+/* Values fill what is left; equal ones as far as that goes. Returns the block's size. */
+static size_t
+fuzz_mend_values(uint8_t *raw, size_t size, const struct block_shape *shape, const struct block_layout *at,
+                 uint64_t values)
+{
+    uint64_t value_at = 0, left = size - values;
+    if (shape->voff_bytes == 0) {
+        return values + left / shape->row_count * shape->row_count;
+    }
+    left = shape->voff_bytes == 2 ? MIN(left, (uint64_t)UINT16_MAX) : left;
+    block_offset_store(raw + at->voff, shape->voff_bytes, 0, 0);
+    for (uint32_t i = 0; i < shape->row_count; i++) {
+        uint64_t step = block_offset(raw + at->voff, shape->voff_bytes, i + 1) % 40U;
+        value_at = i + 1 == shape->row_count ? left : MIN(value_at + step, left);
+        block_offset_store(raw + at->voff, shape->voff_bytes, i + 1, (uint32_t)value_at);
+    }
+    return values + left;
 }
 
 static void
@@ -210,17 +252,14 @@ fuzz_mended(const uint8_t *data, size_t size)
     }
     uint8_t *copy = fuzz_exact_copy(data, size);
     uint8_t *raw = copy + 1;
-    uint64_t tails_end = fuzz_mend_rows(raw, size, &shape, &at);
-    uint64_t values = align_up(tails_end, 8), value_at = 0;
-    le32_store(raw + at.voff, 0);
-    for (uint32_t i = 0; i < shape.row_count; i++) {
-        value_at = MIN(value_at + le32_load(raw + at.voff + 4 * i + 4) % 40U, size - values);
-        le32_store(raw + at.voff + 4 * i + 4,
-                   (uint32_t)(i + 1 == shape.row_count ? size - values : value_at));
-    }
-    fuzz_mend_header(raw, size, &shape, &at, values);
+    uint32_t tail_len = fuzz_mended_tail_len(raw, size, &shape, &at);
+    uint64_t tails_end = fuzz_mend_rows(raw, size, &shape, &at, tail_len);
+    uint64_t values = align_up(tails_end, 8);
+    size_t mended = fuzz_mend_values(raw, size, &shape, &at, values);
+    uint32_t value_len = shape.voff_bytes == 0 ? (uint32_t)((mended - values) / shape.row_count) : 0;
+    fuzz_mend_header(raw, mended, &shape, tail_len, value_len);
     fuzz_mend_gaps(raw, &shape, &at, tails_end, values);
-    fuzz_raw(raw, size);
+    fuzz_raw(raw, mended);
     free(copy);
 }
 

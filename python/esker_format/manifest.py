@@ -58,7 +58,7 @@ def header_parse(data, name, magic):
         raise corrupt(name, 0, "the magic is wrong")
     if xxh3(data[0:56]) != u64(data, 56):
         raise corrupt(name, 56, "the header's checksum fails")
-    if u32(data, 8) != 1 or u32(data, 12) != 0:
+    if u32(data, 8) != 2 or u32(data, 12) != 0:
         raise unsupported(name, 8, "an unknown format version or feature bit")
     if any(data[40:56]):
         raise corrupt(name, 40, "bytes that must be zero are not")

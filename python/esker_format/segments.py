@@ -24,6 +24,8 @@ from .logs import DELETE, PUT
 
 DATA, INDEX, FILTER, PROPERTIES = 1, 2, 3, 4
 HEADER_BYTES, FOOTER_BYTES, TRAILER_BYTES = 64, 192, 16
+BLOCK_HEADER_BYTES = 32
+PLANE_ROWS = 256
 ROWS_MAX = 4096
 ONE_ROW_BYTES_MAX = VALUE_BYTES_MAX + 65536
 BLOCK_BYTES_MAX = 64 << 20
@@ -45,26 +47,42 @@ class Place(NamedTuple):
         return self.offset + self.stored_len
 
 
+def rows_from_planes(raw):
+    """Undoes what was done to the pfx column before the block was compressed."""
+    if len(raw) < BLOCK_HEADER_BYTES or raw[1] != 2:
+        return raw
+    rows = u16(raw, 2)
+    start = up(BLOCK_HEADER_BYTES + u16(raw, 8), 8) + up(rows, 32)
+    out = bytearray(raw)
+    for first in range(0, rows, PLANE_ROWS):
+        count = min(PLANE_ROWS, rows - first)
+        at = start + 8 * first
+        for i in range(8):
+            plane = raw[at + i * count : at + (i + 1) * count]
+            out[at + i : at + i + 8 * len(plane) : 8] = plane
+    return bytes(out[: len(raw)])
+
+
 class Block:
     """A columnar block, validated whole. `rows` is a list of (key, LSN, op, value)."""
 
     def __init__(self, raw, kind, name, at):
         self.raw, self.name, self.at = raw, name, at
-        if len(raw) < 56:
+        if len(raw) < BLOCK_HEADER_BYTES:
             raise corrupt(name, at, "a block shorter than its header")
         if raw[0] != kind:
             raise corrupt(name, at, f"a block of kind {raw[0]} where {kind} belongs")
-        if raw[1] != 1 or u16(raw, 10) & ~1:
-            raise unsupported(name, at, "an unknown block version or flag")
-        self.count = u16(raw, 2)
-        self.wide = u16(raw, 10) & 1
+        if raw[1] != 2 or raw[10] & ~3 or u32(raw, 20):
+            raise unsupported(name, at, "an unknown block version, flag or reserved field")
+        self.count, self.flags, self.lsn_base = u16(raw, 2), raw[10], u64(raw, 24)
         limit = ONE_ROW_BYTES_MAX if self.count == 1 else BLOCK_BYTES_MAX
         if not 1 <= self.count <= ROWS_MAX or u32(raw, 4) != len(raw) or len(raw) > limit:
             raise corrupt(name, at, "a block's sizes make no sense")
-        self.seq_base = u64(raw, 40)
-        if self.wide and self.seq_base:
-            raise corrupt(name, at, "seq_base with LSNs in full")
-        self.prefix = raw[56 : 56 + u16(raw, 8)]
+        if raw[11] > 8 or raw[12] not in (0, 2, 4) or raw[13] not in (0, 2, 4):
+            raise corrupt(name, at, "a block's columns have impossible widths")
+        if (raw[12] and u16(raw, 14)) or (raw[13] and u32(raw, 16)) or (raw[11] == 8 and self.lsn_base):
+            raise corrupt(name, at, "a block says one thing twice")
+        self.prefix = raw[BLOCK_HEADER_BYTES : BLOCK_HEADER_BYTES + u16(raw, 8)]
         self._place_columns()
         self.rows = self._rows()
 
@@ -72,47 +90,50 @@ class Block:
         return corrupt(self.name, self.at, f"a block {what}")
 
     def _place_columns(self):
-        """Checks that every column is where the sizes of those before put it."""
+        """Finds the columns, each behind the one before, and checks that they fill the block."""
         raw, count = self.raw, self.count
-        fp, pfx, koff, voff, seq, tails, values = struct.unpack_from("<7I", raw, 12)
-        plen, kind = struct.unpack_from("<2I", raw, 48)
-        end = self._column("gap behind the header", 56 + u16(raw, 8), fp)
-        end = self._column("gap behind fp", end + count, end + up(count, 32))
-        end = self._column("gap before pfx", end, pfx) + 8 * count
-        if plen:
-            end = self._column("gap before plen", end, plen) + count
-        end = self._column("gap before koff", end, koff) + 4 * (count + 1)
-        end = self._column("gap before voff", end, voff) + 4 * (count + 1)
-        if seq:
-            end = self._column("gap before seq", end, seq) + (8 if self.wide else 4) * count
-        elif self.wide:
-            raise self._damage("with full LSNs and no LSN column")
-        if kind:
-            end = self._column("gap before type", end, kind) + count
-        end = self._column("gap before tails", end, tails)
-        self.koff = struct.unpack_from(f"<{count + 1}I", raw, koff)
-        self.voff = struct.unpack_from(f"<{count + 1}I", raw, voff)
-        end = self._column("gap before values", end + self.koff[count], values)
-        if end + self.voff[count] != len(raw):
+        self.end = BLOCK_HEADER_BYTES + len(self.prefix)
+        self.at_fp = self._column("fp", count, 32)
+        self.at_pfx = self._column("pfx", 8 * count)
+        self.at_plen = self._column("plen", count) if self.flags & 1 else 0
+        self.koff = self._offsets("koff", raw[12], u16(raw, 14))
+        self.voff = self._offsets("voff", raw[13], u32(raw, 16))
+        self.lsns = [self.lsn_base + delta for delta in self._deltas(raw[11])]
+        self.at_type = self._column("type", count) if self.flags & 2 else 0
+        self.at_tails = self._column("tails", self.koff[count], 1)
+        self.at_values = self._column("values", self.voff[count], 1)
+        if self.end != len(raw):
             raise self._damage("that its values do not end")
-        if self.koff[0] or self.voff[0] or sorted(self.koff) != list(self.koff):
-            raise self._damage("with offsets that do not ascend")
-        if sorted(self.voff) != list(self.voff):
-            raise self._damage("with offsets that do not ascend")
-        self.at_fp, self.at_pfx, self.at_plen, self.at_type = fp, pfx, plen, kind
-        self.at_tails, self.at_values = tails, values
-        width = "Q" if self.wide else "I"
-        deltas = struct.unpack_from(f"<{count}{width}", raw, seq) if seq else (0,) * count
-        self.lsns = [self.seq_base + delta for delta in deltas]
         if max(self.lsns) > MASK64:
             raise self._damage("whose LSNs wrap")
 
-    def _column(self, what, end, start):
-        if start % 8 or start - end not in range(32) or any(self.raw[end:start]) or start > len(self.raw):
+    def _column(self, what, length, multiple=8):
+        """Takes a column and the zeros on both sides of it. Returns where it starts."""
+        start = up(self.end, 8)
+        end = start + (length + multiple - 1) // multiple * multiple
+        if end > len(self.raw) or any(self.raw[self.end : start]) or any(self.raw[start + length : end]):
             raise self._damage(f"with a bad {what}")
-        if "fp" not in what and start != up(end, 8):
-            raise self._damage(f"with a bad {what}")
+        self.end = end
         return start
+
+    def _offsets(self, what, width, each):
+        """Where pieces start and the last one ends: a column, or equal lengths."""
+        if not width:
+            return [each * i for i in range(self.count + 1)]
+        start = self._column(what, width * (self.count + 1))
+        offsets = struct.unpack_from(f"<{self.count + 1}{'H' if width == 2 else 'I'}", self.raw, start)
+        if offsets[0] or sorted(offsets) != list(offsets):
+            raise self._damage(f"whose {what} does not ascend from 0")
+        return offsets
+
+    def _deltas(self, width):
+        if not width:
+            return [0] * self.count
+        start = self._column("LSNs", width * (self.count - 1) + 8)
+        if any(self.raw[start + width * self.count : self.end]):
+            raise self._damage("with a bad gap behind its LSNs")
+        pieces = (self.raw[start + width * i :][:width] for i in range(self.count))
+        return [int.from_bytes(piece, "little") for piece in pieces]
 
     def _rows(self):
         raw, rows, last = self.raw, [], None
@@ -172,7 +193,7 @@ class Segment:
             raise corrupt(self.name, 0, "the magic is wrong")
         if xxh3(head[0:56]) != u64(head, 56):
             raise corrupt(self.name, 56, "the header's checksum fails")
-        if u32(head, 8) != 1 or u32(head, 12) != 0:
+        if u32(head, 8) != 2 or u32(head, 12) != 0:
             raise unsupported(self.name, 8, "an unknown format version or feature bit")
         if head[16:32] != uuid or u64(head, 32) != self.meta.id:
             raise corrupt(self.name, 16, "the file is another database's or another segment")
@@ -187,7 +208,7 @@ class Segment:
             raise corrupt(self.name, at + 176, "the footer's checksum fails")
         if foot[144:160] != uuid or u64(foot, 160) != self.meta.id:
             raise corrupt(self.name, at + 144, "the footer is another segment's")
-        if u32(foot, 168) != 1 or u32(foot, 172) or u32(foot, 116) > 1 or any(foot[48:80]):
+        if u32(foot, 168) != 2 or u32(foot, 172) or u32(foot, 116) > 1 or any(foot[48:80]):
             raise unsupported(self.name, at, "an unknown version, feature, filter or place")
         self.root, self.filter_place, self.props_place = (
             Place(*struct.unpack_from("<QII", foot, i)) for i in (0, 16, 32)
@@ -243,7 +264,7 @@ class Segment:
         raw = (unpack_lz4 if codec == 1 else unpack_zstd)(payload, raw_len)
         if raw is None:
             raise corrupt(self.name, place.offset, "a block does not unpack to its raw length")
-        return raw
+        return rows_from_planes(raw) if kind in (DATA, INDEX) else raw
 
     def _handles(self, block):
         for key, lsn, kind, value in block.rows:

@@ -8,26 +8,34 @@
  * Raw block, little endian; offsets from the start of the block:
  *   OFFSET SIZE FIELD
  *        0    1 kind        enum block_kind; never renumber
- *        1    1 version     1
+ *        1    1 version     2
  *        2    2 n           rows, 1..4096
  *        4    4 raw_len     the whole block
  *        8    2 cpl         length of a prefix common to all keys
- *       10    2 flags       enum block_flags
- *       12    4 off_fp      fp u8[n], zeros to 32: a hash byte of each key, below
- *       16    4 off_pfx     pfx u64[n]: 8 key bytes after the common prefix as a big-endian
- *                           number, zero padded (stored little endian)
- *       20    4 off_koff    koff u32[n+1]: where each key's tail (after those 8 bytes) starts,
- *                           from off_key; koff[0] = 0, koff[n] = the length of all tails
- *       24    4 off_voff    voff u32[n+1]: the same for values, from off_val
- *       28    4 off_seq     LSN column; 0 = every LSN is seq_base
- *       32    4 off_key     key tails
- *       36    4 off_val     values; they end the block: off_val + voff[n] = raw_len
- *       40    8 seq_base    0 when the LSN column is u64[n]
- *       48    4 off_plen    plen u8[n] = min(8, key bytes left); 0 = all are 8. Order is
- *                           (pfx, plen, tail), else "k" and "k\0" would collide
- *       52    4 off_type    type u8[n]; 0 = all PUT
- *       56    - common prefix, then the columns in the order fp, pfx, plen, koff, voff, seq,
- *               type, key, val: each starts at the next multiple of 8, behind zeros
+ *       10    1 flags       enum block_flags
+ *       11    1 lsn_bytes   0..8: bytes of each LSN; 0 = every LSN is lsn_base
+ *       12    1 koff_bytes  2 or 4; 0 = every tail is tail_len long
+ *       13    1 voff_bytes  2 or 4; 0 = every value is value_len long
+ *       14    2 tail_len    0 where there is a koff column
+ *       16    4 value_len   0 where there is a voff column
+ *       20    4 reserved    0
+ *       24    8 lsn_base    0 when the LSNs have all 8 bytes
+ *       32    - common prefix, then the columns in this order, each at the next multiple of
+ *               8, behind zeros; one that the header leaves out takes no room:
+ *
+ *   fp     u8[n], zeros to 32: a hash byte of each key, below
+ *   pfx    u64[n]: 8 key bytes after the common prefix as a big-endian number, zero padded
+ *          (stored little endian)
+ *   plen   u8[n] = min(8, key bytes left); absent = all are 8. Order is (pfx, plen, tail),
+ *          else "k" and "k\0" would collide
+ *   koff   [n+1]: where each key's tail (after those 8 bytes) starts among the tails;
+ *          koff[0] = 0, koff[n] = the length of all tails
+ *   voff   [n+1]: the same for values
+ *   lsn    lsn_bytes of each row's LSN - lsn_base, then 8 - lsn_bytes zeros, so that each
+ *          can be loaded as 8 bytes
+ *   type   u8[n]; absent = all PUT
+ *   tails
+ *   values they end the block
  *
  * The hash byte looks only at what follows the common prefix, so that checking
  * all of them takes time linear in the block: with m = hash_mix(pfx, plen),
@@ -36,13 +44,13 @@
  * Validity (block_open checks all of it, once, when a block is loaded):
  *  1 the header fits, version, flags and kind are known, raw_len is the size given;
  *    it is <= BLOCK_RAW_MAX, or <= BLOCK_ONE_ROW_RAW_MAX where n = 1
- *  2 every column is exactly where the order above puts it; the gaps are zero
+ *  2 the columns with their gaps of zeros end where the block ends
  *  3 koff and voff start at 0, ascend and end with their columns; values are <= 256 MiB
  *  4 plen <= 8, and 8 where a tail exists; bytes of pfx beyond plen are zero
- *  5 rows ascend strictly in (key, LSN descending); seq_base + delta does not wrap
+ *  5 rows ascend strictly in (key, LSN descending); lsn_base + delta does not wrap
  *  6 fp agrees with each key; types are known; keys are 1..32768 bytes
  * After that no reader checks bounds again. (cpl need not be the longest
- * common prefix, and a column that could be absent may be present.)
+ * common prefix, and a column that could be absent or narrower need not be.)
  *
  * On disk a block is `payload | trailer`:
  *        0    1 codec     0 none, 1 lz4, 2 zstd, 3 zstd with dictionary (reserved)
@@ -50,6 +58,10 @@
  *        2    2 zero
  *        4    4 raw_len
  *        8    8 xxh3_64(payload, seed = mix(mix(segment id, file offset), trailer bytes [0,8) as u64))
+ * Before a data or index block is compressed, the bytes of its pfx column change
+ * places: of each 256 rows (the last group may have fewer) first the lowest byte
+ * of every number, then the second of every number, up to the highest. What keys
+ * have in common then stands together.
  * Uncompressed, raw_len is the payload's length and <= BLOCK_ONE_ROW_RAW_MAX.
  * Compressed, it is in 1..BLOCK_RAW_MAX and <= max(1 MiB, 256 x payload), so
  * that a small file cannot ask for much memory; the writer stores raw where
@@ -77,7 +89,7 @@
 
 enum {
     BLOCK_ROWS_MAX = 4096,
-    BLOCK_HEADER_BYTES = 56,
+    BLOCK_HEADER_BYTES = 32,
     BLOCK_TRAILER_BYTES = 16,
     BLOCK_RAW_MAX = 64 << 20,
     BLOCK_ONE_ROW_RAW_MAX = VALUE_BYTES_MAX + (64 << 10),
@@ -95,26 +107,29 @@ enum block_kind {
 
 enum block_codec { BLOCK_CODEC_NONE = 0, BLOCK_CODEC_LZ4 = 1, BLOCK_CODEC_ZSTD = 2 };
 
-enum block_flags { BLOCK_FLAG_SEQ64 = 1 /* LSN column is u64[n]; else u32[n] deltas above seq_base */ };
+enum block_flags { BLOCK_FLAG_PLEN = 1, BLOCK_FLAG_TYPES = 2 /* the column is there */ };
 
 /* An opened block: columns of a raw block that passed the checks. */
 struct block {
     const uint8_t *raw;
-    uint32_t raw_len;
-    uint32_t row_count;
-    uint32_t common_len;
-    bool wide_lsn;
-    uint64_t lsn_base;
-    const uint8_t *common;
     const uint8_t *fp;
     const uint8_t *pfx;
     const uint8_t *plen; /* nullable */
-    const uint8_t *koff;
-    const uint8_t *voff;
-    const uint8_t *lsns;  /* nullable */
-    const uint8_t *types; /* nullable */
+    uint32_t row_count;
+    uint32_t value_len; /* of each row, where voff is NULL */
+    uint16_t common_len;
+    uint16_t tail_len; /* of each row, where koff is NULL */
+    uint8_t lsn_bytes;
+    bool koff_wide, voff_wide; /* u32, else u16 */
     const uint8_t *tails;
     const uint8_t *values;
+    const uint8_t *koff;  /* nullable */
+    const uint8_t *voff;  /* nullable */
+    const uint8_t *lsns;  /* nullable */
+    const uint8_t *types; /* nullable */
+    uint64_t lsn_base;
+    uint64_t lsn_mask; /* of a load of 8 bytes, the lsn_bytes that count */
+    uint32_t raw_len;
 };
 
 struct block_handle {
@@ -148,12 +163,42 @@ size_t block_key(const struct block *block, uint32_t row, uint8_t *out);
 size_t block_key_len(const struct block *block, uint32_t row);
 int block_key_compare(const struct block *block, uint32_t row, struct bytes key); /* row's key against key */
 
+/* What all keys begin with, common_len bytes. */
+static inline const uint8_t *
+block_common(const struct block *block)
+{
+    return block->raw + BLOCK_HEADER_BYTES;
+}
+
+/* Row's piece of what an offset column cuts up: both ends with one load. */
+ALWAYS_INLINE struct bytes
+block_cut(const uint8_t *offsets, bool wide, const uint8_t *pieces, uint32_t row)
+{
+    if (LIKELY(!wide)) {
+        uint32_t ends = le32_load(offsets + 2 * (size_t)row);
+        return bytes_make(pieces + (ends & UINT16_MAX), (ends >> 16) - (ends & UINT16_MAX));
+    }
+    uint64_t ends = le64_load(offsets + 4 * (size_t)row);
+    return bytes_make(pieces + (uint32_t)ends, (uint32_t)(ends >> 32) - (uint32_t)ends);
+}
+
 static inline struct bytes
 block_value(const struct block *block, uint32_t row)
 {
-    uint32_t from = le32_load(block->voff + 4 * (size_t)row);
-    uint32_t to = le32_load(block->voff + 4 * (size_t)row + 4);
-    return bytes_make(block->values + from, to - from);
+    if (LIKELY(block->voff == NULL)) {
+        return bytes_make(block->values + (size_t)row * block->value_len, block->value_len);
+    }
+    return block_cut(block->voff, block->voff_wide, block->values, row);
+}
+
+/* What is left of the key behind the common prefix and 8 bytes more. */
+static inline struct bytes
+block_tail(const struct block *block, uint32_t row)
+{
+    if (LIKELY(block->koff == NULL)) {
+        return bytes_make(block->tails + (size_t)row * block->tail_len, block->tail_len);
+    }
+    return block_cut(block->koff, block->koff_wide, block->tails, row);
 }
 
 static inline uint64_t
@@ -162,8 +207,7 @@ block_lsn(const struct block *block, uint32_t row)
     if (block->lsns == NULL) {
         return block->lsn_base;
     }
-    return block->wide_lsn ? le64_load(block->lsns + 8 * (size_t)row)
-                           : block->lsn_base + le32_load(block->lsns + 4 * (size_t)row);
+    return block->lsn_base + (le64_load(block->lsns + (size_t)row * block->lsn_bytes) & block->lsn_mask);
 }
 
 static inline enum entry_op
@@ -217,6 +261,7 @@ NODISCARD esker_status block_store(struct bytes raw, enum block_kind kind, enum 
 /* What the trailer of a stored block says, after its checksum agreed. CORRUPT, UNSUPPORTED; no story. */
 struct block_stored {
     enum block_codec codec;
+    enum block_kind kind;
     struct bytes payload;
     uint32_t raw_len;
     uint64_t checksum; /* of payload and place */

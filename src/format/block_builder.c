@@ -28,6 +28,7 @@ struct builder_sums {
     uint32_t row_count;
     uint32_t common_len;
     size_t klen_min, klen_max;
+    size_t vlen_min, vlen_max;
     uint64_t key_bytes, value_bytes;
     uint64_t lsn_min, lsn_max;
     bool has_types;
@@ -91,14 +92,39 @@ block_builder_reset(struct block_builder *builder)
 
 /* ---- Sizes ----------------------------------------------------------------- */
 
-static struct block_shape
-builder_shape(const struct builder_sums *sums)
+/* The length of all tails; of some shapes of keys no more than a bound. */
+static uint64_t
+builder_tails_bound(const struct builder_sums *sums)
 {
-    uint64_t lsn_range = sums->lsn_max - sums->lsn_min;
+    uint64_t not_tail = (uint64_t)sums->common_len + BLOCK_PFX_BYTES;
+    if (sums->klen_max <= not_tail) {
+        return 0;
+    }
+    if (sums->klen_min >= not_tail) {
+        return sums->key_bytes - sums->row_count * not_tail;
+    }
+    /* Some keys end before a tail could start: the sum does not say how many. */
+    return sums->key_bytes - (uint64_t)sums->row_count * sums->common_len;
+}
+
+static uint32_t
+builder_lsn_bytes(const struct builder_sums *sums)
+{
+    uint64_t range = sums->lsn_max - sums->lsn_min;
+    return range == 0 ? 0 : (uint32_t)(71 - __builtin_clzll(range)) / 8;
+}
+
+static struct block_shape
+builder_shape(const struct builder_sums *sums, uint64_t tails_len)
+{
+    bool same_tails =
+        sums->klen_min == sums->klen_max || sums->klen_max <= (size_t)sums->common_len + BLOCK_PFX_BYTES;
     return (struct block_shape){
         .row_count = sums->row_count,
         .common_len = sums->common_len,
-        .lsn_bytes = lsn_range == 0 ? 0 : (lsn_range <= UINT32_MAX ? 4 : 8),
+        .lsn_bytes = builder_lsn_bytes(sums),
+        .koff_bytes = same_tails ? 0 : block_offset_bytes(tails_len),
+        .voff_bytes = sums->vlen_min == sums->vlen_max ? 0 : block_offset_bytes(sums->value_bytes),
         .has_plen = sums->klen_min < (size_t)sums->common_len + BLOCK_PFX_BYTES,
         .has_types = sums->has_types,
     };
@@ -107,17 +133,8 @@ builder_shape(const struct builder_sums *sums)
 static uint64_t
 builder_raw_bytes(const struct builder_sums *sums)
 {
-    uint64_t not_tail = (uint64_t)sums->common_len + BLOCK_PFX_BYTES;
-    uint64_t tails;
-    if (sums->klen_max <= not_tail) {
-        tails = 0;
-    } else if (sums->klen_min >= not_tail) {
-        tails = sums->key_bytes - sums->row_count * not_tail;
-    } else {
-        /* Some keys end before a tail could start: the sum does not say how many. */
-        tails = sums->key_bytes - (uint64_t)sums->row_count * sums->common_len;
-    }
-    struct block_shape shape = builder_shape(sums);
+    uint64_t tails = builder_tails_bound(sums);
+    struct block_shape shape = builder_shape(sums, tails);
     struct block_layout at = block_layout_of(&shape);
     return align_up(at.tails + tails, 8) + sums->value_bytes;
 }
@@ -148,11 +165,14 @@ builder_sums_with(const struct builder_sums *sums, size_t klen, size_t shared_le
     if (sums->row_count == 0) {
         next.common_len = (uint32_t)klen;
         next.klen_min = klen;
+        next.vlen_min = vlen;
         next.lsn_min = lsn;
     }
     next.common_len = MIN(next.common_len, (uint32_t)shared_len);
     next.klen_min = MIN(next.klen_min, klen);
     next.klen_max = MAX(next.klen_max, klen);
+    next.vlen_min = MIN(next.vlen_min, vlen);
+    next.vlen_max = MAX(next.vlen_max, vlen);
     next.lsn_min = MIN(next.lsn_min, lsn);
     next.lsn_max = MAX(next.lsn_max, lsn);
     next.key_bytes += klen;
@@ -258,37 +278,52 @@ block_builder_add(struct block_builder *builder, struct bytes key, uint64_t lsn,
 
 /* ---- Finishing ------------------------------------------------------------- */
 
-static void
-builder_write_header(const struct block_builder *builder, const struct block_shape *shape,
-                     const struct block_layout *at, uint64_t values, uint64_t raw_len, uint8_t *raw)
+/* What the bound above does not say where only some keys have tails. */
+static uint64_t
+builder_tails_len(const struct block_builder *builder)
 {
-    bool wide_lsn = shape->lsn_bytes == 8;
+    const struct builder_sums *sums = &builder->sums;
+    size_t not_tail = (size_t)sums->common_len + BLOCK_PFX_BYTES;
+    if (sums->klen_max <= not_tail || sums->klen_min >= not_tail) {
+        return builder_tails_bound(sums);
+    }
+    const struct builder_row *rows = (const struct builder_row *)(const void *)builder->rows.ptr;
+    uint64_t tails_len = 0;
+    for (uint32_t i = 0; i < sums->row_count; i++) {
+        size_t klen = rows[i].key_end - (i > 0 ? rows[i - 1].key_end : 0);
+        tails_len += klen > not_tail ? klen - not_tail : 0;
+    }
+    return tails_len;
+}
+
+static void
+builder_write_header(const struct block_builder *builder, const struct block_shape *shape, uint64_t tails_len,
+                     uint64_t raw_len, uint8_t *raw)
+{
+    const struct builder_sums *sums = &builder->sums;
     raw[BLOCK_AT_KIND] = (uint8_t)builder->kind;
     raw[BLOCK_AT_VERSION] = BLOCK_VERSION;
     le16_store(raw + BLOCK_AT_ROWS, (uint16_t)shape->row_count);
     le32_store(raw + BLOCK_AT_RAW_LEN, (uint32_t)raw_len);
     le16_store(raw + BLOCK_AT_COMMON_LEN, (uint16_t)shape->common_len);
-    le16_store(raw + BLOCK_AT_FLAGS, wide_lsn ? BLOCK_FLAG_SEQ64 : 0);
-    le32_store(raw + BLOCK_AT_FP, (uint32_t)at->fp);
-    le32_store(raw + BLOCK_AT_PFX, (uint32_t)at->pfx);
-    le32_store(raw + BLOCK_AT_KOFF, (uint32_t)at->koff);
-    le32_store(raw + BLOCK_AT_VOFF, (uint32_t)at->voff);
-    le32_store(raw + BLOCK_AT_LSNS, shape->lsn_bytes != 0 ? (uint32_t)at->lsns : 0);
-    le32_store(raw + BLOCK_AT_TAILS, (uint32_t)at->tails);
-    le32_store(raw + BLOCK_AT_VALUES, (uint32_t)values);
-    le64_store(raw + BLOCK_AT_LSN_BASE, wide_lsn ? 0 : builder->sums.lsn_min);
-    le32_store(raw + BLOCK_AT_PLEN, shape->has_plen ? (uint32_t)at->plen : 0);
-    le32_store(raw + BLOCK_AT_TYPES, shape->has_types ? (uint32_t)at->types : 0);
+    raw[BLOCK_AT_FLAGS] =
+        (uint8_t)((shape->has_plen ? BLOCK_FLAG_PLEN : 0) | (shape->has_types ? BLOCK_FLAG_TYPES : 0));
+    raw[BLOCK_AT_LSN_BYTES] = (uint8_t)shape->lsn_bytes;
+    raw[BLOCK_AT_KOFF_BYTES] = (uint8_t)shape->koff_bytes;
+    raw[BLOCK_AT_VOFF_BYTES] = (uint8_t)shape->voff_bytes;
+    uint64_t tail_len = shape->koff_bytes == 0 ? tails_len / shape->row_count : 0;
+    le16_store(raw + BLOCK_AT_TAIL_LEN, (uint16_t)tail_len);
+    le32_store(raw + BLOCK_AT_VALUE_LEN, shape->voff_bytes == 0 ? (uint32_t)sums->vlen_max : 0);
+    le64_store(raw + BLOCK_AT_LSN_BASE, shape->lsn_bytes == 8 ? 0 : sums->lsn_min);
 }
 
-/* The columns that keys go to. Returns the length of all tails. */
-static uint32_t
+/* The columns that keys go to. */
+static void
 builder_write_keys(const struct block_builder *builder, const struct block_shape *shape,
                    const struct block_layout *at, uint8_t *raw)
 {
     const struct builder_row *rows = (const struct builder_row *)(const void *)builder->rows.ptr;
     uint32_t key_at = 0, tail_at = 0;
-    le32_store(raw + at->koff, 0);
     for (uint32_t i = 0; i < shape->row_count; i++) {
         struct block_rest rest = block_rest_of(builder->keys.ptr + key_at + shape->common_len,
                                                rows[i].key_end - key_at - shape->common_len);
@@ -300,9 +335,10 @@ builder_write_keys(const struct block_builder *builder, const struct block_shape
         }
         memcpy(raw + at->tails + tail_at, rest.tail.ptr, rest.tail.len);
         tail_at += (uint32_t)rest.tail.len;
-        le32_store(raw + at->koff + 4 * (size_t)i + 4, tail_at);
+        if (shape->koff_bytes != 0) {
+            block_offset_store(raw + at->koff, shape->koff_bytes, i + 1, tail_at);
+        }
     }
-    return tail_at;
 }
 
 static void
@@ -310,13 +346,14 @@ builder_write_rest(const struct block_builder *builder, const struct block_shape
                    const struct block_layout *at, uint64_t values, uint8_t *raw)
 {
     const struct builder_row *rows = (const struct builder_row *)(const void *)builder->rows.ptr;
-    le32_store(raw + at->voff, 0);
+    uint64_t lsn_base = shape->lsn_bytes == 8 ? 0 : builder->sums.lsn_min;
     for (uint32_t i = 0; i < shape->row_count; i++) {
-        le32_store(raw + at->voff + 4 * (size_t)i + 4, rows[i].value_end);
-        if (shape->lsn_bytes == 4) {
-            le32_store(raw + at->lsns + 4 * (size_t)i, (uint32_t)(rows[i].lsn - builder->sums.lsn_min));
-        } else if (shape->lsn_bytes == 8) {
-            le64_store(raw + at->lsns + 8 * (size_t)i, rows[i].lsn);
+        if (shape->voff_bytes != 0) {
+            block_offset_store(raw + at->voff, shape->voff_bytes, i + 1, rows[i].value_end);
+        }
+        if (shape->lsn_bytes != 0) {
+            /* The zero bytes above it are the next row's, or the zeros behind the column. */
+            le64_store(raw + at->lsns + shape->lsn_bytes * (size_t)i, rows[i].lsn - lsn_base);
         }
         if (shape->has_types) {
             raw[at->types + i] = (uint8_t)rows[i].op;
@@ -332,21 +369,21 @@ block_builder_finish(struct block_builder *builder, struct buf *raw)
 {
     const struct builder_sums *sums = &builder->sums;
     ASSERT(sums->row_count > 0);
-    uint64_t bound = builder_raw_bytes(sums);
-    ASSERT(bound <= BLOCK_ONE_ROW_RAW_MAX);
-    struct block_shape shape = builder_shape(sums);
+    uint64_t tails_len = builder_tails_len(builder);
+    struct block_shape shape = builder_shape(sums, tails_len);
     struct block_layout at = block_layout_of(&shape);
+    uint64_t tails_end = at.tails + tails_len;
+    uint64_t values = align_up(tails_end, 8);
+    uint64_t raw_len = values + sums->value_bytes;
+    ASSERT(raw_len <= BLOCK_ONE_ROW_RAW_MAX);
     buf_clear(raw);
-    TRY(buf_reserve(raw, bound));
+    TRY(buf_reserve(raw, raw_len));
     memset(raw->ptr, 0, at.tails);
     memcpy(raw->ptr + BLOCK_HEADER_BYTES, builder->keys.ptr, shape.common_len);
-    uint64_t tails_end = at.tails + builder_write_keys(builder, &shape, &at, raw->ptr);
-    uint64_t values = align_up(tails_end, 8);
+    builder_write_keys(builder, &shape, &at, raw->ptr);
     memset(raw->ptr + tails_end, 0, values - tails_end);
     builder_write_rest(builder, &shape, &at, values, raw->ptr);
-    uint64_t raw_len = values + sums->value_bytes;
-    ASSERT(raw_len <= bound);
-    builder_write_header(builder, &shape, &at, values, raw_len, raw->ptr);
+    builder_write_header(builder, &shape, tails_len, raw_len, raw->ptr);
     raw->len = raw_len;
     return ESKER_OK;
 }

@@ -88,7 +88,7 @@ block_builder__fits_is_the_size_with_the_row(void **state)
         assert_true(block_builder_raw_bytes(builder) <= 4096);
         rows++;
     }
-    assert_in_range(rows, 70, 100);
+    assert_in_range(rows, 120, 140);
     block_builder_destroy(builder);
 }
 
@@ -113,18 +113,78 @@ block_builder__leaves_out_columns_that_say_nothing(void **state)
     struct buf raw;
     buf_init(&raw, &mem_default);
     build_pair("common:12345678", 5, "common:22345678", 5, &raw);
-    assert_int_equal(le32_load(raw.ptr + BLOCK_AT_PLEN), 0);
-    assert_int_equal(le32_load(raw.ptr + BLOCK_AT_LSNS), 0);
-    assert_int_equal(le32_load(raw.ptr + BLOCK_AT_TYPES), 0);
+    assert_int_equal(raw.ptr[BLOCK_AT_FLAGS], 0);
+    assert_int_equal(raw.ptr[BLOCK_AT_LSN_BYTES], 0);
+    assert_int_equal(raw.ptr[BLOCK_AT_KOFF_BYTES], 0);
+    assert_int_equal(raw.ptr[BLOCK_AT_VOFF_BYTES], 0);
+    assert_int_equal(raw.len, align_up(BLOCK_HEADER_BYTES + 7, 8) + 32 + 2 * 8);
     build_pair("common:1234567", 5, "common:22345678", 5, &raw);
-    assert_true(le32_load(raw.ptr + BLOCK_AT_PLEN) != 0);
-    build_pair("a", 5, "b", 5 + (uint64_t)UINT32_MAX, &raw);
-    assert_int_equal(le16_load(raw.ptr + BLOCK_AT_FLAGS), 0);
-    build_pair("a", 5, "b", 6 + (uint64_t)UINT32_MAX, &raw);
-    assert_int_equal(le16_load(raw.ptr + BLOCK_AT_FLAGS), BLOCK_FLAG_SEQ64);
-    build_pair("a", UINT64_MAX, "b", 0, &raw);
-    assert_int_equal(le16_load(raw.ptr + BLOCK_AT_FLAGS), BLOCK_FLAG_SEQ64);
+    assert_int_equal(raw.ptr[BLOCK_AT_FLAGS], BLOCK_FLAG_PLEN);
+    assert_int_equal(raw.ptr[BLOCK_AT_KOFF_BYTES], 0);
+    build_pair("common:12345678", 5, "common:223456789", 5, &raw);
+    assert_int_equal(raw.ptr[BLOCK_AT_FLAGS], 0);
+    assert_int_equal(raw.ptr[BLOCK_AT_KOFF_BYTES], 2);
     buf_fini(&raw);
+}
+
+static void
+block_builder__gives_lsns_the_bytes_they_need(void **state)
+{
+    (void)state;
+    struct buf raw;
+    buf_init(&raw, &mem_default);
+    for (uint32_t bits = 0; bits <= 64; bits++) {
+        uint64_t range = bits == 0 ? 0 : UINT64_MAX >> (64 - bits);
+        build_pair("a", 0, "b", range, &raw);
+        assert_int_equal(raw.ptr[BLOCK_AT_LSN_BYTES], (bits + 7) / 8);
+        build_pair("a", UINT64_MAX, "b", UINT64_MAX - range, &raw);
+        assert_int_equal(raw.ptr[BLOCK_AT_LSN_BYTES], (bits + 7) / 8);
+    }
+    buf_fini(&raw);
+}
+
+static void
+check_offset_bytes(const struct test_row *at, uint32_t count, uint32_t koff_bytes, uint32_t voff_bytes)
+{
+    struct test_rows rows = {.at = (struct test_row *)(uintptr_t)at, .count = count};
+    struct block block;
+    struct buf raw;
+    buf_init(&raw, &mem_default);
+    test_rows_build(&rows, BLOCK_DATA, &raw);
+    assert_int_equal(raw.ptr[BLOCK_AT_KOFF_BYTES], koff_bytes);
+    assert_int_equal(raw.ptr[BLOCK_AT_VOFF_BYTES], voff_bytes);
+    assert_int_equal(block_open(buf_bytes(&raw), BLOCK_DATA, &block), ESKER_OK);
+    test_rows_equal(&rows, &block);
+    buf_fini(&raw);
+}
+
+static void
+block_builder__gives_offsets_the_bytes_they_need(void **state)
+{
+    (void)state;
+    uint8_t *bytes = calloc(1, UINT16_MAX);
+    uint8_t *keys = calloc(3, KEY_BYTES_MAX);
+    assert_true(bytes != NULL && keys != NULL);
+    for (uint8_t i = 0; i < 3; i++) {
+        keys[i * (size_t)KEY_BYTES_MAX] = (uint8_t)(i + 1); /* no common prefix: tails are all but 8 bytes */
+    }
+    for (size_t total = UINT16_MAX - 3; total <= (size_t)UINT16_MAX + 3; total++) {
+        uint32_t wanted = total <= UINT16_MAX ? 2 : 4;
+        const struct test_row values[] = {
+            {.key = bytes_make("a", 1), .op = ENTRY_PUT, .value = bytes_make(bytes, 5)},
+            {.key = bytes_make("b", 1), .op = ENTRY_PUT, .value = bytes_make(bytes, total - 5)},
+        };
+        check_offset_bytes(values, COUNTOF(values), 0, wanted);
+        size_t rest = 8 + total - 2 * (KEY_BYTES_MAX - 8);
+        const struct test_row tails[] = {
+            {.key = bytes_make(keys, KEY_BYTES_MAX), .op = ENTRY_PUT},
+            {.key = bytes_make(keys + KEY_BYTES_MAX, rest), .op = ENTRY_PUT},
+            {.key = bytes_make(keys + 2 * (size_t)KEY_BYTES_MAX, KEY_BYTES_MAX), .op = ENTRY_PUT},
+        };
+        check_offset_bytes(tails, COUNTOF(tails), wanted, 0);
+    }
+    free(bytes);
+    free(keys);
 }
 
 static void
@@ -316,6 +376,8 @@ main(void)
         cmocka_unit_test(block_builder__knows_its_size_before_and_after_each_add),
         cmocka_unit_test(block_builder__fits_is_the_size_with_the_row),
         cmocka_unit_test(block_builder__leaves_out_columns_that_say_nothing),
+        cmocka_unit_test(block_builder__gives_lsns_the_bytes_they_need),
+        cmocka_unit_test(block_builder__gives_offsets_the_bytes_they_need),
         cmocka_unit_test(block_builder__takes_4096_rows),
         cmocka_unit_test(block_builder__refuses_rows_out_of_order),
         cmocka_unit_test(block_builder__keeps_its_rows_when_memory_runs_out),

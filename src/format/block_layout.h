@@ -10,9 +10,10 @@
 #include "format/block.h"
 
 enum {
-    BLOCK_VERSION = 1,
+    BLOCK_VERSION = 2,
     BLOCK_FP_STRIDE = 32, /* bytes of the fingerprint column that one step compares */
-    BLOCK_PFX_BYTES = 8
+    BLOCK_PFX_BYTES = 8,
+    BLOCK_PLANE_ROWS = 256 /* rows whose pfx bytes stand together in a compressed block */
 };
 
 /* Offsets of the header's fields. */
@@ -23,25 +24,24 @@ enum {
     BLOCK_AT_RAW_LEN = 4,
     BLOCK_AT_COMMON_LEN = 8,
     BLOCK_AT_FLAGS = 10,
-    BLOCK_AT_FP = 12,
-    BLOCK_AT_PFX = 16,
-    BLOCK_AT_KOFF = 20,
-    BLOCK_AT_VOFF = 24,
-    BLOCK_AT_LSNS = 28,
-    BLOCK_AT_TAILS = 32,
-    BLOCK_AT_VALUES = 36,
-    BLOCK_AT_LSN_BASE = 40,
-    BLOCK_AT_PLEN = 48,
-    BLOCK_AT_TYPES = 52
+    BLOCK_AT_LSN_BYTES = 11,
+    BLOCK_AT_KOFF_BYTES = 12,
+    BLOCK_AT_VOFF_BYTES = 13,
+    BLOCK_AT_TAIL_LEN = 14,
+    BLOCK_AT_VALUE_LEN = 16,
+    BLOCK_AT_RESERVED = 20,
+    BLOCK_AT_LSN_BASE = 24
 };
 
-_Static_assert(BLOCK_AT_TYPES + 4 == BLOCK_HEADER_BYTES, "the header's last field ends it");
+_Static_assert(BLOCK_AT_LSN_BASE + 8 == BLOCK_HEADER_BYTES, "the header's last field ends it");
 
 /* What decides where the columns are, up to the key tails. */
 struct block_shape {
     uint32_t row_count;
     uint32_t common_len;
-    uint32_t lsn_bytes; /* per row: 0, 4 or 8 */
+    uint32_t lsn_bytes;  /* per row: 0 to 8 */
+    uint32_t koff_bytes; /* per row: 0, 2 or 4 */
+    uint32_t voff_bytes;
     bool has_plen;
     bool has_types;
 };
@@ -52,7 +52,29 @@ struct block_layout {
     uint64_t fp, pfx, plen, koff, voff, lsns, types, tails;
 };
 
-/* Cannot wrap: every count is below 2^17. */
+/* As the header says, nothing checked; it is there. */
+static inline struct block_shape
+block_shape_of(const uint8_t *raw)
+{
+    return (struct block_shape){
+        .row_count = le16_load(raw + BLOCK_AT_ROWS),
+        .common_len = le16_load(raw + BLOCK_AT_COMMON_LEN),
+        .lsn_bytes = raw[BLOCK_AT_LSN_BYTES],
+        .koff_bytes = raw[BLOCK_AT_KOFF_BYTES],
+        .voff_bytes = raw[BLOCK_AT_VOFF_BYTES],
+        .has_plen = (raw[BLOCK_AT_FLAGS] & BLOCK_FLAG_PLEN) != 0,
+        .has_types = (raw[BLOCK_AT_FLAGS] & BLOCK_FLAG_TYPES) != 0,
+    };
+}
+
+/* Bytes of the LSN column with the zeros that belong to it. */
+static inline uint64_t
+block_lsns_bytes(const struct block_shape *shape)
+{
+    return shape->lsn_bytes == 0 ? 0 : (uint64_t)shape->lsn_bytes * (shape->row_count - 1) + 8;
+}
+
+/* Cannot wrap: every count is below 2^17. At least one row. */
 static inline struct block_layout
 block_layout_of(const struct block_shape *shape)
 {
@@ -62,11 +84,35 @@ block_layout_of(const struct block_shape *shape)
     at.pfx = at.fp + align_up(n, BLOCK_FP_STRIDE);
     at.plen = at.pfx + 8 * n;
     at.koff = at.plen + (shape->has_plen ? align_up(n, 8) : 0);
-    at.voff = at.koff + align_up(4 * (n + 1), 8);
-    at.lsns = at.voff + align_up(4 * (n + 1), 8);
-    at.types = at.lsns + align_up(shape->lsn_bytes * n, 8);
+    at.voff = at.koff + (shape->koff_bytes != 0 ? align_up(shape->koff_bytes * (n + 1), 8) : 0);
+    at.lsns = at.voff + (shape->voff_bytes != 0 ? align_up(shape->voff_bytes * (n + 1), 8) : 0);
+    at.types = at.lsns + align_up(block_lsns_bytes(shape), 8);
     at.tails = at.types + (shape->has_types ? align_up(n, 8) : 0);
     return at;
+}
+
+/* How many bytes each offset needs where all pieces together are `total` long. */
+static inline uint32_t
+block_offset_bytes(uint64_t total)
+{
+    return total <= UINT16_MAX ? 2 : 4;
+}
+
+/* One number of an offset column, which has 2 or 4 bytes each. */
+static inline uint32_t
+block_offset(const uint8_t *offsets, uint32_t bytes, uint32_t row)
+{
+    return bytes == 2 ? le16_load(offsets + 2 * (size_t)row) : le32_load(offsets + 4 * (size_t)row);
+}
+
+static inline void
+block_offset_store(uint8_t *offsets, uint32_t bytes, uint32_t row, uint32_t offset)
+{
+    if (bytes == 2) {
+        le16_store(offsets + 2 * (size_t)row, (uint16_t)offset);
+    } else {
+        le32_store(offsets + 4 * (size_t)row, offset);
+    }
 }
 
 /* What a row keeps of its key: the bytes behind the common prefix, cut after 8. */

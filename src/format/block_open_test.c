@@ -14,6 +14,24 @@
 #include "format/block_layout.h"
 #include "format/test_rows.h"
 
+/* ---- Where things are -------------------------------------------------------- */
+
+static struct block_layout
+layout_of(const struct buf *raw)
+{
+    struct block_shape shape = block_shape_of(raw->ptr);
+    return block_layout_of(&shape);
+}
+
+/* Of a block that is whole. */
+static size_t
+values_of(const struct buf *raw, enum block_kind kind)
+{
+    struct block block;
+    assert_int_equal(block_open(buf_bytes(raw), kind, &block), ESKER_OK);
+    return (size_t)(block.values - raw->ptr);
+}
+
 /* ---- Damage ---------------------------------------------------------------- */
 
 /* Either refused, or a block whose accessors keep their promises. */
@@ -45,7 +63,7 @@ block_open__survives_any_changed_byte(void **state)
         struct test_rows rows;
         test_random_rows(&rows, &test_key_styles[style], 1 + (uint32_t)rng_below(&rng, 12), &rng);
         test_rows_build(&rows, BLOCK_DATA, &raw);
-        uint32_t values_at = le32_load(raw.ptr + BLOCK_AT_VALUES);
+        size_t values_at = values_of(&raw, BLOCK_DATA);
         for (size_t at = 0; at < raw.len; at++) {
             uint8_t good = raw.ptr[at];
             for (uint32_t change = 1; change < 256;
@@ -98,9 +116,9 @@ block_open__survives_hostile_numbers(void **state)
     static const uint64_t hostile[] = {0,
                                        1,
                                        7,
-                                       55,
-                                       56,
-                                       57,
+                                       31,
+                                       32,
+                                       33,
                                        63,
                                        64,
                                        4095,
@@ -127,7 +145,7 @@ block_open__survives_hostile_numbers(void **state)
         struct test_rows rows;
         test_random_rows(&rows, &test_key_styles[style], 6, &rng);
         test_rows_build(&rows, BLOCK_INDEX, &raw);
-        uint32_t values_at = le32_load(raw.ptr + BLOCK_AT_VALUES);
+        size_t values_at = values_of(&raw, BLOCK_INDEX);
         for (size_t at = 0; at + 8 <= values_at; at += 2) {
             uint64_t good = le64_load(raw.ptr + at);
             for (uint32_t i = 0; i < COUNTOF(hostile); i++) {
@@ -144,12 +162,6 @@ block_open__survives_hostile_numbers(void **state)
 }
 
 /* ---- One rule at a time ------------------------------------------------------ */
-
-static uint8_t *
-field(const struct buf *raw, size_t at)
-{
-    return raw->ptr + le32_load(raw->ptr + at);
-}
 
 /* Two rows whose bytes the test then changes. */
 static void
@@ -175,50 +187,128 @@ block_open__knows_what_a_later_format_may_use(void **state)
     (void)state;
     struct buf raw;
     buf_init(&raw, &mem_default);
+    for (uint8_t version = 0; version < 8; version++) {
+        two_rows(&raw, "abc", "abd");
+        raw.ptr[BLOCK_AT_VERSION] = version;
+        expect(&raw, version == BLOCK_VERSION ? ESKER_OK : ESKER_UNSUPPORTED);
+    }
+    for (uint32_t flag = 4; flag < 256; flag *= 2) {
+        two_rows(&raw, "abc", "abd");
+        raw.ptr[BLOCK_AT_FLAGS] |= (uint8_t)flag;
+        expect(&raw, ESKER_UNSUPPORTED);
+    }
+    for (uint32_t bit = 0; bit < 32; bit++) {
+        two_rows(&raw, "abc", "abd");
+        le32_store(raw.ptr + BLOCK_AT_RESERVED, 1U << bit);
+        expect(&raw, ESKER_UNSUPPORTED);
+    }
     two_rows(&raw, "abc", "abd");
-    raw.ptr[BLOCK_AT_VERSION] = 2;
-    expect(&raw, ESKER_UNSUPPORTED);
-    two_rows(&raw, "abc", "abd");
-    le16_store(raw.ptr + BLOCK_AT_FLAGS, 2);
-    expect(&raw, ESKER_UNSUPPORTED);
-    two_rows(&raw, "abc", "abd");
-    field(&raw, BLOCK_AT_TYPES)[0] = ENTRY_MERGE;
+    raw.ptr[layout_of(&raw).types] = ENTRY_MERGE;
     expect(&raw, ESKER_UNSUPPORTED);
     buf_fini(&raw);
+}
+
+/* Three rows with tails and values of several lengths: every column is there. */
+static void
+three_rows(struct buf *raw)
+{
+    struct test_row at[] = {
+        test_row_of("abc", 3, 900, ENTRY_PUT, "1"),
+        test_row_of("abd12345678", 11, 5, ENTRY_PUT, "22"),
+        test_row_of("abdefghijklmnopq", 16, 70000, ENTRY_DELETE, ""),
+    };
+    struct test_rows rows = {.at = at, .count = COUNTOF(at)};
+    test_rows_build(&rows, BLOCK_DATA, raw);
 }
 
 static void
 block_open__wants_its_columns_where_they_belong(void **state)
 {
     (void)state;
-    static const size_t offsets[] = {BLOCK_AT_FP,     BLOCK_AT_PFX,  BLOCK_AT_KOFF,
-                                     BLOCK_AT_VOFF,   BLOCK_AT_LSNS, BLOCK_AT_TAILS,
-                                     BLOCK_AT_VALUES, BLOCK_AT_PLEN, BLOCK_AT_TYPES};
+    static const size_t one_byte[] = {BLOCK_AT_FLAGS, BLOCK_AT_LSN_BYTES, BLOCK_AT_KOFF_BYTES,
+                                      BLOCK_AT_VOFF_BYTES};
     struct buf raw;
     buf_init(&raw, &mem_default);
-    for (size_t i = 0; i < COUNTOF(offsets); i++) {
-        for (int32_t shift = -16; shift <= 16; shift++) {
-            two_rows(&raw, "abc", "abdefghijklmnopq");
-            uint8_t *at = raw.ptr + offsets[i];
-            le32_store(at, le32_load(at) + (uint32_t)shift);
-            expect(&raw, shift == 0 ? ESKER_OK : ESKER_CORRUPT);
+    /* Another width, another set of columns: what follows is not where it would be. */
+    for (size_t i = 0; i < COUNTOF(one_byte); i++) {
+        three_rows(&raw);
+        uint8_t good = raw.ptr[one_byte[i]];
+        for (uint32_t other = 0; other < 256; other++) {
+            three_rows(&raw);
+            raw.ptr[one_byte[i]] = (uint8_t)other;
+            esker_status status = open_damaged(buf_bytes(&raw), BLOCK_DATA);
+            /* The LSNs' bytes may be read otherwise, where the zeros allow it. */
+            assert_true((status == ESKER_OK) == (other == good) || one_byte[i] == BLOCK_AT_LSN_BYTES);
         }
     }
-    two_rows(&raw, "abc", "abd");
+    /* Lengths beside a column that says them. */
+    three_rows(&raw);
+    le16_store(raw.ptr + BLOCK_AT_TAIL_LEN, 1);
+    expect(&raw, ESKER_CORRUPT);
+    three_rows(&raw);
+    le32_store(raw.ptr + BLOCK_AT_VALUE_LEN, 1);
+    expect(&raw, ESKER_CORRUPT);
+    three_rows(&raw);
     le32_store(raw.ptr + BLOCK_AT_RAW_LEN, (uint32_t)raw.len - 1);
     expect(&raw, ESKER_CORRUPT);
     le32_store(raw.ptr + BLOCK_AT_RAW_LEN, (uint32_t)raw.len + 1);
     expect(&raw, ESKER_CORRUPT);
-    /* A gap that is not zero; offsets that do not start at 0. */
+    buf_fini(&raw);
+}
+
+static void
+block_open__wants_offsets_that_begin_at_zero_and_ascend(void **state)
+{
+    (void)state;
+    struct buf raw;
+    buf_init(&raw, &mem_default);
+    three_rows(&raw);
+    struct block_layout at = layout_of(&raw);
+    uint64_t columns[] = {at.koff, at.voff};
+    for (size_t c = 0; c < COUNTOF(columns); c++) {
+        for (uint32_t row = 0; row < 4; row++) {
+            for (int32_t shift = -40; shift <= 40; shift++) {
+                three_rows(&raw);
+                uint8_t *offset = raw.ptr + columns[c] + 2 * (size_t)row;
+                le16_store(offset, (uint16_t)(le16_load(offset) + shift));
+                esker_status status = open_damaged(buf_bytes(&raw), BLOCK_DATA);
+                /* Values may be cut elsewhere; nothing else may move. */
+                assert_true(shift == 0 || status == ESKER_CORRUPT || (c == 1 && row > 0 && row < 3));
+            }
+        }
+    }
+    /* A gap that is not zero. */
     two_rows(&raw, "abc", "abd");
     raw.ptr[BLOCK_HEADER_BYTES + 2] = 1;
     expect(&raw, ESKER_CORRUPT);
-    two_rows(&raw, "abc", "abd");
-    le32_store(field(&raw, BLOCK_AT_VOFF), 1);
-    expect(&raw, ESKER_CORRUPT);
-    two_rows(&raw, "abc1", "abc12345678tail");
-    le32_store(field(&raw, BLOCK_AT_KOFF), 1);
-    expect(&raw, ESKER_CORRUPT);
+    buf_fini(&raw);
+}
+
+static void
+block_open__wants_equal_lengths_that_fill_the_block(void **state)
+{
+    (void)state;
+    struct test_row at[] = {
+        test_row_of("k12345678aaa", 12, 3, ENTRY_PUT, "four"),
+        test_row_of("k12345678aab", 12, 2, ENTRY_PUT, "long"),
+        test_row_of("k12345678aac", 12, 1, ENTRY_PUT, "rows"),
+    };
+    struct test_rows rows = {.at = at, .count = COUNTOF(at)};
+    struct buf raw;
+    buf_init(&raw, &mem_default);
+    test_rows_build(&rows, BLOCK_DATA, &raw);
+    assert_int_equal(raw.ptr[BLOCK_AT_KOFF_BYTES] + raw.ptr[BLOCK_AT_VOFF_BYTES], 0);
+    uint32_t tail_len = le16_load(raw.ptr + BLOCK_AT_TAIL_LEN);
+    uint32_t value_len = le32_load(raw.ptr + BLOCK_AT_VALUE_LEN);
+    assert_int_equal(value_len, 4);
+    for (uint32_t other = 0; other < 70000; other++) {
+        le32_store(raw.ptr + BLOCK_AT_VALUE_LEN, other * 65521);
+        assert_true(open_damaged(buf_bytes(&raw), BLOCK_DATA) == ESKER_CORRUPT);
+        le32_store(raw.ptr + BLOCK_AT_VALUE_LEN, value_len);
+        le16_store(raw.ptr + BLOCK_AT_TAIL_LEN, (uint16_t)other);
+        assert_true((open_damaged(buf_bytes(&raw), BLOCK_DATA) == ESKER_OK) == ((uint16_t)other == tail_len));
+        le16_store(raw.ptr + BLOCK_AT_TAIL_LEN, (uint16_t)tail_len);
+    }
     buf_fini(&raw);
 }
 
@@ -230,28 +320,31 @@ block_open__wants_keys_that_agree_with_their_columns(void **state)
     buf_init(&raw, &mem_default);
     /* The fingerprint of another key. */
     two_rows(&raw, "abc", "abd");
-    field(&raw, BLOCK_AT_FP)[1]++;
+    struct block_layout at = layout_of(&raw);
+    raw.ptr[at.fp + 1]++;
     expect(&raw, ESKER_CORRUPT);
     /* pfx has a byte beyond plen. */
     two_rows(&raw, "abc", "abd");
-    uint64_t pfx = le64_load(field(&raw, BLOCK_AT_PFX)) + 1;
-    le64_store(field(&raw, BLOCK_AT_PFX), pfx);
-    field(&raw, BLOCK_AT_FP)[0] = block_fingerprint(pfx, 1, NULL, 0);
+    uint64_t pfx = le64_load(raw.ptr + at.pfx) + 1;
+    le64_store(raw.ptr + at.pfx, pfx);
+    raw.ptr[at.fp] = block_fingerprint(pfx, 1, NULL, 0);
     expect(&raw, ESKER_CORRUPT);
     /* An empty key. */
     two_rows(&raw, "a", "b");
-    field(&raw, BLOCK_AT_PLEN)[0] = 0;
-    le64_store(field(&raw, BLOCK_AT_PFX), 0);
-    field(&raw, BLOCK_AT_FP)[0] = block_fingerprint(0, 0, NULL, 0);
+    at = layout_of(&raw);
+    raw.ptr[at.plen] = 0;
+    le64_store(raw.ptr + at.pfx, 0);
+    raw.ptr[at.fp] = block_fingerprint(0, 0, NULL, 0);
     expect(&raw, ESKER_CORRUPT);
     /* A tail behind a prefix that is not full, and a prefix that is more than full. */
     for (uint8_t plen = 0; plen <= 16; plen++) {
         two_rows(&raw, "a\1\1\1\1\1\1\1tail", "b");
-        field(&raw, BLOCK_AT_PLEN)[0] = plen;
-        pfx = plen < 8 ? ~(UINT64_MAX >> (8 * plen)) & le64_load(field(&raw, BLOCK_AT_PFX))
-                       : le64_load(field(&raw, BLOCK_AT_PFX));
-        le64_store(field(&raw, BLOCK_AT_PFX), pfx);
-        field(&raw, BLOCK_AT_FP)[0] = block_fingerprint(pfx, plen, field(&raw, BLOCK_AT_TAILS), 4);
+        at = layout_of(&raw);
+        raw.ptr[at.plen] = plen;
+        pfx = plen < 8 ? ~(UINT64_MAX >> (8 * plen)) & le64_load(raw.ptr + at.pfx)
+                       : le64_load(raw.ptr + at.pfx);
+        le64_store(raw.ptr + at.pfx, pfx);
+        raw.ptr[at.fp] = block_fingerprint(pfx, plen, raw.ptr + at.tails, 4);
         expect(&raw, plen == 8 ? ESKER_OK : ESKER_CORRUPT);
     }
     buf_fini(&raw);
@@ -264,8 +357,9 @@ block_open__wants_rows_in_order(void **state)
     struct buf raw;
     buf_init(&raw, &mem_default);
     two_rows(&raw, "abc", "abd");
-    uint8_t *pfx = field(&raw, BLOCK_AT_PFX), *fp = field(&raw, BLOCK_AT_FP),
-            *lsns = field(&raw, BLOCK_AT_LSNS);
+    struct block_layout at = layout_of(&raw);
+    uint8_t *pfx = raw.ptr + at.pfx, *fp = raw.ptr + at.fp, *lsns = raw.ptr + at.lsns;
+    assert_int_equal(raw.ptr[BLOCK_AT_LSN_BYTES], 1);
     uint64_t c = le64_load(pfx), d = le64_load(pfx + 8);
     le64_store(pfx, d);
     le64_store(pfx + 8, c);
@@ -276,9 +370,9 @@ block_open__wants_rows_in_order(void **state)
     le64_store(pfx, c);
     fp[0] = fp[1];
     expect(&raw, ESKER_OK);
-    le32_store(lsns, le32_load(lsns + 4));
+    lsns[0] = lsns[1];
     expect(&raw, ESKER_CORRUPT);
-    le32_store(lsns + 4, 7);
+    lsns[1] = 7;
     expect(&raw, ESKER_CORRUPT);
     /* The sum of base and delta may not wrap. */
     two_rows(&raw, "abc", "abd");
@@ -301,14 +395,16 @@ block_open__wants_a_base_only_where_it_is_used(void **state)
     struct buf raw;
     buf_init(&raw, &mem_default);
     test_rows_build(&rows, BLOCK_DATA, &raw);
+    assert_int_equal(raw.ptr[BLOCK_AT_LSN_BYTES], 8);
     expect(&raw, ESKER_OK);
     le64_store(raw.ptr + BLOCK_AT_LSN_BASE, 1);
     expect(&raw, ESKER_CORRUPT);
     at[0].lsn = 0;
     test_rows_build(&rows, BLOCK_DATA, &raw);
+    assert_int_equal(raw.ptr[BLOCK_AT_LSN_BYTES], 0);
     le64_store(raw.ptr + BLOCK_AT_LSN_BASE, 12345);
     expect(&raw, ESKER_OK);
-    le16_store(raw.ptr + BLOCK_AT_FLAGS, BLOCK_FLAG_SEQ64);
+    raw.ptr[BLOCK_AT_LSN_BYTES] = 8;
     expect(&raw, ESKER_CORRUPT);
     le64_store(raw.ptr + BLOCK_AT_LSN_BASE, 0);
     expect(&raw, ESKER_CORRUPT);
@@ -322,22 +418,17 @@ block_open__wants_a_base_only_where_it_is_used(void **state)
 static esker_status
 open_forged(uint32_t row_count, uint32_t common_len, size_t value_len)
 {
-    struct block_shape shape = {.row_count = row_count, .common_len = common_len};
+    struct block_shape shape = {.row_count = row_count, .common_len = common_len, .voff_bytes = 4};
     struct block_layout at = block_layout_of(&shape);
     size_t len = at.tails + value_len;
     uint8_t *raw = calloc(1, len);
     assert_non_null(raw);
     raw[BLOCK_AT_KIND] = BLOCK_DATA;
     raw[BLOCK_AT_VERSION] = BLOCK_VERSION;
+    raw[BLOCK_AT_VOFF_BYTES] = 4;
     le16_store(raw + BLOCK_AT_ROWS, (uint16_t)row_count);
     le32_store(raw + BLOCK_AT_RAW_LEN, (uint32_t)len);
     le16_store(raw + BLOCK_AT_COMMON_LEN, (uint16_t)common_len);
-    le32_store(raw + BLOCK_AT_FP, (uint32_t)at.fp);
-    le32_store(raw + BLOCK_AT_PFX, (uint32_t)at.pfx);
-    le32_store(raw + BLOCK_AT_KOFF, (uint32_t)at.koff);
-    le32_store(raw + BLOCK_AT_VOFF, (uint32_t)at.voff);
-    le32_store(raw + BLOCK_AT_TAILS, (uint32_t)at.tails);
-    le32_store(raw + BLOCK_AT_VALUES, (uint32_t)at.tails);
     for (uint32_t i = 0; i < row_count; i++) {
         le64_store(raw + at.pfx + 8 * (size_t)i, i + 1);
         raw[at.fp + i] = block_fingerprint(i + 1, 8, NULL, 0);
@@ -359,7 +450,8 @@ block_open__keeps_the_limits(void **state)
     assert_int_equal(open_forged(1, KEY_BYTES_MAX - 8, 0), ESKER_OK);
     assert_int_equal(open_forged(1, KEY_BYTES_MAX - 7, 0), ESKER_CORRUPT);
     assert_int_equal(open_forged(1, 65535, 0), ESKER_CORRUPT);
-    size_t room = (size_t)BLOCK_RAW_MAX - block_layout_of(&(struct block_shape){.row_count = 2}).tails;
+    size_t room =
+        (size_t)BLOCK_RAW_MAX - block_layout_of(&(struct block_shape){.row_count = 2, .voff_bytes = 4}).tails;
     assert_int_equal(open_forged(2, 0, room), ESKER_OK);
     assert_int_equal(open_forged(2, 0, room + 1), ESKER_CORRUPT);
     assert_int_equal(open_forged(1, 0, VALUE_BYTES_MAX), ESKER_OK);
@@ -376,6 +468,8 @@ main(void)
         cmocka_unit_test(block_open__survives_hostile_numbers),
         cmocka_unit_test(block_open__knows_what_a_later_format_may_use),
         cmocka_unit_test(block_open__wants_its_columns_where_they_belong),
+        cmocka_unit_test(block_open__wants_offsets_that_begin_at_zero_and_ascend),
+        cmocka_unit_test(block_open__wants_equal_lengths_that_fill_the_block),
         cmocka_unit_test(block_open__wants_keys_that_agree_with_their_columns),
         cmocka_unit_test(block_open__wants_rows_in_order),
         cmocka_unit_test(block_open__wants_a_base_only_where_it_is_used),

@@ -39,23 +39,83 @@ block_gaps_valid(const uint8_t *raw, const struct block_shape *shape, const stru
     return block_zero(raw, BLOCK_HEADER_BYTES + shape->common_len, at->fp) &&
            block_zero(raw, at->fp + n, at->pfx) &&
            (!shape->has_plen || block_zero(raw, at->plen + n, at->koff)) &&
-           block_zero(raw, at->koff + 4 * (n + 1), at->voff) &&
-           block_zero(raw, at->voff + 4 * (n + 1), at->lsns) &&
+           (shape->koff_bytes == 0 || block_zero(raw, at->koff + shape->koff_bytes * (n + 1), at->voff)) &&
+           (shape->voff_bytes == 0 || block_zero(raw, at->voff + shape->voff_bytes * (n + 1), at->lsns)) &&
            block_zero(raw, at->lsns + shape->lsn_bytes * n, at->types) &&
            (!shape->has_types || block_zero(raw, at->types + n, at->tails)) &&
            block_zero(raw, tails_end, values);
 }
 
-/* The header names the columns where this layout has them. */
-static bool
-block_offsets_agree(const uint8_t *raw, const struct block_shape *shape, const struct block_layout *at)
+/* The header alone: what it says is possible. */
+static esker_status
+block_header_check(struct bytes bytes, enum block_kind kind, struct block_shape *out)
 {
-    return le32_load(raw + BLOCK_AT_FP) == at->fp && le32_load(raw + BLOCK_AT_PFX) == at->pfx &&
-           le32_load(raw + BLOCK_AT_KOFF) == at->koff && le32_load(raw + BLOCK_AT_VOFF) == at->voff &&
-           le32_load(raw + BLOCK_AT_TAILS) == at->tails &&
-           le32_load(raw + BLOCK_AT_PLEN) == (shape->has_plen ? at->plen : 0) &&
-           le32_load(raw + BLOCK_AT_LSNS) == (shape->lsn_bytes != 0 ? at->lsns : 0) &&
-           le32_load(raw + BLOCK_AT_TYPES) == (shape->has_types ? at->types : 0);
+    const uint8_t *raw = bytes.ptr;
+    if (bytes.len < BLOCK_HEADER_BYTES || bytes.len > BLOCK_ONE_ROW_RAW_MAX || raw[BLOCK_AT_KIND] != kind) {
+        return ESKER_CORRUPT;
+    }
+    if (raw[BLOCK_AT_VERSION] != BLOCK_VERSION ||
+        (raw[BLOCK_AT_FLAGS] & ~(BLOCK_FLAG_PLEN | BLOCK_FLAG_TYPES)) != 0 ||
+        le32_load(raw + BLOCK_AT_RESERVED) != 0) {
+        return ESKER_UNSUPPORTED;
+    }
+    struct block_shape shape = block_shape_of(raw);
+    bool widths_known = (shape.koff_bytes == 0 || shape.koff_bytes == 2 || shape.koff_bytes == 4) &&
+                        (shape.voff_bytes == 0 || shape.voff_bytes == 2 || shape.voff_bytes == 4) &&
+                        shape.lsn_bytes <= 8;
+    bool one_way = (shape.koff_bytes == 0 || le16_load(raw + BLOCK_AT_TAIL_LEN) == 0) &&
+                   (shape.voff_bytes == 0 || le32_load(raw + BLOCK_AT_VALUE_LEN) == 0) &&
+                   (shape.lsn_bytes != 8 || le64_load(raw + BLOCK_AT_LSN_BASE) == 0);
+    if (!widths_known || !one_way || shape.row_count == 0 || shape.row_count > BLOCK_ROWS_MAX ||
+        le32_load(raw + BLOCK_AT_RAW_LEN) != bytes.len ||
+        (bytes.len > BLOCK_RAW_MAX && shape.row_count > 1)) {
+        return ESKER_CORRUPT;
+    }
+    *out = shape;
+    return ESKER_OK;
+}
+
+/* Where the columns are; all of them are in bounds. */
+static void
+block_set_columns(struct bytes bytes, const struct block_shape *shape, const struct block_layout *at,
+                  uint64_t values, struct block *out)
+{
+    const uint8_t *raw = bytes.ptr;
+    uint32_t lsn_bits = 8 * shape->lsn_bytes;
+    *out = (struct block){
+        .raw = raw,
+        .raw_len = (uint32_t)bytes.len,
+        .row_count = shape->row_count,
+        .common_len = (uint16_t)shape->common_len,
+        .tail_len = le16_load(raw + BLOCK_AT_TAIL_LEN),
+        .value_len = le32_load(raw + BLOCK_AT_VALUE_LEN),
+        .lsn_bytes = (uint8_t)shape->lsn_bytes,
+        .koff_wide = shape->koff_bytes == 4,
+        .voff_wide = shape->voff_bytes == 4,
+        .lsn_base = le64_load(raw + BLOCK_AT_LSN_BASE),
+        .lsn_mask = lsn_bits == 0 ? 0 : UINT64_MAX >> (64 - lsn_bits),
+        .fp = raw + at->fp,
+        .pfx = raw + at->pfx,
+        .plen = shape->has_plen ? raw + at->plen : NULL,
+        .koff = shape->koff_bytes != 0 ? raw + at->koff : NULL,
+        .voff = shape->voff_bytes != 0 ? raw + at->voff : NULL,
+        .lsns = shape->lsn_bytes != 0 ? raw + at->lsns : NULL,
+        .types = shape->has_types ? raw + at->types : NULL,
+        .tails = raw + at->tails,
+        .values = raw + values,
+    };
+}
+
+/* The length of all that an offset column cuts up, or of n equal pieces. False: it does not start at 0. */
+static bool
+block_pieces_len(const uint8_t *offsets, uint32_t bytes, uint32_t row_count, uint64_t each, uint64_t *out)
+{
+    if (bytes == 0) {
+        *out = row_count * each;
+        return true;
+    }
+    *out = block_offset(offsets, bytes, row_count);
+    return block_offset(offsets, bytes, 0) == 0;
 }
 
 /* Rules 1 and 2, and the ends of 3: afterwards every column is in bounds. */
@@ -63,58 +123,26 @@ static esker_status
 block_open_columns(struct bytes bytes, enum block_kind kind, struct block *out)
 {
     const uint8_t *raw = bytes.ptr;
-    if (bytes.len < BLOCK_HEADER_BYTES || bytes.len > BLOCK_ONE_ROW_RAW_MAX || raw[BLOCK_AT_KIND] != kind) {
-        return ESKER_CORRUPT;
-    }
-    uint32_t flags = le16_load(raw + BLOCK_AT_FLAGS);
-    if (raw[BLOCK_AT_VERSION] != BLOCK_VERSION || (flags & ~(uint32_t)BLOCK_FLAG_SEQ64) != 0) {
-        return ESKER_UNSUPPORTED;
-    }
-    bool wide_lsn = (flags & BLOCK_FLAG_SEQ64) != 0;
-    bool has_lsns = le32_load(raw + BLOCK_AT_LSNS) != 0;
-    struct block_shape shape = {
-        .row_count = le16_load(raw + BLOCK_AT_ROWS),
-        .common_len = le16_load(raw + BLOCK_AT_COMMON_LEN),
-        .lsn_bytes = has_lsns ? (wide_lsn ? 8 : 4) : 0,
-        .has_plen = le32_load(raw + BLOCK_AT_PLEN) != 0,
-        .has_types = le32_load(raw + BLOCK_AT_TYPES) != 0,
-    };
-    uint64_t lsn_base = le64_load(raw + BLOCK_AT_LSN_BASE);
-    if (shape.row_count == 0 || shape.row_count > BLOCK_ROWS_MAX ||
-        (wide_lsn && (!has_lsns || lsn_base != 0)) || le32_load(raw + BLOCK_AT_RAW_LEN) != bytes.len ||
-        (bytes.len > BLOCK_RAW_MAX && shape.row_count > 1)) {
-        return ESKER_CORRUPT;
+    struct block_shape shape;
+    esker_status status = block_header_check(bytes, kind, &shape);
+    if (status != ESKER_OK) {
+        return status;
     }
     struct block_layout at = block_layout_of(&shape);
-    if (at.tails > bytes.len || !block_offsets_agree(raw, &shape, &at)) {
+    uint64_t tails_len, values_len;
+    if (at.tails > bytes.len ||
+        !block_pieces_len(raw + at.koff, shape.koff_bytes, shape.row_count,
+                          le16_load(raw + BLOCK_AT_TAIL_LEN), &tails_len) ||
+        !block_pieces_len(raw + at.voff, shape.voff_bytes, shape.row_count,
+                          le32_load(raw + BLOCK_AT_VALUE_LEN), &values_len)) {
         return ESKER_CORRUPT;
     }
-    uint64_t tails_end = at.tails + le32_load(raw + at.koff + 4 * (uint64_t)shape.row_count);
+    uint64_t tails_end = at.tails + tails_len;
     uint64_t values = align_up(tails_end, 8);
-    uint64_t values_len = le32_load(raw + at.voff + 4 * (uint64_t)shape.row_count);
-    if (le32_load(raw + BLOCK_AT_VALUES) != values || values + values_len != bytes.len ||
-        le32_load(raw + at.koff) != 0 || le32_load(raw + at.voff) != 0 ||
-        !block_gaps_valid(raw, &shape, &at, tails_end, values)) {
+    if (values + values_len != bytes.len || !block_gaps_valid(raw, &shape, &at, tails_end, values)) {
         return ESKER_CORRUPT;
     }
-    *out = (struct block){
-        .raw = raw,
-        .raw_len = (uint32_t)bytes.len,
-        .row_count = shape.row_count,
-        .common_len = shape.common_len,
-        .wide_lsn = wide_lsn,
-        .lsn_base = lsn_base,
-        .common = raw + BLOCK_HEADER_BYTES,
-        .fp = raw + at.fp,
-        .pfx = raw + at.pfx,
-        .plen = shape.has_plen ? raw + at.plen : NULL,
-        .koff = raw + at.koff,
-        .voff = raw + at.voff,
-        .lsns = has_lsns ? raw + at.lsns : NULL,
-        .types = shape.has_types ? raw + at.types : NULL,
-        .tails = raw + at.tails,
-        .values = raw + values,
-    };
+    block_set_columns(bytes, &shape, &at, values, out);
     return ESKER_OK;
 }
 
@@ -130,29 +158,41 @@ block_plen(const struct block *block, uint32_t row)
     return block->plen == NULL ? BLOCK_PFX_BYTES : block->plen[row];
 }
 
-static inline struct bytes
-block_tail(const struct block *block, uint32_t row)
+/* An offset column never descends: then every piece lies inside its column, whose end is in bounds. */
+static bool
+block_offsets_ascend(const uint8_t *offsets, bool wide, uint32_t row_count)
 {
-    uint32_t from = le32_load(block->koff + 4 * (size_t)row);
-    uint32_t to = le32_load(block->koff + 4 * (size_t)row + 4);
-    return bytes_make(block->tails + from, to - from);
+    uint32_t descents = 0;
+    if (offsets == NULL) {
+        return true;
+    }
+    if (wide) {
+        for (size_t row = 0; row < row_count; row++) {
+            descents |= le32_load(offsets + 4 * row + 4) < le32_load(offsets + 4 * row);
+        }
+    } else {
+        for (size_t row = 0; row < row_count; row++) {
+            descents |= le16_load(offsets + 2 * row + 2) < le16_load(offsets + 2 * row);
+        }
+    }
+    return descents == 0;
 }
 
-/* The columns that are independent of keys: voff, types, the LSNs' sum. */
+/* The columns beside the keys: offsets, types, the LSNs' sum. */
 static esker_status
 block_check_values(const struct block *block)
 {
-    uint32_t descents = 0, unknown = 0, delta_max = 0;
+    uint32_t unknown = 0;
+    uint64_t delta_max = 0;
     uint32_t n = block->row_count;
-    for (uint32_t row = 0; row < n; row++) {
-        descents |= le32_load(block->voff + 4 * (size_t)row + 4) < le32_load(block->voff + 4 * (size_t)row);
-    }
-    if (descents != 0 || (n == 1 && block_value(block, 0).len > VALUE_BYTES_MAX)) {
+    if (!block_offsets_ascend(block->koff, block->koff_wide, n) ||
+        !block_offsets_ascend(block->voff, block->voff_wide, n) ||
+        (n == 1 && block_value(block, 0).len > VALUE_BYTES_MAX)) {
         return ESKER_CORRUPT;
     }
-    if (block->lsns != NULL && !block->wide_lsn) {
+    if (block->lsns != NULL && block->lsn_bytes != 8) {
         for (uint32_t row = 0; row < n; row++) {
-            delta_max = MAX(delta_max, le32_load(block->lsns + 4 * (size_t)row));
+            delta_max = MAX(delta_max, block_lsn(block, row) - block->lsn_base);
         }
         if (block->lsn_base > UINT64_MAX - delta_max) {
             return ESKER_CORRUPT;
@@ -184,33 +224,26 @@ static bool
 block_keys_valid(const struct block *block)
 {
     uint32_t n = block->row_count;
-    uint32_t tails_len = le32_load(block->koff + 4 * (size_t)n);
     uint64_t previous = 0;
-    uint32_t from = 0;
     for (uint32_t row = 0; row < n; row++) {
         uint64_t pfx = block_pfx(block, row);
         uint32_t plen = block_plen(block, row);
-        uint32_t to = le32_load(block->koff + 4 * (size_t)row + 4);
-        if (UNLIKELY(to < from || to > tails_len)) {
-            return false;
-        }
-        uint32_t tail_len = to - from;
-        uint64_t key_len = (uint64_t)block->common_len + plen + tail_len;
+        struct bytes tail = block_tail(block, row);
+        uint64_t key_len = (uint64_t)block->common_len + plen + tail.len;
         if (UNLIKELY(key_len == 0 || key_len > KEY_BYTES_MAX)) {
             return false;
         }
         if (plen != BLOCK_PFX_BYTES &&
-            (plen > BLOCK_PFX_BYTES || tail_len != 0 || (pfx & (UINT64_MAX >> (8 * plen))) != 0)) {
+            (plen > BLOCK_PFX_BYTES || tail.len != 0 || (pfx & (UINT64_MAX >> (8 * plen))) != 0)) {
             return false;
         }
-        if (UNLIKELY(block->fp[row] != block_fingerprint(pfx, plen, block->tails + from, tail_len))) {
+        if (UNLIKELY(block->fp[row] != block_fingerprint(pfx, plen, tail.ptr, tail.len))) {
             return false;
         }
         if (UNLIKELY(pfx <= previous) && row > 0 && (pfx < previous || !block_tie_ascends(block, row))) {
             return false;
         }
         previous = pfx;
-        from = to;
     }
     return true;
 }
@@ -254,7 +287,7 @@ block_key(const struct block *block, uint32_t row, uint8_t *out)
     uint64_t word = __builtin_bswap64(block_pfx(block, row));
     uint32_t plen = block_plen(block, row);
     struct bytes tail = block_tail(block, row);
-    memcpy(at, block->common, block->common_len);
+    memcpy(at, block_common(block), block->common_len);
     at += block->common_len;
     memcpy(at, &word, plen);
     at += plen;
@@ -281,7 +314,7 @@ block_rest_compare(const struct block *block, uint32_t row, const struct block_r
 static inline int
 block_common_compare(const struct block *block, struct bytes key)
 {
-    int order = memcmp(block->common, key.ptr, MIN(key.len, (size_t)block->common_len));
+    int order = memcmp(block_common(block), key.ptr, MIN(key.len, (size_t)block->common_len));
     if (order != 0) {
         return order;
     }
@@ -456,7 +489,7 @@ block_find_by(const struct block *block, struct bytes key, uint64_t snapshot_lsn
     bool *last_row = last_row_out != NULL ? last_row_out : &ignored;
     *last_row = false;
     if (key.len == 0 || key.len < block->common_len ||
-        !block_same(block->common, key.ptr, block->common_len)) {
+        !block_same(block_common(block), key.ptr, block->common_len)) {
         return block->row_count;
     }
     struct block_rest rest = block_rest_of(key.ptr + block->common_len, key.len - block->common_len);

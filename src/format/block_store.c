@@ -46,6 +46,117 @@ store_ratio_allowed(uint64_t raw_len, uint64_t payload_len)
            (raw_len <= STORE_BOMB_FREE_BYTES || raw_len <= STORE_BOMB_RATIO * payload_len);
 }
 
+/* ---- Planes ---------------------------------------------------------------- */
+
+/* Where the pfx column of a data or index block is; false: what is there is no such block, and
+ * stays as it is. The bytes that this looks at keep their places. */
+static bool
+store_pfx_place(const uint8_t *raw, uint64_t len, uint64_t *at_out, uint32_t *rows_out)
+{
+    if (len < BLOCK_HEADER_BYTES || raw[BLOCK_AT_VERSION] != BLOCK_VERSION) {
+        return false;
+    }
+    struct block_shape shape = block_shape_of(raw);
+    if (shape.row_count == 0 || shape.row_count > BLOCK_ROWS_MAX) {
+        return false;
+    }
+    *at_out = block_layout_of(&shape).pfx;
+    *rows_out = shape.row_count;
+    return *at_out + 8 * (uint64_t)shape.row_count <= len;
+}
+
+/* Byte i of word k changes places with byte k of word i. */
+ALWAYS_INLINE void
+store_transpose(uint64_t word[8])
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t swap = (word[i] >> 32 ^ word[i + 4]) & 0x00000000ffffffff;
+        word[i + 4] ^= swap;
+        word[i] ^= swap << 32;
+    }
+    for (int i = 0; i < 8; i += i % 4 == 0 ? 1 : 3) {
+        uint64_t swap = (word[i] >> 16 ^ word[i + 2]) & 0x0000ffff0000ffff;
+        word[i + 2] ^= swap;
+        word[i] ^= swap << 16;
+    }
+    for (int i = 0; i < 8; i += 2) {
+        uint64_t swap = (word[i] >> 8 ^ word[i + 1]) & 0x00ff00ff00ff00ff;
+        word[i + 1] ^= swap;
+        word[i] ^= swap << 8;
+    }
+}
+
+/* One group: rows of 8 bytes to planes of `rows` bytes, and back. */
+static void
+store_group_to_planes(uint8_t *group, uint32_t rows)
+{
+    uint8_t from[8 * BLOCK_PLANE_ROWS];
+    uint32_t row = 0;
+    memcpy(from, group, 8 * (size_t)rows);
+    for (; row + 8 <= rows; row += 8) {
+        uint64_t word[8];
+        memcpy(word, from + 8 * (size_t)row, sizeof word);
+        store_transpose(word);
+        for (uint32_t k = 0; k < 8; k++) {
+            le64_store(group + (size_t)k * rows + row, word[k]);
+        }
+    }
+    for (; row < rows; row++) {
+        for (uint32_t k = 0; k < 8; k++) {
+            group[k * rows + row] = from[8 * row + k];
+        }
+    }
+}
+
+static void
+store_group_to_rows(uint8_t *group, uint32_t rows)
+{
+    uint8_t from[8 * BLOCK_PLANE_ROWS];
+    uint32_t row = 0;
+    memcpy(from, group, 8 * (size_t)rows);
+    for (; row + 8 <= rows; row += 8) {
+        uint64_t word[8];
+        for (uint32_t k = 0; k < 8; k++) {
+            word[k] = le64_load(from + (size_t)k * rows + row);
+        }
+        store_transpose(word);
+        memcpy(group + 8 * (size_t)row, word, sizeof word);
+    }
+    for (; row < rows; row++) {
+        for (uint32_t k = 0; k < 8; k++) {
+            group[8 * row + k] = from[k * rows + row];
+        }
+    }
+}
+
+/* The pfx column of a block, whole, to planes or back. */
+static void
+store_turn_pfx(uint8_t *raw, uint64_t len, bool to_planes)
+{
+    uint64_t at;
+    uint32_t rows;
+    if (!store_pfx_place(raw, len, &at, &rows)) {
+        return;
+    }
+    for (uint32_t first = 0; first < rows; first += BLOCK_PLANE_ROWS) {
+        uint32_t count = MIN(rows - first, (uint32_t)BLOCK_PLANE_ROWS);
+        uint8_t *group = raw + at + 8 * (size_t)first;
+        if (to_planes) {
+            store_group_to_planes(group, count);
+        } else {
+            store_group_to_rows(group, count);
+        }
+    }
+}
+
+static bool
+store_has_pfx(enum block_kind kind)
+{
+    return kind == BLOCK_DATA || kind == BLOCK_INDEX;
+}
+
+/* ---- Writing --------------------------------------------------------------- */
+
 /* The compressed length, or 0: it did not fit into `room`. */
 static esker_status
 store_zstd(struct bytes raw, uint8_t *at, size_t room, const struct mem *mem, size_t *len_out)
@@ -64,22 +175,44 @@ store_zstd(struct bytes raw, uint8_t *at, size_t room, const struct mem *mem, si
     return ESKER_OK;
 }
 
+/* Into at[0, room); *len_out = 0: it does not fit there. */
+static esker_status
+store_compress(struct bytes raw, enum block_codec codec, uint8_t *at, size_t room, const struct mem *mem,
+               size_t *len_out)
+{
+    *len_out = 0;
+    if (codec == BLOCK_CODEC_LZ4) {
+        int len = LZ4_compress_default((const char *)raw.ptr, (char *)at, (int)raw.len, (int)room);
+        *len_out = (size_t)len;
+    } else if (codec == BLOCK_CODEC_ZSTD) {
+        return store_zstd(raw, at, room, mem, len_out);
+    }
+    return ESKER_OK;
+}
+
 esker_status
 block_store(struct bytes raw, enum block_kind kind, enum block_codec codec, uint64_t segment_id,
             uint64_t file_offset, struct buf *out)
 {
     ASSERT(raw.len <= BLOCK_ONE_ROW_RAW_MAX);
-    TRY(buf_reserve(out, raw.len + BLOCK_TRAILER_BYTES));
+    uint64_t pfx_at;
+    uint32_t rows;
+    /* One row's planes are the row; the others' are made in a copy behind the payload. */
+    bool turn = codec != BLOCK_CODEC_NONE && store_has_pfx(kind) &&
+                store_pfx_place(raw.ptr, raw.len, &pfx_at, &rows) && rows > 1;
+    TRY(buf_reserve(out, (turn ? 2 : 1) * raw.len + BLOCK_TRAILER_BYTES));
     uint8_t *at = out->ptr + out->len;
     size_t room = raw.len - raw.len / 8;
     size_t payload_len = 0;
     if (raw.len <= BLOCK_RAW_MAX) {
-        if (codec == BLOCK_CODEC_LZ4) {
-            payload_len =
-                (size_t)LZ4_compress_default((const char *)raw.ptr, (char *)at, (int)raw.len, (int)room);
-        } else if (codec == BLOCK_CODEC_ZSTD) {
-            TRY(store_zstd(raw, at, room, out->mem, &payload_len));
+        struct bytes packed = raw;
+        if (turn) {
+            uint8_t *copy = at + raw.len + BLOCK_TRAILER_BYTES;
+            memcpy(copy, raw.ptr, raw.len);
+            store_turn_pfx(copy, raw.len, true);
+            packed.ptr = copy;
         }
+        TRY(store_compress(packed, codec, at, room, out->mem, &payload_len));
     }
     if (payload_len == 0 || !store_ratio_allowed(raw.len, payload_len)) {
         codec = BLOCK_CODEC_NONE;
@@ -125,8 +258,11 @@ block_stored_open(struct bytes stored, enum block_kind kind, uint64_t segment_id
     if (!allowed) {
         return ESKER_CORRUPT;
     }
-    *out = (struct block_stored){
-        .codec = (enum block_codec)codec, .payload = payload, .raw_len = raw_len, .checksum = checksum};
+    *out = (struct block_stored){.codec = (enum block_codec)codec,
+                                 .kind = kind,
+                                 .payload = payload,
+                                 .raw_len = raw_len,
+                                 .checksum = checksum};
     return ESKER_OK;
 }
 
@@ -147,27 +283,38 @@ store_unzstd(const struct block_stored *stored, const struct mem *mem, uint8_t *
     return len == stored->raw_len ? ESKER_OK : ESKER_CORRUPT;
 }
 
+static esker_status
+store_unlz4(const struct block_stored *stored, uint8_t *raw_out)
+{
+    const struct bytes payload = stored->payload;
+    /* More than an int holds cannot be the payload of 64 MiB. */
+    if (payload.len > INT32_MAX) {
+        return ESKER_CORRUPT;
+    }
+    int len = LZ4_decompress_safe((const char *)payload.ptr, (char *)raw_out, (int)payload.len,
+                                  (int)stored->raw_len);
+    return len >= 0 && (uint32_t)len == stored->raw_len ? ESKER_OK : ESKER_CORRUPT;
+}
+
 esker_status
 block_stored_unpack(const struct block_stored *stored, const struct mem *mem, uint8_t *raw_out)
 {
-    const struct bytes payload = stored->payload;
+    esker_status status = ESKER_OK;
     switch (stored->codec) {
     case BLOCK_CODEC_NONE:
-        if (payload.len > 0) {
-            memcpy(raw_out, payload.ptr, payload.len);
+        if (stored->payload.len > 0) {
+            memcpy(raw_out, stored->payload.ptr, stored->payload.len);
         }
         return ESKER_OK;
-    case BLOCK_CODEC_LZ4: {
-        /* More than an int holds cannot be the payload of 64 MiB. */
-        if (payload.len > INT32_MAX) {
-            return ESKER_CORRUPT;
-        }
-        int len = LZ4_decompress_safe((const char *)payload.ptr, (char *)raw_out, (int)payload.len,
-                                      (int)stored->raw_len);
-        return len >= 0 && (uint32_t)len == stored->raw_len ? ESKER_OK : ESKER_CORRUPT;
-    }
+    case BLOCK_CODEC_LZ4:
+        status = store_unlz4(stored, raw_out);
+        break;
     case BLOCK_CODEC_ZSTD:
-        return store_unzstd(stored, mem, raw_out);
+        status = store_unzstd(stored, mem, raw_out);
+        break;
     }
-    UNREACHABLE();
+    if (status == ESKER_OK && store_has_pfx(stored->kind)) {
+        store_turn_pfx(raw_out, stored->raw_len, false);
+    }
+    return status;
 }

@@ -12,9 +12,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <lz4.h>
 #include <stdio.h>
 
 #include "base/test_failing_mem.h"
+#include "format/block_layout.h"
 #include "format/test_rows.h"
 #include "format/zstd_seat.h"
 
@@ -114,6 +116,48 @@ block_store__round_trips_with_each_codec(void **state)
             free(back);
             assert_int_equal(load_stored(buf_bytes(&out)), ESKER_OK);
         }
+    }
+    buf_fini(&raw);
+    buf_fini(&out);
+}
+
+/* Compressed, the bytes of the prefixes stand as docs/format.md says, and no other byte moves. */
+static void
+block_store__puts_the_bytes_of_prefixes_together(void **state)
+{
+    (void)state;
+    static const uint32_t counts[] = {7, 8, 9, 64, 255, 256, 257, 600, 4000};
+    struct buf raw, out;
+    buf_init(&raw, &mem_default);
+    buf_init(&out, &mem_default);
+    for (uint32_t i = 0; i < COUNTOF(counts); i++) {
+        struct block_stored stored;
+        sample_block(counts[i], &raw);
+        buf_clear(&out);
+        assert_int_equal(
+            block_store(buf_bytes(&raw), BLOCK_DATA, BLOCK_CODEC_LZ4, SEGMENT_ID, FILE_OFFSET, &out),
+            ESKER_OK);
+        assert_int_equal(open_stored(&out, &stored), ESKER_OK);
+        assert_int_equal(stored.codec, BLOCK_CODEC_LZ4);
+        uint8_t *packed = malloc(raw.len);
+        assert_non_null(packed);
+        assert_int_equal(LZ4_decompress_safe((const char *)stored.payload.ptr, (char *)packed,
+                                             (int)stored.payload.len, (int)raw.len),
+                         raw.len);
+        struct block_shape shape = block_shape_of(raw.ptr);
+        size_t pfx = block_layout_of(&shape).pfx;
+        for (uint32_t row = 0; row < counts[i]; row++) {
+            uint32_t first = row / 256 * 256;
+            uint32_t group = MIN(counts[i] - first, 256U);
+            for (uint32_t k = 0; k < 8; k++) {
+                size_t at = pfx + 8 * (size_t)first + (size_t)k * group + row - first;
+                assert_int_equal(packed[at], raw.ptr[pfx + 8 * (size_t)row + k]);
+            }
+        }
+        assert_memory_equal(packed, raw.ptr, pfx);
+        pfx += 8 * (size_t)counts[i];
+        assert_memory_equal(packed + pfx, raw.ptr + pfx, raw.len - pfx);
+        free(packed);
     }
     buf_fini(&raw);
     buf_fini(&out);
@@ -384,6 +428,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(block_store__round_trips_with_each_codec),
+        cmocka_unit_test(block_store__puts_the_bytes_of_prefixes_together),
         cmocka_unit_test(block_store__stores_raw_where_compression_does_not_pay),
         cmocka_unit_test(block_stored__is_bound_to_its_place),
         cmocka_unit_test(block_stored__detects_every_changed_bit),

@@ -5,7 +5,7 @@
  * manifest-%08x: 64-byte header, then EDIT frames from offset 64 on
  *   OFFSET SIZE FIELD
  *        0    8 magic "ESKERMAN"
- *        8    4 format version (1)
+ *        8    4 format version (2)
  *       12    4 feature bits (0)
  *       16   16 db_uuid
  *       32    8 manifest number
@@ -40,7 +40,7 @@
  *
  * CURRENT: 64 bytes
  *        0    8 magic "ESKERCUR"
- *        8    4 format version (1), 12 4 zero
+ *        8    4 format version (2), 12 4 zero
  *       16   16 db_uuid
  *       32    8 manifest number
  *       40   16 zero
@@ -57,7 +57,7 @@
 enum {
     MANIFEST_HEADER_BYTES = 64,
     CURRENT_BYTES = 64,
-    MANIFEST_FORMAT = 1,
+    MANIFEST_FORMAT = 2, /* and so CURRENT's: which formats the listed files have */
     EDIT_KEY_BYTES_MAX = 256,
     EDIT_LEVEL_COUNT = 7
 };

@@ -350,9 +350,13 @@ check_head(encode_fn *encode, decode_fn *decode, const char *magic)
         uint64_t value;
         esker_status status;
     } cases[] = {
-        {8, 2, ESKER_UNSUPPORTED}, {8, 1 | (1ULL << 32), ESKER_UNSUPPORTED},
-        {32, 0, ESKER_CORRUPT},    {32, 1ULL << 32, ESKER_CORRUPT},
-        {40, 1, ESKER_CORRUPT},    {48, 1, ESKER_CORRUPT},
+        {8, MANIFEST_FORMAT + 1, ESKER_UNSUPPORTED},
+        {8, MANIFEST_FORMAT - 1, ESKER_UNSUPPORTED},
+        {8, MANIFEST_FORMAT | (1ULL << 32), ESKER_UNSUPPORTED},
+        {32, 0, ESKER_CORRUPT},
+        {32, 1ULL << 32, ESKER_CORRUPT},
+        {40, 1, ESKER_CORRUPT},
+        {48, 1, ESKER_CORRUPT},
     };
 
     for (size_t i = 0; i < COUNTOF(cases); i++) {

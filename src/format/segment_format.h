@@ -4,7 +4,7 @@
  *
  * Header, 64 bytes
  *        0    8 magic "ESKERSEG"
- *        8    4 format version (1)
+ *        8    4 format version (2)
  *       12    4 feature bits a reader must know (0)
  *       16   16 db_uuid
  *       32    8 segment id
@@ -48,7 +48,7 @@
 #include "base/bytes.h"
 #include "base/status.h"
 
-enum { SEGMENT_HEADER_BYTES = 64, SEGMENT_FOOTER_BYTES = 192, SEGMENT_FORMAT = 1 };
+enum { SEGMENT_HEADER_BYTES = 64, SEGMENT_FOOTER_BYTES = 192, SEGMENT_FORMAT = 2 };
 
 /* On disk; never renumber. */
 enum segment_filter_kind { SEGMENT_FILTER_NONE = 0, SEGMENT_FILTER_SPLIT_BLOCK = 1 };

@@ -13,7 +13,8 @@
 
 enum {
     SEGMENT_INDEX_LEAVES = BLOCK_ROWS_MAX / 2,
-    SEGMENT_INDEX_ROW_BYTES = 48 /* a row's columns and handle, without the key */
+    SEGMENT_INDEX_ROW_BYTES = 48, /* a row's columns and handle, without the key */
+    SEGMENT_INDEX_PACKED_FREE_BYTES = 1 << 20
 };
 
 struct segment_finish {
@@ -21,6 +22,7 @@ struct segment_finish {
     struct block_builder *leaf;
     struct block_builder *root;
     struct buf raw;
+    enum block_codec codec; /* of index blocks */
     /* the last row that went into the leaf: the root's row for it */
     struct bytes last_key;
     uint64_t last_lsn;
@@ -63,8 +65,7 @@ segment_finish_leaf(struct segment_finish *finish)
         return ESKER_OK;
     }
     TRY(block_builder_finish(finish->leaf, &finish->raw));
-    TRY(segment_writer_store(finish->writer, buf_bytes(&finish->raw), BLOCK_INDEX, BLOCK_CODEC_NONE,
-                             &handle));
+    TRY(segment_writer_store(finish->writer, buf_bytes(&finish->raw), BLOCK_INDEX, finish->codec, &handle));
     handle.row_count = rows;
     block_builder_reset(finish->leaf);
     return segment_finish_add(finish, finish->root, finish->last_key, finish->last_lsn, &handle);
@@ -87,12 +88,22 @@ segment_finish_leaves(struct segment_finish *finish, uint64_t leaf_bytes)
     return segment_finish_leaf(finish);
 }
 
+/* A reader unpacks an index of at most 1 MiB or four times the file; `total`: about what its leaves
+ * have, the root has less. Where that might not do, the index is stored as it is. */
+static enum block_codec
+segment_finish_codec(const struct segment_writer *writer, uint64_t total)
+{
+    bool fits = total <= SEGMENT_INDEX_PACKED_FREE_BYTES / 4 || total <= segment_writer_offset(writer);
+    return fits ? writer->codec : BLOCK_CODEC_NONE;
+}
+
 static esker_status
 segment_finish_index(struct segment_finish *finish, struct segment_footer *footer)
 {
     struct segment_writer *writer = finish->writer;
     uint64_t total = writer->index_key_bytes + (uint64_t)writer->block_count * SEGMENT_INDEX_ROW_BYTES;
     TRY(block_builder_create(writer->mem, BLOCK_INDEX, &finish->root));
+    finish->codec = segment_finish_codec(writer, total);
     if (writer->block_count <= BLOCK_ROWS_MAX && total <= writer->index_root_bytes) {
         footer->index_depth = 1;
         for (size_t at = 0; at < writer->index_rows.len;) {
@@ -107,7 +118,7 @@ segment_finish_index(struct segment_finish *finish, struct segment_footer *foote
     }
     TRY(block_builder_finish(finish->root, &finish->raw));
     struct block_handle handle;
-    TRY(segment_writer_store(writer, buf_bytes(&finish->raw), BLOCK_INDEX, BLOCK_CODEC_NONE, &handle));
+    TRY(segment_writer_store(writer, buf_bytes(&finish->raw), BLOCK_INDEX, finish->codec, &handle));
     footer->root = (struct segment_handle){handle.offset, handle.stored_len, handle.raw_len};
     if (segment_writer_offset(writer) - footer->data_end > SEGMENT_INDEX_STORED_MAX) {
         return FAIL_AT(ESKER_TOO_LARGE, writer->name, handle.offset, "a segment's index is too large");

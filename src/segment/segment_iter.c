@@ -92,14 +92,13 @@ segment_iter_show(struct segment_iter *it, uint32_t row)
     uint8_t *at = it->key_buf + block->common_len;
     uint64_t prefix = __builtin_bswap64(le64_load(block->pfx + 8 * (size_t)row));
     memcpy(at, &prefix, sizeof prefix);
-    uint32_t from = le32_load(block->koff + 4 * (size_t)row);
-    uint32_t tail = le32_load(block->koff + 4 * (size_t)row + 4) - from;
+    struct bytes tail = block_tail(block, row);
     size_t prefix_len = block->plen == NULL ? sizeof prefix : block->plen[row];
-    if (tail > 0) {
-        memcpy(at + sizeof prefix, block->tails + from, tail);
+    if (tail.len > 0) {
+        memcpy(at + sizeof prefix, tail.ptr, tail.len);
     }
     it->row = row;
-    it->base.key = bytes_make(it->key_buf, block->common_len + prefix_len + tail);
+    it->base.key = bytes_make(it->key_buf, block->common_len + prefix_len + tail.len);
     it->base.value = block_value(block, row);
     it->base.lsn = block_lsn(block, row);
     it->base.op = (uint8_t)block_op(block, row);
@@ -112,7 +111,7 @@ static esker_status
 segment_iter_enter(struct segment_iter *it, uint32_t row)
 {
     if (it->block.common_len > 0) {
-        memcpy(it->key_buf, it->block.common, it->block.common_len);
+        memcpy(it->key_buf, block_common(&it->block), it->block.common_len);
     }
     return segment_iter_show(it, row);
 }
