@@ -43,6 +43,7 @@ struct compaction_spec {
     int compression;
     uint32_t block_bytes;
     struct block_cache *cache; /* nullable: where the outputs' buffers are charged */
+    bool warm;                 /* outputs keep blocks that readers want for the cache */
     compaction_next_id_fn *next_id;
     void *ctx;                  /* for next_id and deeper */
     const _Atomic bool *cancel; /* nullable: looked at by every step; ESKER_BUSY */
@@ -55,6 +56,7 @@ enum { COMPACTION_ROW_WORK = 64, COMPACTION_STEP_WORK = 256 << 10 };
 struct compaction_output {
     struct segment_meta meta; /* min_key and max_key point into `keys` */
     uint8_t keys[2 * EDIT_KEY_BYTES_MAX];
+    struct segment_warm *warm; /* nullable; for segment_adopt */
 };
 
 struct compaction_result {

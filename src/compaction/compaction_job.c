@@ -53,6 +53,7 @@ void
 compaction_result_fini(struct compaction_result *result, const struct mem *mem)
 {
     for (size_t i = 0; i < result->output_count; i++) {
+        segment_warm_destroy(result->outputs[i]->warm);
         mem_free(mem, result->outputs[i]);
     }
     mem_free(mem, result->outputs);
@@ -90,6 +91,7 @@ compaction_job_begin_output(struct compaction_job *job)
         .compression = spec->compression,
         .block_bytes = spec->block_bytes,
         .cache = spec->cache,
+        .warm = spec->warm,
     };
     memcpy(options.uuid, spec->uuid, sizeof options.uuid);
     return segment_writer_create(spec->io, spec->mem, &options, &job->writer);
@@ -113,6 +115,7 @@ compaction_job_end_output(struct compaction_job *job)
         mem_free(job->spec->mem, output);
         return status;
     }
+    output->warm = segment_writer_take_warm(job->writer);
     segment_writer_destroy(job->writer);
     job->writer = NULL;
     output->meta.level = job->spec->output_level;
@@ -162,7 +165,9 @@ compaction_job_write(struct compaction_job *job, const struct iter *row)
         job->below_bytes = 0;
     }
     job->result.rows_out++;
-    return segment_writer_add(job->writer, row->key, row->lsn, (enum entry_op)row->op, row->value);
+    TRY(segment_writer_add(job->writer, row->key, row->lsn, (enum entry_op)row->op, row->value));
+    segment_writer_note_heat(job->writer, (enum iter_heat)row->heat);
+    return ESKER_OK;
 }
 
 static esker_status

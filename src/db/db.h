@@ -160,6 +160,9 @@ struct esker_db {
     /* owned by the rest job */
     uint64_t rest_seen_lsn;
 
+    /* owned by the flush job */
+    uint64_t flush_seen_gets;
+
     /* owned by the sync leader (whoever holds sync_inflight) */
     uint64_t marked_lsn; /* the highest durable LSN that a SYNCMARK in the log carries */
 
@@ -440,6 +443,7 @@ struct db_merge {
     esker_db *db;
     const struct version *version;
     uint32_t output_level;
+    bool warm; /* blocks that readers want stay in memory: segment_warm.c */
     uint64_t *stripes;
     size_t stripe_count;
 };

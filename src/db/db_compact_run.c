@@ -151,7 +151,8 @@ compact_begin(struct compact_run *run)
     }
     TRY(run_reserve_space(run));
     TRY(run_collect_below(run));
-    run->merge = (struct db_merge){.db = db, .version = run->version, .output_level = plan->output_level};
+    run->merge = (struct db_merge){
+        .db = db, .version = run->version, .output_level = plan->output_level, .warm = true};
     TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
     TRY(compact_split(run, run_wanted_parts(run)));
     bool shared = run->part_count > 1;

@@ -6,6 +6,8 @@
  */
 #include "db/db.h"
 
+enum { FLUSH_ROWS_PER_GET = 64 };
+
 /* The oldest window that waits, with every frame visible; referenced. NULL if none. */
 static struct window *
 flush_pick(esker_db *db)
@@ -25,10 +27,24 @@ flush_pick(esker_db *db)
     return window;
 }
 
+/* Does anybody read? Since the last flush at least one get for so many rows of this one. */
+static bool
+flush_is_read(esker_db *db, uint64_t row_count)
+{
+    uint64_t gets = 0;
+    for (uint32_t i = 0; i < STRIPE_COUNT; i++) {
+        gets += load_relaxed(&db->stripes[i].gets); /* relaxed: statistic */
+    }
+    uint64_t since = gets - db->flush_seen_gets;
+    db->flush_seen_gets = gets;
+    return since > row_count / FLUSH_ROWS_PER_GET;
+}
+
 static esker_status
 flush_build(esker_db *db, struct window *window, struct version *version, struct compaction_result *result)
 {
     struct db_merge merge = {.db = db, .version = version, .output_level = 0};
+    merge.warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
     TRY(db_collect_stripes(db, window->end_lsn, &merge.stripes, &merge.stripe_count));
     struct iter *source = NULL;
     struct compaction_spec spec;

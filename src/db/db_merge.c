@@ -66,6 +66,7 @@ db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spe
                                     .compression = db_level_compression(db, merge->output_level),
                                     .block_bytes = db_block_bytes(db, merge->version),
                                     .cache = db->cache,
+                                    .warm = merge->warm,
                                     .next_id = merge_next_id,
                                     .ctx = merge,
                                     .step_work = db->merge_step_work};
@@ -114,6 +115,11 @@ db_install_outputs(esker_db *db, struct install *install, struct compaction_resu
     for (size_t i = 0; i < count; i++) {
         metas[i] = result->outputs[i]->meta;
         TRY_OUT(db_open_segment(db, &metas[i], &segments[i]));
+        struct compaction_output *output = result->outputs[i];
+        if (output->warm != NULL || output->meta.level == 0) { /* every get looks into level 0 */
+            segment_adopt(segments[i], output->warm);
+            output->warm = NULL;
+        }
     }
     install->edit.add_segments = metas;
     install->edit.add_segment_count = count;

@@ -31,12 +31,20 @@ struct iter_ops {
     void (*destroy)(struct iter *it);
 };
 
+/* What readers have to do with a row's place, as far as its source tells; for merges. */
+enum iter_heat {
+    ITER_COLD = 0,
+    ITER_FRESH = 1, /* in a memtable: written just now */
+    ITER_USED = 2   /* in a cached block that readers have used lately */
+};
+
 struct iter {
     const struct iter_ops *ops;
     struct bytes key;
     struct bytes value;
     uint64_t lsn;
-    uint8_t op; /* enum entry_op: ENTRY_PUT or ENTRY_DELETE */
+    uint8_t op;   /* enum entry_op: ENTRY_PUT or ENTRY_DELETE */
+    uint8_t heat; /* enum iter_heat */
 };
 
 static inline esker_status

@@ -249,6 +249,7 @@ merge_publish(struct merge_iter *merge)
     merge->base.value = source->value;
     merge->base.lsn = source->lsn;
     merge->base.op = source->op;
+    merge->base.heat = source->heat;
     return ESKER_OK;
 }
 

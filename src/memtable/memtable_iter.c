@@ -294,6 +294,7 @@ memtable_iter_create(const struct memtable *table, uint64_t limit_lsn, const str
         return FAIL_NO_MEMORY("an iterator");
     }
     self->iter.ops = &memtable_iter_ops;
+    self->iter.heat = ITER_FRESH;
     self->table = table;
     self->mem = mem;
     self->limit = memtable_granule_limit(table, limit_lsn);

@@ -31,6 +31,7 @@ enum {
     BLOCK_CACHE_STRIPES = 32,
     BLOCK_CACHE_LOAD_MUTEXES = 64,
     BLOCK_CACHE_RETIRED_SHARE = 32, /* of the capacity: the most that waits for the reclaimer */
+    BLOCK_CACHE_WARM_SHARE = 8,     /* of the capacity: what frames without a slot may push out */
     BLOCK_CACHE_STEPS = 256         /* of the hand per insertion, while the overshoot is small */
 };
 
@@ -50,6 +51,7 @@ struct block_cache {
     /* written under ring_mutex; read without it as hints */
     _Atomic uint64_t linked_bytes;
     _Atomic uint64_t holder_count;
+    uint64_t warm_bytes; /* of frames that are counted in linked_bytes but have no slot yet */
     /* guarded by ring_mutex */
     struct cache_holder *holder_hand; /* NULL: no holders */
     uint64_t holders_max;             /* set before the cache is shared */
@@ -92,7 +94,7 @@ block_cache_destroy(struct block_cache *cache)
     if (cache == NULL) {
         return;
     }
-    ASSERT(cache->hand == NULL && cache->holder_hand == NULL);
+    ASSERT(cache->hand == NULL && cache->holder_hand == NULL && cache->warm_bytes == 0);
     /* relaxed: the owner is the last user; epoch_drain ordered the frees before. */
     ASSERT(load_relaxed(&cache->frame_bytes) == 0);
     for (size_t role = 0; role < MEMORY_ROLES; role++) {
@@ -323,7 +325,7 @@ block_cache_evict_locked(struct block_cache *cache)
         steps = MIN(steps, (uint64_t)BLOCK_CACHE_STEPS);
     }
     /* relaxed: under the mutex */
-    for (; steps > 0 && load_relaxed(&cache->linked_bytes) > budget; steps--) {
+    for (; steps > 0 && load_relaxed(&cache->linked_bytes) > budget && cache->hand != NULL; steps--) {
         struct frame_ref *frame = cache->hand;
         cache->hand = frame->ring_next;
         /* relaxed: hints; a reader that pins it now keeps its reference, only the table's goes. */
@@ -339,6 +341,35 @@ block_cache_evict_locked(struct block_cache *cache)
         epoch_retire(&frame->node, frame_retired);
         add_relaxed(&cache->evictions, 1); /* relaxed: a statistic. */
     }
+}
+
+bool
+block_cache_warm_admits(struct block_cache *cache, size_t data_bytes, bool used, uint64_t *counted_out)
+{
+    uint64_t bytes = align_up(sizeof(struct frame_ref), CACHE_LINE_BYTES) + data_bytes;
+    mutex_lock(&cache->ring_mutex);
+    uint64_t budget = block_cache_budget(cache);
+    uint64_t linked = load_relaxed(&cache->linked_bytes); /* relaxed: under the mutex */
+    bool fits = linked <= budget && bytes <= budget - linked;
+    bool may_push = used && cache->warm_bytes + bytes <= cache->capacity_bytes / BLOCK_CACHE_WARM_SHARE;
+    if (fits || may_push) {
+        cache->warm_bytes += bytes;
+        block_cache_count_locked(&cache->linked_bytes, bytes);
+        block_cache_evict_locked(cache);
+    }
+    mutex_unlock(&cache->ring_mutex);
+    *counted_out = bytes;
+    return fits || may_push;
+}
+
+void
+block_cache_warm_release(struct block_cache *cache, uint64_t counted)
+{
+    mutex_lock(&cache->ring_mutex);
+    ASSERT(cache->warm_bytes >= counted);
+    cache->warm_bytes -= counted;
+    block_cache_count_locked(&cache->linked_bytes, -counted);
+    mutex_unlock(&cache->ring_mutex);
 }
 
 void
@@ -571,6 +602,20 @@ frame_table_chunk(struct frame_table *table, uint32_t chunk_no)
     }
     block_cache_charge(cache, MEMORY_INDEXES, size);
     return made;
+}
+
+bool
+frame_table_is_used(const struct frame_table *table, uint32_t block_no)
+{
+    struct thread_state *self = thread_state_get();
+    if (self == NULL) {
+        return false;
+    }
+    epoch_enter(self);
+    const struct frame_ref *frame = frame_table_get(table, block_no);
+    bool used = frame != NULL && load_relaxed(&frame->recent) != 0; /* relaxed: a hint */
+    epoch_exit(self);
+    return used;
 }
 
 struct frame_ref *

@@ -152,6 +152,9 @@ frame_table_get(const struct frame_table *table, uint32_t block_no)
     return (held & 1) == 0 ? (struct frame_ref *)held : NULL;
 }
 
+/* Not inside a section: is the block cached, and was it used since the clock's hand passed? */
+bool frame_table_is_used(const struct frame_table *table, uint32_t block_no);
+
 /* Not inside a section: the frame, pinned, or NULL. */
 struct frame_ref *frame_table_pin(const struct frame_table *table, uint32_t block_no);
 
@@ -161,6 +164,12 @@ struct frame_ref *frame_table_pin(const struct frame_table *table, uint32_t bloc
  * So what is read once passes by, without a lock, and does not push out what is
  * used. walk: the reader goes from block to block; it leaves no note. */
 bool frame_table_admits(struct frame_table *table, uint32_t block_no, uint64_t bytes, bool walk);
+
+/* A frame that has no slot yet: may it be kept? Then its bytes, said in *counted_out,
+ * count as linked until they are released, which is before it is linked. used: for
+ * what is in use others may go, up to BLOCK_CACHE_WARM_SHARE; else there must be room. */
+bool block_cache_warm_admits(struct block_cache *cache, size_t data_bytes, bool used, uint64_t *counted_out);
+void block_cache_warm_release(struct block_cache *cache, uint64_t counted);
 
 /* What frame_table_checked says from now on, where the slot holds a note. */
 void frame_table_set_checked(struct frame_table *table, uint32_t block_no, uint32_t checked);

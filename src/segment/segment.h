@@ -35,9 +35,11 @@ struct segment_writer_options {
     uint32_t block_bytes;      /* raw target; 16 KiB when 0 */
     uint64_t expected_rows;    /* sizes buffers; 0 = unknown */
     struct block_cache *cache; /* nullable: where the writer's memory is charged */
+    bool warm;                 /* blocks of rows that readers want are kept for the cache; needs one */
 };
 
 struct segment_writer;
+struct segment_warm; /* blocks on their way into the cache: segment_warm.c */
 
 NODISCARD esker_status segment_writer_create(struct io *io, const struct mem *mem,
                                              const struct segment_writer_options *options,
@@ -55,6 +57,12 @@ NODISCARD esker_status segment_writer_finish(struct segment_writer *writer, stru
                                              uint8_t keys_out[2 * EDIT_KEY_BYTES_MAX]);
 /* Frees the writer; unless it was finished, removes the file. NULL is fine. */
 void segment_writer_destroy(struct segment_writer *writer);
+
+/* How much readers want the row that was added last. */
+void segment_writer_note_heat(struct segment_writer *writer, enum iter_heat heat);
+/* The blocks that were kept, after finish; the caller's. NULL: none. */
+struct segment_warm *segment_writer_take_warm(struct segment_writer *writer);
+void segment_warm_destroy(struct segment_warm *warm); /* NULL is fine */
 
 /* "%016x.seg" */
 void segment_file_name(uint64_t id, char out[40]);
@@ -80,6 +88,9 @@ struct segment_open_options {
  * checked against meta at first use. meta is copied, keys included. */
 NODISCARD esker_status segment_create(const struct segment_open_options *options,
                                       const struct segment_meta *meta, struct segment **out);
+/* Loads index and filter, so that no reader has to, and hands the cache the blocks
+ * that the segment's writer kept; takes them over. Before the segment is shared. */
+void segment_adopt(struct segment *segment, struct segment_warm *warm /* nullable */);
 void segment_ref(struct segment *segment);
 void segment_unref(struct segment *segment);
 /* The file is to be unlinked once nobody uses it (see segment_gone_fn). */

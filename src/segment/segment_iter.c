@@ -61,6 +61,8 @@ segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool back
         it->block = it->frame->block;
     } else {
         TRY(segment_ahead_block(&it->ahead, at, backwards, &it->block));
+        bool used = frame_table_is_used(&it->loaded->frames, segment_at_block_no(it->loaded, at));
+        it->base.heat = used ? ITER_USED : ITER_COLD;
     }
     it->at = at;
     it->open = true;

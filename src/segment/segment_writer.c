@@ -134,6 +134,7 @@ segment_writer_destroy(struct segment_writer *writer)
         }
     }
     segment_writer_charge(writer, 0);
+    segment_warm_destroy(writer->warm);
     block_builder_destroy(writer->builder);
     buf_fini(&writer->scratch);
     buf_fini(&writer->last_key);
@@ -240,6 +241,7 @@ segment_writer_cut(struct segment_writer *writer, struct bytes next_key)
     }
     TRY(block_builder_finish(writer->builder, &writer->raw));
     struct bytes raw = buf_bytes(&writer->raw);
+    segment_writer_warm(writer, raw, rows);
     TRY(segment_writer_store(writer, raw, BLOCK_DATA, writer->codec, &handle));
     handle.row_count = rows;
     writer->data_raw_bytes += raw.len;

@@ -35,6 +35,8 @@ struct segment_writer {
     uint64_t charged_bytes;
     esker_status failed; /* sticky */
     bool finished;
+    uint32_t rows_used, rows_fresh; /* of the open block, by their heat */
+    struct segment_warm *warm;      /* nullable */
 };
 
 struct segment_index_row {
@@ -56,6 +58,8 @@ NODISCARD esker_status segment_writer_cut(struct segment_writer *writer, struct 
 NODISCARD esker_status segment_writer_store(struct segment_writer *writer, struct bytes raw,
                                             enum block_kind kind, enum block_codec codec,
                                             struct block_handle *out);
+/* segment_warm.c: keeps the block that was just built, if its rows' heat asks for it. */
+void segment_writer_warm(struct segment_writer *writer, struct bytes raw, uint32_t row_count);
 /* all: also what does not fill a batch. */
 NODISCARD esker_status segment_writer_flush(struct segment_writer *writer, bool all);
 
