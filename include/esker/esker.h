@@ -293,7 +293,11 @@ ESKER_API size_t esker_batch_size_bytes(const esker_batch *batch);
 
 /* The write fails with CONFLICT, whole, if `key` has a version (a put or a
  * delete) with LSN >= unchanged_since. Use the LSN of the snapshot it was
- * read at. */
+ * read at; 0 asks that there be nothing of the key, neither a value nor a
+ * delete that is still kept. Where no version is left, and history since then
+ * is not kept (esker_snapshot_create_at would say NOT_FOUND), it is CONFLICT
+ * too. A batch with requirements may take up a quarter of a memtable at most
+ * (docs/limits.md), else the write is TOO_LARGE. */
 ESKER_API ESKER_NODISCARD esker_status esker_batch_require(esker_batch *batch, esker_slice key,
                                                            esker_lsn unchanged_since);
 
@@ -366,6 +370,7 @@ ESKER_API void esker_iter_destroy(esker_iter *iter /* nullable */);
 /* Each returns OK (positioned), END, or a failure, so that an error is never
  * mistaken for the end. next after END at the end, or prev after END at the
  * start, is END again; the opposite step returns to the entry at that edge.
+ * next and prev before the first positioning, or after a failure: INVALID.
  * seek: first key >= key. seek_for_prev: last key <= key. */
 ESKER_API ESKER_NODISCARD esker_status esker_iter_first(esker_iter *iter);
 ESKER_API ESKER_NODISCARD esker_status esker_iter_last(esker_iter *iter);
@@ -383,7 +388,8 @@ ESKER_API ESKER_NODISCARD esker_status esker_iter_value(esker_iter *iter, esker_
 ESKER_API size_t esker_iter_value_size(const esker_iter *iter);
 
 /* To the newest state, or to the same snapshot on the newest files; keeps the
- * position: on the same key, or on the next one if that key is gone. */
+ * position: on the same key, or on the next one if that key is gone (END if
+ * there is none), or beyond the end that it stood at. */
 ESKER_API ESKER_NODISCARD esker_status esker_iter_refresh(esker_iter *iter);
 
 /* ---- Maintenance ------------------------------------------------------- */

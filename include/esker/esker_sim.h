@@ -13,6 +13,8 @@
  * that wait for it, and in esker_sim_run_background. They cannot be open at the
  * same time as one that esker_open opened (ESKER_INVALID), and one thread at a
  * time may use a disk and its database.
+ *
+ * As in esker.h, a NULL where none is allowed is ESKER_INVALID from calls that return a status.
  */
 #ifndef ESKER_ESKER_SIM_H
 #define ESKER_ESKER_SIM_H
@@ -47,12 +49,15 @@ ESKER_API esker_status esker_sim_open(esker_sim *sim, const esker_options *optio
 /* Runs one piece of background work; 0: there was none. */
 ESKER_API int esker_sim_run_background(void);
 
-/* The process dies, or the power goes. The open database is dead: its calls
- * fail, and all that may be done is to end iterators and snapshots and to close
- * it. Then the disk can be opened again. Returns: OK; INVALID. */
+/* The process dies, or the power goes. The open database is dead: nothing that
+ * it does reaches the disk, its calls fail or answer from memory, and all that
+ * is left to do is to end iterators and snapshots and to close it. Then the disk
+ * can be opened again. Returns: OK; INVALID. */
 ESKER_API esker_status esker_sim_crash(esker_sim *sim, int how, uint64_t seed);
 /* From the nth change on (1 = the next; 0 = never) nothing changes any more and
- * every call to the disk fails, until esker_sim_crash says what is left. */
+ * every call to the disk fails, until esker_sim_crash says what is left. A write
+ * that makes no call to the disk (MEMORY, PROCESS, INTERVAL) may still say OK:
+ * a test that counts acknowledged writes asks esker_sim_is_off after each. */
 ESKER_API void esker_sim_crash_at(esker_sim *sim, uint64_t nth);
 /* Did that happen? */
 ESKER_API int esker_sim_is_off(esker_sim *sim);

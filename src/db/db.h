@@ -541,6 +541,8 @@ NODISCARD esker_status db_repair_on(struct io *io, esker_repair_fn *say, void *c
 
 void db_snapshot_ref(struct esker_snapshot *snapshot);
 void db_snapshot_unref(struct esker_snapshot *snapshot);
+/* Whether merges have kept exactly what was visible at `lsn`. */
+bool db_history_is_exact(esker_db *db, uint64_t lsn);
 /* Copies snapshot LSNs into *stripes_out (mem_free) and raises the history floor to floor_lsn. */
 NODISCARD esker_status db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out,
                                           size_t *count_out);

@@ -5,10 +5,11 @@
 
 #include "db/db.h"
 
-/* A handle with io and lock but nothing loaded, default options. NOT_FOUND, BUSY, IO... */
-NODISCARD esker_status db_closed_open(const char *path, esker_db **out);
+/* A handle with io and lock but nothing loaded, default options. NOT_FOUND, BUSY, IO...
+ * shared: nothing will be written, others may look too. */
+NODISCARD esker_status db_closed_open(const char *path, bool shared, esker_db **out);
 /* The same over a given seam, which it takes over, also on failure. */
-NODISCARD esker_status db_closed_open_on(struct io *io, esker_db **out);
+NODISCARD esker_status db_closed_open_on(struct io *io, bool shared, esker_db **out);
 void db_closed_free(esker_db *db);
 
 /* Every byte of one segment; db->uuid and db->cache are set. */

@@ -158,11 +158,13 @@ db_file_is_ours(struct io *io, const struct db_file *file, const uint8_t *uuid, 
     uint8_t head[LOG_HEADER_BYTES];
     size_t len = 0;
     *ours_out = false;
+    TRY(files_read_head(io, file, head, sizeof head, &len));
     if (file->kind == DB_FILE_LOCK || file->kind == DB_FILE_CURRENT_TMP) {
-        *ours_out = true;
+        /* A LOCK holds nothing; a CURRENT.tmp may have been written in part. */
+        bool begun = len <= CURRENT_BYTES && (files_all_zero(head, len) || current_begins(head, len));
+        *ours_out = len == 0 || (file->kind == DB_FILE_CURRENT_TMP && begun);
         return ESKER_OK;
     }
-    TRY(files_read_head(io, file, head, sizeof head, &len));
     if (files_all_zero(head, len)) { /* created, nothing written yet */
         *ours_out = file->kind != DB_FILE_CURRENT;
         return ESKER_OK;
@@ -222,9 +224,10 @@ db_file_is_unborn(struct io *io, const struct db_file *file, bool has_manifest, 
     *unborn_out = false;
     switch (file->kind) {
     case DB_FILE_LOCK:
-    case DB_FILE_CURRENT_TMP:
         *unborn_out = true;
         return ESKER_OK;
+    case DB_FILE_CURRENT_TMP:
+        return db_file_is_ours(io, file, NULL, unborn_out);
     case DB_FILE_MANIFEST:
         *unborn_out = file->number == 1;
         return ESKER_OK;

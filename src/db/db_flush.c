@@ -40,12 +40,28 @@ flush_is_read(esker_db *db, uint64_t row_count)
     return since > row_count / FLUSH_ROWS_PER_GET;
 }
 
+/* Where the last batch ends. No version lies between it and the window's end, so the states there
+ * are one: who asks for the LSN that the last write gave finds it after the flush too. */
+static uint64_t
+flush_floor_lsn(const struct window *window)
+{
+    uint64_t end = (window->end_lsn - window->base_lsn) * LSN_BYTES;
+    uint64_t start = 0;
+    while (end > 0 && window_frame_at_or_before(window, end - 1, &start)) {
+        if (window->data[start + 4] == FRAME_BATCH) {
+            return window_lsn(window, start + window_frame_bytes(window, start));
+        }
+        end = start;
+    }
+    return window->base_lsn;
+}
+
 static esker_status
 flush_build(esker_db *db, struct window *window, struct version *version, struct compaction_result *result)
 {
     struct db_merge merge = {.db = db, .version = version, .output_level = 0};
     merge.warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
-    TRY(db_collect_stripes(db, window->end_lsn, &merge.stripes, &merge.stripe_count));
+    TRY(db_collect_stripes(db, flush_floor_lsn(window), &merge.stripes, &merge.stripe_count));
     struct iter *source = NULL;
     struct compaction_spec spec;
     esker_status status = ESKER_OK;

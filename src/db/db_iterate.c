@@ -8,6 +8,9 @@
 
 #include "db/db.h"
 
+/* Where it stands when it stands on no entry: nowhere yet (or an error), or beyond one of the ends. */
+enum iterate_edge { EDGE_NONE, EDGE_START, EDGE_END };
+
 struct esker_iter {
     uint32_t magic;
     esker_db *db;
@@ -18,6 +21,7 @@ struct esker_iter {
     struct buf lower, upper;
     bool keys_only;
     bool positioned;
+    enum iterate_edge edge;
     struct buf keep; /* the key to return to, during refresh */
 };
 
@@ -97,6 +101,7 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     it->version = version;
     it->lsn = lsn;
     it->positioned = false;
+    it->edge = EDGE_NONE;
     return ESKER_OK;
 }
 
@@ -190,10 +195,12 @@ esker_iter_destroy(esker_iter *it)
     db_handle_gone(&db->iterators_live);
 }
 
+/* edge: where the step would have led beyond. */
 static esker_status
-iterate_settle(struct esker_iter *it, esker_status status)
+iterate_settle(struct esker_iter *it, enum iterate_edge edge, esker_status status)
 {
     it->positioned = status == ESKER_OK;
+    it->edge = status == ESKER_END ? edge : EDGE_NONE;
     return status;
 }
 
@@ -201,28 +208,28 @@ esker_status
 esker_iter_first(esker_iter *it)
 {
     TRY(iterate_check(it));
-    return iterate_settle(it, iter_first(it->rows));
+    return iterate_settle(it, EDGE_END, iter_first(it->rows));
 }
 
 esker_status
 esker_iter_last(esker_iter *it)
 {
     TRY(iterate_check(it));
-    return iterate_settle(it, iter_last(it->rows));
+    return iterate_settle(it, EDGE_START, iter_last(it->rows));
 }
 
 esker_status
 esker_iter_next(esker_iter *it)
 {
     TRY(iterate_check(it));
-    return iterate_settle(it, iter_next(it->rows));
+    return iterate_settle(it, EDGE_END, iter_next(it->rows));
 }
 
 esker_status
 esker_iter_prev(esker_iter *it)
 {
     TRY(iterate_check(it));
-    return iterate_settle(it, iter_prev(it->rows));
+    return iterate_settle(it, EDGE_START, iter_prev(it->rows));
 }
 
 static esker_status
@@ -239,7 +246,7 @@ esker_iter_seek(esker_iter *it, esker_slice key)
 {
     TRY(iterate_check(it));
     TRY(iterate_check_target(key));
-    return iterate_settle(it,
+    return iterate_settle(it, EDGE_END,
                           key.size == 0 ? iter_first(it->rows) : iter_seek(it->rows, bytes_of_slice(key)));
 }
 
@@ -253,7 +260,7 @@ esker_iter_seek_for_prev(esker_iter *it, esker_slice key)
     if (key.size > 0) {
         TRY(buf_append_u8(&it->keep, 0));
     }
-    return iterate_settle(it, iter_seek_before(it->rows, buf_bytes(&it->keep)));
+    return iterate_settle(it, EDGE_START, iter_seek_before(it->rows, buf_bytes(&it->keep)));
 }
 
 esker_slice
@@ -288,12 +295,17 @@ esker_iter_refresh(esker_iter *it)
 {
     TRY(iterate_check(it));
     bool positioned = it->positioned;
+    enum iterate_edge edge = it->edge;
     if (positioned) {
         TRY(buf_assign(&it->keep, it->rows->key));
     }
     TRY(iterate_attach(it, thread_state_get()));
+    if (edge != EDGE_NONE) {
+        visible_iter_stand(it->rows, edge == EDGE_END);
+        it->edge = edge;
+    }
     if (!positioned) {
         return ESKER_OK;
     }
-    return iterate_settle(it, iter_seek(it->rows, buf_bytes(&it->keep)));
+    return iterate_settle(it, EDGE_END, iter_seek(it->rows, buf_bytes(&it->keep)));
 }

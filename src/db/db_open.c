@@ -38,48 +38,64 @@ open_has_current(struct io *io, bool *has_out)
     if (failed == 0) {
         io_close_file(io, file);
     }
-    return ESKER_OK;
+    /* -EINVAL: something that is no file has the name; recovery says so. */
+    bool known = failed == 0 || failed == -ENOENT || failed == -EINVAL;
+    return known ? ESKER_OK : FAIL_OS(-failed, DB_CURRENT_NAME, 0, "cannot open");
 }
 
 /* Without CURRENT: either nothing of ours is here, or a creation that was cut
- * short (nothing can have been acknowledged), which is cleared away. */
+ * short (nothing can have been acknowledged), or a database that lost it. */
+static esker_status
+open_check_unborn(esker_db *db, const struct db_file_list *files)
+{
+    bool has_manifest = false;
+    for (size_t i = 0; i < db_file_count(files); i++) {
+        has_manifest = has_manifest || db_file_at(files, i)->kind == DB_FILE_MANIFEST;
+    }
+    for (size_t i = 0; i < db_file_count(files); i++) {
+        const struct db_file *file = db_file_at(files, i);
+        bool unborn = file->kind == DB_FILE_LOCK;
+        if (!unborn) {
+            TRY(db_file_is_unborn(db->io, file, has_manifest, &unborn));
+        }
+        if (!unborn) {
+            return FAIL_AT(ESKER_CORRUPT, DB_CURRENT_NAME, 0,
+                           "CURRENT is missing but %s is here; nothing was changed", file->name);
+        }
+    }
+    return ESKER_OK;
+}
+
+static esker_status
+open_is_missing(esker_db *db)
+{
+    struct db_file_list files;
+    TRY(db_file_list(db->io, &db->mem, &files));
+    esker_status status = open_check_unborn(db, &files);
+    db_file_list_fini(&files);
+    return status != ESKER_OK ? status
+                              : FAIL(ESKER_INVALID, "there is no database and create_if_missing is off");
+}
+
 static esker_status
 open_clear_unborn(esker_db *db)
 {
     struct db_file_list files;
     TRY(db_file_list(db->io, &db->mem, &files));
-    esker_status status = ESKER_OK;
-    bool has_manifest = false;
     bool removed = false;
-    for (size_t i = 0; i < db_file_count(&files); i++) {
-        has_manifest = has_manifest || db_file_at(&files, i)->kind == DB_FILE_MANIFEST;
-    }
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t i = 0; i < db_file_count(&files); i++) {
-            const struct db_file *file = db_file_at(&files, i);
-            bool unborn = false;
-            if (file->kind == DB_FILE_LOCK) {
-                continue;
-            }
-            if (pass == 0) {
-                TRY_OUT(db_file_is_unborn(db->io, file, has_manifest, &unborn));
-                if (!unborn) {
-                    status = FAIL_AT(ESKER_CORRUPT, DB_CURRENT_NAME, 0,
-                                     "CURRENT is missing but %s is here; nothing was changed", file->name);
-                    goto out;
-                }
-            } else {
-                TRY_OUT(io_unlink(db->io, file->name));
-                removed = true;
-            }
+    esker_status status = open_check_unborn(db, &files);
+    for (size_t i = 0; i < db_file_count(&files) && status == ESKER_OK; i++) {
+        const struct db_file *file = db_file_at(&files, i);
+        if (file->kind != DB_FILE_LOCK) {
+            status = io_unlink(db->io, file->name);
+            removed = true;
         }
     }
-    if (removed) {
+    if (removed && status == ESKER_OK) {
         /* Names may survive in any order: an old manifest beside a new log would look like more than an
          * attempt at a creation. */
-        TRY_OUT(io_sync_dir(db->io));
+        status = io_sync_dir(db->io);
     }
-out:
     db_file_list_fini(&files);
     return status;
 }
@@ -145,7 +161,7 @@ static esker_status
 open_lock(esker_db *db)
 {
     int failed = db->io->ops->lock(db->io, DB_LOCK_NAME);
-    if (failed == -EWOULDBLOCK || failed == -EACCES) {
+    if (failed == -EWOULDBLOCK) {
         return FAIL_AT(ESKER_BUSY, DB_LOCK_NAME, 0, "the database is open in this process or another one");
     }
     return failed == 0 ? ESKER_OK : FAIL_OS(-failed, DB_LOCK_NAME, 0, "cannot lock the database");
@@ -166,7 +182,7 @@ open_load(esker_db *db)
     bool has_current = false;
     TRY(open_has_current(db->io, &has_current));
     if (!has_current && !db->options.create_if_missing) {
-        return FAIL(ESKER_INVALID, "there is no database and create_if_missing is off");
+        return open_is_missing(db);
     }
     TRY(open_lock(db));
     TRY(open_has_current(db->io, &has_current)); /* again: somebody may have made it meanwhile */
@@ -326,7 +342,9 @@ esker_open(const char *path, const esker_options *options, esker_db **db_out)
     struct io *io = NULL;
     esker_status status = io_open_dir(path, resolved.create_if_missing, resolved.io_backend, &db->mem, &io);
     if (status == ESKER_NOT_FOUND) {
-        status = FAIL(ESKER_INVALID, "there is no directory %.100s and create_if_missing is off", path);
+        status = resolved.create_if_missing
+                     ? FAIL_OS(ENOENT, NULL, 0, "cannot create the directory %.100s", path)
+                     : FAIL(ESKER_INVALID, "there is no directory %.100s and create_if_missing is off", path);
     }
     if (status == ESKER_OK) {
         status = open_on(db, io, NULL, false);

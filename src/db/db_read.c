@@ -436,12 +436,10 @@ db_changed_since(esker_db *db, struct thread_state *self, struct version *versio
     bool seen = false;
     *changed_out = false;
     TRY(read_changed_in_segments(db, version, key, since, limit, &seen, changed_out));
-    if (!seen) {
-        /* Nothing at all: unless history since then is complete, a put and a delete
-         * may both have come and gone. */
-        mutex_lock(&db->snap_mu);
-        *changed_out = since < db->history_floor;
-        mutex_unlock(&db->snap_mu);
+    if (!seen && since != 0) {
+        /* Nothing at all: unless history since then is complete, what was there then may have
+         * been deleted, and both merged away. Since 0 means that there be nothing. */
+        *changed_out = !db_history_is_exact(db, since);
     }
     return ESKER_OK;
 }

@@ -148,6 +148,7 @@ recover_read_logs(struct recover_state *state, struct wal_recovered *out)
                                       .edit_no = manifest_edit_no(db->manifest),
                                       .durable_lsn = state->durable_lsn,
                                       .correct_bytes = db->correct_bytes,
+                                      .read_only = state->read_only,
                                       .image = recover_image,
                                       .image_release = recover_image_release,
                                       .image_ctx = db};

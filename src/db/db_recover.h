@@ -16,6 +16,7 @@ struct recover_state {
     size_t segment_count, segment_cap;
     uint64_t next_file_id, wal_min_gen, wal_min_lsn, durable_lsn;
     uint64_t seen_file_id; /* highest number among the directory's files */
+    bool read_only;        /* logs are only looked at */
 };
 
 /* A manifest_apply_fn over a struct recover_state. */

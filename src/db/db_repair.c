@@ -440,7 +440,7 @@ esker_status
 db_repair_on(struct io *io, esker_repair_fn *say, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(db_closed_open_on(io, &db));
+    TRY(db_closed_open_on(io, false, &db));
     return repair_closed(db, say, ctx);
 }
 
@@ -448,6 +448,6 @@ esker_status
 esker_repair(const char *path, esker_repair_fn *say, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(db_closed_open(path, &db));
+    TRY(db_closed_open(path, false, &db));
     return repair_closed(db, say, ctx);
 }

@@ -28,7 +28,8 @@ sim_wrap(struct sim_disk *disk, esker_sim **out)
 esker_status
 esker_sim_create(uint64_t seed, esker_sim **out)
 {
-    return sim_wrap(sim_disk_create(seed), out);
+    return out != NULL ? sim_wrap(sim_disk_create(seed), out)
+                       : FAIL(ESKER_INVALID, "an output pointer is NULL");
 }
 
 void
@@ -43,6 +44,9 @@ esker_sim_destroy(esker_sim *sim)
 esker_status
 esker_sim_clone(esker_sim *sim, esker_sim **out)
 {
+    if (sim == NULL || out == NULL) {
+        return FAIL(ESKER_INVALID, "the disk or an output pointer is NULL");
+    }
     return sim_wrap(sim_disk_clone(sim->disk), out);
 }
 
@@ -73,6 +77,9 @@ esker_sim_crash(esker_sim *sim, int how, uint64_t seed)
         [ESKER_SIM_POWER_RANDOM] = SIM_CRASH_POWER_RANDOM,
     };
 
+    if (sim == NULL) {
+        return FAIL(ESKER_INVALID, "the disk is NULL");
+    }
     if (how < 0 || how >= ESKER_SIM_CRASHES) {
         return FAIL(ESKER_INVALID, "%d is no kind of crash", how);
     }
@@ -101,6 +108,9 @@ esker_sim_changes(esker_sim *sim)
 esker_status
 esker_sim_fault(esker_sim *sim, const char *script)
 {
+    if (sim == NULL || script == NULL) {
+        return FAIL(ESKER_INVALID, "the disk or the script is NULL");
+    }
     if (!sim_disk_script(sim->disk, script)) {
         return FAIL(ESKER_INVALID, "not a fault, or too many: %.100s", script);
     }

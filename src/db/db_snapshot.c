@@ -125,16 +125,31 @@ snapshot_round_down(esker_db *db, struct thread_state *self, uint64_t lsn)
     return rounded;
 }
 
+/* Whether merges have kept exactly what was visible at `lsn`. snap_mu held. */
+static bool
+snapshot_is_exact_locked(esker_db *db, uint64_t lsn)
+{
+    struct esker_snapshot *found[SNAPSHOT_HEIGHT_MAX];
+    snapshot_find_locked(db, lsn, found);
+    return lsn >= db->history_floor || (found[0] != NULL && found[0]->lsn == lsn);
+}
+
+bool
+db_history_is_exact(esker_db *db, uint64_t lsn)
+{
+    mutex_lock(&db->snap_mu);
+    bool exact = snapshot_is_exact_locked(db, lsn);
+    mutex_unlock(&db->snap_mu);
+    return exact;
+}
+
 /* Links it unless history below has been merged away. */
 static esker_status
 snapshot_link_at(esker_db *db, struct esker_snapshot *snapshot)
 {
     esker_status status = ESKER_OK;
     mutex_lock(&db->snap_mu);
-    struct esker_snapshot *found[SNAPSHOT_HEIGHT_MAX];
-    snapshot_find_locked(db, snapshot->lsn, found);
-    bool exact = snapshot->lsn >= db->history_floor || (found[0] != NULL && found[0]->lsn == snapshot->lsn);
-    if (exact) {
+    if (snapshot_is_exact_locked(db, snapshot->lsn)) {
         snapshot_link_locked(db, snapshot);
     } else {
         status = ESKER_NOT_FOUND;

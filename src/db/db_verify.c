@@ -13,31 +13,33 @@
 
 /* ---- A closed database in hand ---------------------------------------------------- */
 
-/* An existing LOCK is taken; a missing one means nobody has it open. */
+/* An existing LOCK is taken; a missing one, or what is no file, means nobody has it open. */
 static esker_status
-closed_lock(struct io *io)
+closed_lock(struct io *io, bool shared)
 {
     struct io_file *lock = NULL;
     int failed = io->ops->open_file(io, DB_LOCK_NAME, IO_OPEN_READ, &lock);
-    if (failed != 0) {
+    if (failed == -ENOENT || failed == -EINVAL) {
         return ESKER_OK;
     }
-    io_close_file(io, lock);
-    failed = io->ops->lock(io, DB_LOCK_NAME);
-    if (failed == -EWOULDBLOCK || failed == -EACCES) {
+    if (failed == 0) {
+        io_close_file(io, lock);
+        failed = shared ? io->ops->lock_shared(io, DB_LOCK_NAME) : io->ops->lock(io, DB_LOCK_NAME);
+    }
+    if (failed == -EWOULDBLOCK) {
         return FAIL_AT(ESKER_BUSY, DB_LOCK_NAME, 0, "the database is open in this process or another one");
     }
-    return ESKER_OK;
+    return failed == 0 ? ESKER_OK : FAIL_OS(-failed, DB_LOCK_NAME, 0, "cannot lock the database");
 }
 
 esker_status
-db_closed_open_on(struct io *io, esker_db **out)
+db_closed_open_on(struct io *io, bool shared, esker_db **out)
 {
     esker_options options;
     esker_db *db = NULL;
     esker_status status = db_options_resolve(NULL, &options);
     if (status == ESKER_OK) {
-        status = closed_lock(io);
+        status = closed_lock(io, shared);
     }
     if (status == ESKER_OK) {
         status = db_handle_alloc(&options, &db);
@@ -52,14 +54,14 @@ db_closed_open_on(struct io *io, esker_db **out)
 }
 
 esker_status
-db_closed_open(const char *path, esker_db **out)
+db_closed_open(const char *path, bool shared, esker_db **out)
 {
     struct io *io = NULL;
     if (path == NULL || *path == 0) {
         return FAIL(ESKER_INVALID, "the path is empty");
     }
     TRY(io_open_dir(path, false, ESKER_IO_POSIX, &mem_default, &io));
-    return db_closed_open_on(io, out);
+    return db_closed_open_on(io, shared, out);
 }
 
 void
@@ -81,6 +83,7 @@ struct verify {
     esker_verify_fn *each;
     void *ctx;
     bool found, stopped;
+    esker_error story; /* of the first finding */
 };
 
 /* True when the search goes on. Operating system trouble is not a finding. */
@@ -90,8 +93,12 @@ verify_note(struct verify *verify, esker_status status)
     if (status == ESKER_OK) {
         return true;
     }
+    esker_error finding = *status_last(); /* the callback may fail calls of its own */
+    if (!verify->found) {
+        verify->story = finding;
+    }
     verify->found = true;
-    if (verify->each != NULL && verify->each(verify->ctx, status_last()) != 0) {
+    if (verify->each != NULL && verify->each(verify->ctx, &finding) != 0) {
         verify->stopped = true;
     }
     return !verify->stopped;
@@ -103,16 +110,28 @@ verify_is_finding(esker_status status)
     return status == ESKER_CORRUPT || status == ESKER_UNSUPPORTED;
 }
 
-esker_status
-db_verify_segment(esker_db *db, const struct segment_meta *meta)
+static bool
+verify_note_damage(void *ctx)
+{
+    return verify_note(ctx, status_last()->status);
+}
+
+static esker_status
+verify_segment(esker_db *db, const struct segment_meta *meta, segment_damage_fn *each, void *ctx)
 {
     struct segment *segment = NULL;
     struct segment_open_options options = {.io = db->io, .mem = &db->mem, .cache = db->cache};
     memcpy(options.uuid, db->uuid, sizeof options.uuid);
     TRY(segment_create(&options, meta, &segment));
-    esker_status status = segment_verify(segment);
+    esker_status status = segment_verify_each(segment, each, ctx);
     segment_unref(segment);
     return status;
+}
+
+esker_status
+db_verify_segment(esker_db *db, const struct segment_meta *meta)
+{
+    return verify_segment(db, meta, NULL, NULL);
 }
 
 static esker_status
@@ -120,7 +139,7 @@ verify_files(esker_db *db, struct recover_state *state, struct verify *verify)
 {
     for (size_t i = 0; i < state->segment_count && !verify->stopped; i++) {
         const struct segment_meta *meta = &state->segments[i]->meta;
-        esker_status status = db_verify_segment(db, meta);
+        esker_status status = verify_segment(db, meta, verify_note_damage, verify);
         if (status == ESKER_IO && status_last()->os_errno == ENOENT) {
             char name[40];
             segment_file_name(meta->id, name);
@@ -148,7 +167,7 @@ verify_files(esker_db *db, struct recover_state *state, struct verify *verify)
 static esker_status
 verify_database(esker_db *db, struct verify *verify)
 {
-    struct recover_state state = {.db = db};
+    struct recover_state state = {.db = db, .read_only = true};
     TRY(block_cache_create(&db->mem, db->options.memory_budget_bytes / 8, &db->cache));
     esker_status status = manifest_open(db->io, &db->mem, recover_apply, &state, &db->manifest);
     if (status == ESKER_OK) {
@@ -189,14 +208,14 @@ verify_closed(esker_db *db, esker_verify_fn *each_finding, void *ctx)
     if (status != ESKER_OK) {
         return status_restore(&story);
     }
-    return verify.found ? status_restore(&story) : ESKER_OK;
+    return verify.found ? status_restore(&verify.story) : ESKER_OK;
 }
 
 esker_status
 db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(db_closed_open_on(io, &db));
+    TRY(db_closed_open_on(io, true, &db));
     return verify_closed(db, each_finding, ctx);
 }
 
@@ -204,7 +223,7 @@ esker_status
 esker_verify(const char *path, esker_verify_fn *each_finding, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(db_closed_open(path, &db));
+    TRY(db_closed_open(path, true, &db));
     return verify_closed(db, each_finding, ctx);
 }
 
@@ -214,12 +233,13 @@ static esker_status
 destroy_files(esker_db *db, const struct db_file_list *files)
 {
     esker_status first = ESKER_OK;
-    /* CURRENT goes first: from then on the directory is no database any more. */
-    for (int pass = 0; pass < 2; pass++) {
+    /* CURRENT goes first: from then on the directory is no database any more. LOCK goes last, if all went. */
+    for (int pass = 0; pass < 3; pass++) {
         for (size_t i = 0; i < db_file_count(files); i++) {
             const struct db_file *file = db_file_at(files, i);
             bool ours = false;
-            if ((file->kind == DB_FILE_CURRENT) != (pass == 0) || file->kind == DB_FILE_LOCK) {
+            if ((file->kind == DB_FILE_CURRENT) != (pass == 0) ||
+                (file->kind == DB_FILE_LOCK) != (pass == 2) || (pass == 2 && first != ESKER_OK)) {
                 continue;
             }
             TRY(db_file_is_ours(db->io, file, NULL, &ours));
@@ -240,16 +260,13 @@ esker_destroy(const char *path)
 {
     esker_db *db = NULL;
     struct db_file_list files;
-    TRY(db_closed_open(path, &db));
+    TRY(db_closed_open(path, false, &db));
     esker_status status = db_file_list(db->io, &db->mem, &files);
     bool any = status == ESKER_OK && db_file_count(&files) > 0;
     if (status == ESKER_OK) {
         status =
             any ? destroy_files(db, &files) : FAIL(ESKER_NOT_FOUND, "there is no database in that directory");
         db_file_list_fini(&files);
-    }
-    if (status == ESKER_OK) {
-        status = io_unlink(db->io, DB_LOCK_NAME);
     }
     esker_error story = *status_last();
     db_closed_free(db);

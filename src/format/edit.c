@@ -460,6 +460,12 @@ manifest_header_decode(struct bytes bytes, struct file_head *out)
     return file_head_decode(manifest_magic, bytes, out);
 }
 
+bool
+current_begins(const uint8_t *bytes, size_t len)
+{
+    return memcmp(bytes, current_magic, MIN(len, sizeof current_magic)) == 0;
+}
+
 void
 current_encode(const struct file_head *head, uint8_t out[CURRENT_BYTES])
 {

@@ -111,6 +111,8 @@ struct file_head {
 void manifest_header_encode(const struct file_head *head, uint8_t out[MANIFEST_HEADER_BYTES]);
 /* Returns OK, CORRUPT, UNSUPPORTED; no story. */
 esker_status manifest_header_decode(struct bytes bytes, struct file_head *out);
+/* Are these the first bytes of a CURRENT, as far as they go? */
+bool current_begins(const uint8_t *bytes, size_t len);
 void current_encode(const struct file_head *head, uint8_t out[CURRENT_BYTES]);
 esker_status current_decode(struct bytes bytes, struct file_head *out);
 

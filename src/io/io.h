@@ -90,6 +90,7 @@ struct io_ops {
     /* An exclusive lock on `name` (created if missing) for this process and
      * this handle: -EWOULDBLOCK when held elsewhere, also by this process. */
     int (*lock)(struct io *io, const char *name);
+    int (*lock_shared)(struct io *io, const char *name); /* beside other readers; the file exists */
     /* The lock is dropped without touching the file; also called in a forked child. */
     void (*unlock)(struct io *io);
     /* Bytes [0, len) of the file, shared and writable, not inherited by fork.

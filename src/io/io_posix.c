@@ -361,13 +361,13 @@ posix_still_named(int dir_fd, const char *name, int fd)
 }
 
 static int
-posix_lock_once(int dir_fd, const char *name, int *fd_out)
+posix_lock_once(int dir_fd, const char *name, bool shared, int *fd_out)
 {
-    int fd = posix_open_at(dir_fd, name, O_RDWR | O_CREAT);
+    int fd = posix_open_at(dir_fd, name, shared ? O_RDONLY : O_RDWR | O_CREAT);
     if (fd < 0) {
         return fd;
     }
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock whole = {.l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
     int failed = 0;
     if (fcntl(fd, F_OFD_SETLK, &whole) != 0) {
         failed = errno == EACCES ? EWOULDBLOCK : errno;
@@ -383,7 +383,7 @@ posix_lock_once(int dir_fd, const char *name, int *fd_out)
 }
 
 static int
-posix_lock_guarded(struct io_posix *posix, const char *name)
+posix_lock_guarded(struct io_posix *posix, const char *name, bool shared)
 {
     if (posix->lock.fd >= 0) {
         return -EWOULDBLOCK;
@@ -397,7 +397,7 @@ posix_lock_guarded(struct io_posix *posix, const char *name)
     }
     int result = -ESTALE;
     for (int tries = 0; tries < POSIX_LOCK_TRIES && result == -ESTALE; tries++) {
-        result = posix_lock_once(posix->dir_fd, name, &posix->lock.fd);
+        result = posix_lock_once(posix->dir_fd, name, shared, &posix->lock.fd);
     }
     if (result == 0) {
         posix->lock.next = posix_locks;
@@ -407,12 +407,24 @@ posix_lock_guarded(struct io_posix *posix, const char *name)
 }
 
 static int
-posix_lock(struct io *io, const char *name)
+posix_lock_as(struct io *io, const char *name, bool shared)
 {
     mutex_lock(&posix_lock_guard);
-    int result = posix_lock_guarded(posix_of(io), name);
+    int result = posix_lock_guarded(posix_of(io), name, shared);
     mutex_unlock(&posix_lock_guard);
     return result;
+}
+
+static int
+posix_lock(struct io *io, const char *name)
+{
+    return posix_lock_as(io, name, false);
+}
+
+static int
+posix_lock_shared(struct io *io, const char *name)
+{
+    return posix_lock_as(io, name, true);
 }
 
 static void
@@ -677,6 +689,7 @@ static const struct io_ops posix_ops = {
     .unlink_file = posix_unlink_file,
     .list = posix_list,
     .lock = posix_lock,
+    .lock_shared = posix_lock_shared,
     .unlock = posix_unlock,
     .map_file = posix_map_file,
     .unmap_file = io_posix_unmap,

@@ -636,6 +636,7 @@ static const struct io_ops sim_ops = {
     .unlink_file = sim_unlink_file,
     .list = sim_list,
     .lock = sim_lock,
+    .lock_shared = sim_lock,
     .unlock = sim_unlock,
     .map_file = sim_map_file,
     .unmap_file = sim_unmap_file,

@@ -456,6 +456,12 @@ visible_iter_create(struct iter *source, uint64_t snapshot_lsn, struct visible_b
     return ESKER_OK;
 }
 
+void
+visible_iter_stand(struct iter *it, bool at_end)
+{
+    visible_of(it)->state = at_end ? VISIBLE_AT_END : VISIBLE_AT_START;
+}
+
 uint64_t
 visible_iter_take_skipped(struct iter *it)
 {

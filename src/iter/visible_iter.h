@@ -23,6 +23,9 @@ NODISCARD esker_status visible_iter_create(struct iter *source, uint64_t snapsho
                                            struct visible_bounds bounds, const struct mem *mem,
                                            struct iter **out);
 
+/* Stands past the last entry, or before the first one, as after a step that said END. */
+void visible_iter_stand(struct iter *it, bool at_end);
+
 /* Versions and deletes stepped over since the last call; resets. */
 uint64_t visible_iter_take_skipped(struct iter *it);
 

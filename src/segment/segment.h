@@ -167,6 +167,13 @@ NODISCARD esker_status segment_sample(struct segment *segment, uint32_t pieces, 
  * Returns OK or the first damage. */
 NODISCARD esker_status segment_verify(struct segment *segment);
 
+/* status_last() has one block's damage. Returns: whether to go on with the next block. */
+typedef bool segment_damage_fn(void *ctx);
+
+/* As segment_verify, but goes on behind a damaged block, which `each` (nullable) is told.
+ * Returns: OK also when every damage was told so; else what ended it. */
+NODISCARD esker_status segment_verify_each(struct segment *segment, segment_damage_fn *each, void *ctx);
+
 /* ---- Salvage ------------------------------------------------------------- */
 
 /* Bytes [from, to) of the file hold no block that is whole. The rows that were there had keys

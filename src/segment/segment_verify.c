@@ -18,6 +18,10 @@ struct segment_verify {
     size_t last_len;
     uint64_t last_lsn;
     uint64_t rows, tombstones, min_lsn, max_lsn, key_bytes, value_bytes;
+    segment_damage_fn *each; /* nullable: the first damage ends it */
+    void *each_ctx;
+    bool incomplete; /* a block was passed over: sums say nothing */
+    bool stopped;    /* `each` does not want to know more */
 };
 
 static esker_status
@@ -93,27 +97,53 @@ segment_verify_entry(struct segment_verify *verify, struct segment_at before, co
     return ESKER_OK;
 }
 
+/* A damaged block was told and is passed over. */
+static bool
+segment_verify_passes(struct segment_verify *verify, esker_status status)
+{
+    if (status != ESKER_CORRUPT || verify->each == NULL) {
+        return false;
+    }
+    verify->incomplete = true;
+    verify->stopped = !verify->each(verify->each_ctx);
+    return true;
+}
+
+/* The rows of the block at `at`. before: the block before it; NULL when that one was not read. */
+static esker_status
+segment_verify_block(struct segment_verify *verify, struct segment_at at, const struct segment_at *before,
+                     const struct block *block)
+{
+    uint64_t offset = segment_at_handle(verify->loaded, at).offset;
+    if (before != NULL) {
+        TRY(segment_verify_entry(verify, *before, block));
+    }
+    for (uint32_t row = 0; row < block->row_count; row++) {
+        TRY(segment_verify_row(verify, block, row, offset));
+        if (verify->rows == 1 &&
+            bytes_compare(verify->segment->meta.min_key, bytes_make(verify->last, verify->last_len)) > 0) {
+            return segment_verify_fail(verify, offset, "the first key lies below the manifest's bound");
+        }
+    }
+    return segment_verify_separator(verify, at);
+}
+
 static esker_status
 segment_verify_data(struct segment_verify *verify)
 {
     const struct segment_loaded *loaded = verify->loaded;
     struct segment_at before = segment_at_first();
     struct segment_at at = before;
-    for (bool first = true, more = true; more; first = false) {
+    bool chained = false; /* `before` was read */
+    for (bool more = true; more && !verify->stopped;) {
         struct block block;
-        uint64_t offset = segment_at_handle(loaded, at).offset;
-        TRY(segment_ahead_block(&verify->ahead, at, false, &block));
-        if (!first) {
-            TRY(segment_verify_entry(verify, before, &block));
+        esker_status status = segment_ahead_block(&verify->ahead, at, false, &block);
+        if (status == ESKER_OK) {
+            TRY(segment_verify_block(verify, at, chained ? &before : NULL, &block));
+        } else if (!segment_verify_passes(verify, status)) {
+            return status;
         }
-        for (uint32_t row = 0; row < block.row_count; row++) {
-            TRY(segment_verify_row(verify, &block, row, offset));
-            if (verify->rows == 1 && bytes_compare(verify->segment->meta.min_key,
-                                                   bytes_make(verify->last, verify->last_len)) > 0) {
-                return segment_verify_fail(verify, offset, "the first key lies below the manifest's bound");
-            }
-        }
-        TRY(segment_verify_separator(verify, at));
+        chained = status == ESKER_OK;
         before = at;
         more = segment_at_next(loaded, &at);
     }
@@ -159,6 +189,9 @@ segment_verify_props(const struct segment_verify *verify)
         status = segment_damaged(segment, status, handle.offset, "the properties are not well formed");
         goto out;
     }
+    if (verify->incomplete) {
+        goto out;
+    }
     if (decoded.key_bytes != verify->key_bytes || decoded.value_bytes != verify->value_bytes) {
         status = segment_verify_fail(verify, handle.offset, "the properties disagree with the rows");
     }
@@ -172,6 +205,9 @@ static esker_status
 segment_verify_counts(const struct segment_verify *verify)
 {
     const struct segment_footer *footer = &verify->loaded->footer;
+    if (verify->incomplete) {
+        return ESKER_OK;
+    }
     if (verify->rows != footer->row_count || verify->tombstones != footer->tombstone_count ||
         verify->min_lsn != footer->min_lsn || verify->max_lsn != footer->max_lsn) {
         return segment_verify_fail(verify, verify->segment->meta.size_bytes - SEGMENT_FOOTER_BYTES,
@@ -181,9 +217,9 @@ segment_verify_counts(const struct segment_verify *verify)
 }
 
 esker_status
-segment_verify(struct segment *segment)
+segment_verify_each(struct segment *segment, segment_damage_fn *each, void *ctx)
 {
-    struct segment_verify verify = {.segment = segment, .min_lsn = UINT64_MAX};
+    struct segment_verify verify = {.segment = segment, .min_lsn = UINT64_MAX, .each = each, .each_ctx = ctx};
     TRY(segment_loaded_create(segment, &verify.loaded));
     segment_ahead_init(&verify.ahead, segment, verify.loaded, SEGMENT_AHEAD_BYTES, MEMORY_MERGES);
     uint8_t *keys = mem_alloc_array(segment->mem, 2, KEY_BYTES_MAX);
@@ -195,11 +231,19 @@ segment_verify(struct segment *segment)
     verify.key = keys;
     verify.last = keys + KEY_BYTES_MAX;
     TRY_OUT(segment_verify_data(&verify));
-    TRY_OUT(segment_verify_counts(&verify));
-    TRY_OUT(segment_verify_props(&verify));
+    if (!verify.stopped) {
+        TRY_OUT(segment_verify_counts(&verify));
+        TRY_OUT(segment_verify_props(&verify));
+    }
 out:
     mem_free(segment->mem, keys);
     segment_ahead_fini(&verify.ahead);
     segment_loaded_unref(verify.loaded);
     return status;
+}
+
+esker_status
+segment_verify(struct segment *segment)
+{
+    return segment_verify_each(segment, NULL, NULL);
 }
