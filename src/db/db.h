@@ -31,6 +31,7 @@ enum {
     SEGMENT_BYTES_MIN = 2 << 20,
     SEGMENT_BYTES_MOST = 64 << 20,
     WINDOWS_LIVE_MAX = 3,      /* active + waiting for flush; more only from recovery and oversize batches */
+    PREPARED_MAX = 2,
     WINDOWS_RECOVERED_MAX = 8, /* more are flushed before open returns */
     L0_TRIGGER = 4,
     L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
@@ -176,7 +177,7 @@ struct esker_db {
     /* guarded by mu */
     struct mutex mu CACHE_ALIGNED;
     struct cond changed;     /* a version was installed, a window prepared, a job failed or ended */
-    struct window *prepared; /* the next window, its log file begun; nullable */
+    struct window *prepared[PREPARED_MAX]; /* the next windows, their log files begun; NULL behind the last */
     struct db_log_pool pool;
     uint64_t log_gen_max;
     uint64_t log_file_count, log_file_bytes;
@@ -185,6 +186,7 @@ struct esker_db {
     uint64_t reopen_offset;
     uint32_t reopen_ops;
     bool preparing;             /* the prepare job makes a window; nobody else begins a log */
+    uint64_t preparing_behind;  /* the generation that it follows; 0 = not preparing */
     bool rotating;              /* an oversize window is being made; nobody else rotates or prepares */
     bool sealing;               /* close is about to write the last frame: no job appends any more */
     uint32_t appending;         /* running jobs that may append frames; close waits them out */
@@ -211,6 +213,8 @@ struct esker_db {
     uint64_t *obsolete_ids;                    /* segments whose files can go */
     size_t obsolete_count, obsolete_cap;
     uint32_t manual_compactions;
+
+    struct mutex populate_mu; /* one thread at a time makes memory of windows present */
 
     struct version_list versions CACHE_ALIGNED; /* guarded by its own mutex */
 
@@ -362,11 +366,6 @@ NODISCARD esker_status db_rotate_oversize(esker_db *db, struct thread_state *sel
  * *end_lsn_out means that everything written before the call is. */
 NODISCARD esker_status db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns,
                                       uint64_t *end_lsn_out);
-void db_prepare_job(struct job *job);
-/* Keeps memory present for a while ahead of the active window's writers. */
-void db_populate_job(struct job *job);
-/* The first part of a window that nobody has seen. bytes_per_op: what to expect; 0 = no idea. */
-void db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op);
 /* A window for the log that follows: file from the pool or new, header begun. Not under mu. */
 NODISCARD esker_status db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_lsn,
                                       uint64_t prev_gen, uint64_t prev_end_lsn, struct window **out);
@@ -382,6 +381,20 @@ void db_pool_add_locked(esker_db *db, struct log_file *log);
 NODISCARD esker_status db_drop_pool(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes);
 /* Its file back to the pool, its memory freed. For a window that nobody has seen. */
 void db_discard_window_locked(esker_db *db, struct window *window);
+
+/* ---- db_prepare.c --------------------------------------------------------- */
+
+void db_prepare_job(struct job *job);
+/* The first of the prepared windows was made active, or all of them go back. mu held. */
+void db_prepared_shift_locked(esker_db *db);
+void db_discard_prepared_locked(esker_db *db);
+
+/* ---- db_populate.c -------------------------------------------------------- */
+
+/* Keeps memory present for a while ahead of the active window's writers. */
+void db_populate_job(struct job *job);
+/* The first part of a prepared window. bytes_per_op: what to expect; 0 = no idea. */
+void db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op);
 
 /* ---- db_install.c --------------------------------------------------------- */
 

@@ -92,9 +92,11 @@ db_teardown(esker_db *db)
     job_owner_stop(&db->jobs);
     db_compact_stop(db);
     epoch_drain();
-    if (db->prepared != NULL) {
-        window_unref(db->prepared);
-        db->prepared = NULL;
+    for (uint32_t i = 0; i < PREPARED_MAX; i++) {
+        if (db->prepared[i] != NULL) {
+            window_unref(db->prepared[i]);
+            db->prepared[i] = NULL;
+        }
     }
     struct version *version = exchange_seq(&db->current, NULL); /* pairs: CURRENT */
     if (version != NULL) {

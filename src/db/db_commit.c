@@ -41,6 +41,27 @@ db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t by
     }
 }
 
+/* How full the window is when the next one is prepared. That takes two syncs,
+ * which wait for whatever else the disk is writing: large windows, which are
+ * only had while much is written, leave it the time of nearly a whole one. */
+static uint64_t
+commit_prepare_at(const struct window *window)
+{
+    return window->cap_bytes / (window->cap_bytes >= COMMIT_LARGE_WINDOW ? 16 : 2);
+}
+
+/* A frame took [offset, end): what it passed is done ahead of those that follow. */
+static void
+commit_look_ahead(esker_db *db, uint64_t offset, uint64_t end, uint64_t prepare_at)
+{
+    if (UNLIKELY(((offset ^ end) & ~((uint64_t)DB_POPULATE_STEP - 1)) != 0) && db->populate) {
+        job_kick(&db->populate_job);
+    }
+    if (UNLIKELY(offset < prepare_at && end >= prepare_at)) {
+        job_kick(&db->prepare_job);
+    }
+}
+
 /* Fills [offset, cap) of a window that is full. Inside a section or with the window referenced. */
 static void
 commit_write_pad(esker_db *db, struct window *window, uint64_t offset)
@@ -142,6 +163,8 @@ commit_conditional(esker_db *db, struct thread_state *self, const struct commit 
     version = place->version;
     version_ref(version);
     epoch_exit(self);
+    commit_look_ahead(db, place->offset, place->offset + place->frame_bytes,
+                      commit_prepare_at(place->window));
 
     uint64_t lsn = window_lsn(place->window, place->offset);
     db_wait_visible(db, self, lsn);
@@ -179,15 +202,6 @@ commit_oversize(esker_db *db, struct thread_state *self, const struct commit *co
     return ESKER_OK;
 }
 
-/* How full the window is when the next one is prepared. That takes two syncs,
- * which wait for whatever else the disk is writing: large windows, which are
- * only had while much is written, leave it the time of nearly a whole one. */
-static uint64_t
-commit_prepare_at(const struct window *window)
-{
-    return window->cap_bytes / (window->cap_bytes >= COMMIT_LARGE_WINDOW ? 16 : 2);
-}
-
 esker_status
 db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t *end_lsn_out)
 {
@@ -197,7 +211,6 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
     bool oversize = place.frame_bytes > db->window_bytes_max / 4 ||
                     commit->op_count > window_op_capacity(db->window_bytes_max) / 4;
     bool conditional = commit->batch != NULL && commit->batch->requires.len > 0;
-    uint64_t prepare_at = 0;
     uint64_t end_lsn = 0;
     TRY(db_pace(db, place.frame_bytes, commit->deadline_ns));
     if (oversize) {
@@ -210,15 +223,9 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
         TRY(commit_reserve(db, self, commit, &place));
         commit_fill(db, commit, &place);
         end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
-        prepare_at = commit_prepare_at(place.window);
+        uint64_t prepare_at = commit_prepare_at(place.window);
         db_ratchet_exit(db, self, place.version);
-    }
-    uint64_t end = place.offset + place.frame_bytes;
-    if (UNLIKELY(((place.offset ^ end) & ~((uint64_t)DB_POPULATE_STEP - 1)) != 0) && db->populate) {
-        job_kick(&db->populate_job);
-    }
-    if (place.offset < prepare_at && end >= prepare_at) {
-        job_kick(&db->prepare_job);
+        commit_look_ahead(db, place.offset, place.offset + place.frame_bytes, prepare_at);
     }
     db_wait_visible(db, self, end_lsn);
     *end_lsn_out = end_lsn;
@@ -254,6 +261,7 @@ db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, c
     /* pairs: CURRENT */
     struct window *window = load_acquire(&db->current)->windows[0];
     uint64_t offset = 0;
+    uint64_t prepare_at = commit_prepare_at(window);
     bool taken = window_reserve_if_fits(window, bytes, &offset);
     if (taken) {
         memcpy(window->data + offset + FRAME_HEADER_BYTES, body, body_bytes);
@@ -262,6 +270,7 @@ db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, c
     }
     epoch_exit(self);
     if (taken) {
+        commit_look_ahead(db, offset, offset + bytes, prepare_at);
         db_ratchet(db, self);
     }
     return taken;

@@ -22,6 +22,7 @@ db_handle_alloc(const esker_options *options, esker_db **out)
     store_relaxed(&db->event_fd, -1);                     /* relaxed: not shared yet */
     mutex_init(&db->manifest_mu);
     mutex_init(&db->mu);
+    mutex_init(&db->populate_mu);
     mutex_init(&db->snap_mu);
     mutex_init(&db->versions.mutex);
     cond_init(&db->changed);

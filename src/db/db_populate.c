@@ -4,7 +4,7 @@
  * reservation and its applied bit holds up every later writer: it took a fifth
  * of a put, and a quarter with two writers.
  *
- * The first part of a window is made present when it is prepared, the rest a
+ * The first part of a window is made present when it is the next one, the rest a
  * few MiB ahead of the writers, so a window that is never filled does not take
  * its whole size. Small windows are left alone: small databases stay small.
  */
@@ -16,8 +16,10 @@ void
 db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op)
 {
     if (db->populate && window->cap_bytes >= POPULATE_WINDOW_MIN) {
+        mutex_lock(&db->populate_mu);
         window_populate(window, POPULATE_AHEAD, bytes_per_op != 0 ? bytes_per_op : POPULATE_OP_BYTES,
                         db->populate_map);
+        mutex_unlock(&db->populate_mu);
     }
 }
 
@@ -36,7 +38,9 @@ db_populate_job(struct job *job)
     if (window->cap_bytes >= POPULATE_WINDOW_MIN && !window->recovered && bytes_per_op != 0) {
         /* relaxed: how far the writers are, about */
         uint64_t tail = load_relaxed(&window->tail);
+        mutex_lock(&db->populate_mu);
         window_populate(window, window_tail_bytes(tail) + POPULATE_AHEAD, bytes_per_op, db->populate_map);
+        mutex_unlock(&db->populate_mu);
     }
     version_unref(version);
 }

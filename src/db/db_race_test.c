@@ -184,7 +184,7 @@ oversize_and_late_preparation(uint64_t nth)
         race_nap();
         job_kick(&db->prepare_job);
         mutex_lock(&db->mu);
-        prepared = db->prepared != NULL;
+        prepared = db->prepared[0] != NULL;
         mutex_unlock(&db->mu);
     }
     bool off = sim_disk_is_off(disk);
@@ -208,6 +208,56 @@ oversize__is_not_lost_to_a_window_prepared_at_the_same_place(void **state)
         nth++;
     }
     assert_in_range(nth, 5, 1000);
+}
+
+/* While a window is in the making behind another prepared one, that one is given
+ * back and all spare files go. What is in the making follows it, and will be the
+ * log that was begun last: the next life must find the way to it. */
+static void
+prepare__what_it_follows_stays_meanwhile(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(1);
+    esker_db *db = race_open(disk, ESKER_DURABLE_PROCESS, true);
+    bool ready = false;
+    for (int puts = 0; puts < PATIENCE_MS && !ready; puts++) {
+        race_put(db, "small", 600);
+        race_nap();
+        mutex_lock(&db->mu);
+        ready = db->prepared[1] != NULL && !db->preparing;
+        if (ready) {
+            gate_set("log-"); /* nothing new behind the first */
+            db_discard_window_locked(db, db->prepared[1]);
+            db->prepared[1] = NULL;
+            db->rotating = true;
+        }
+        mutex_unlock(&db->mu);
+    }
+    assert_true(ready);
+    assert_int_equal(db_drop_pool(db, 0, 0), ESKER_OK); /* so a file must be made */
+    mutex_lock(&db->mu);
+    db->rotating = false;
+    mutex_unlock(&db->mu);
+    job_kick(&db->prepare_job);
+    gate_wait_for_company();
+    mutex_lock(&db->mu);
+    db->rotating = true; /* nor anything else, later */
+    db_discard_prepared_locked(db);
+    mutex_unlock(&db->mu);
+    assert_int_equal(db_drop_pool(db, 0, 0), ESKER_OK);
+    gate_set(NULL);
+    for (int ms = 0; ms < PATIENCE_MS && !job_idle(&db->prepare_job); ms++) {
+        race_nap();
+    }
+    sim_disk_crash(disk, SIM_CRASH_KILL, 0);
+    mutex_lock(&db->mu);
+    db->rotating = false;
+    mutex_unlock(&db->mu);
+    (void)esker_close(db);
+    db = race_open(disk, ESKER_DURABLE_PROCESS, false);
+    assert_true(race_has(db, "small"));
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
 }
 
 /* ---- A writer that stands still ----------------------------------------------------- */
@@ -431,6 +481,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(oversize__is_not_lost_to_a_window_prepared_at_the_same_place),
+        cmocka_unit_test(prepare__what_it_follows_stays_meanwhile),
         cmocka_unit_test(flush__ends_when_a_slow_writer_has_caught_up),
         cmocka_unit_test(close__lets_no_frame_follow_the_seal),
         cmocka_unit_test(sync_jobs__of_many_databases_leave_workers_for_flushes),

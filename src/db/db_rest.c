@@ -39,11 +39,14 @@ static bool
 rest_want_small(esker_db *db)
 {
     mutex_lock(&db->mu);
-    if (db->prepared != NULL && db->prepared->cap_bytes > db->window_bytes_first) {
-        db_discard_window_locked(db, db->prepared);
-        db->prepared = NULL;
+    bool grown = false;
+    for (uint32_t i = 0; i < PREPARED_MAX; i++) {
+        grown = grown || (db->prepared[i] != NULL && db->prepared[i]->cap_bytes > db->window_bytes_first);
     }
-    bool ready = db->prepared != NULL;
+    if (grown) {
+        db_discard_prepared_locked(db);
+    }
+    bool ready = db->prepared[0] != NULL;
     if (!ready) {
         db->window_bytes_want = db->window_bytes_first;
     }

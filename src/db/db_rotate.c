@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Windows and the log files under them: preparing the next one in the
- * background, making it the active one, giving files back.
+ * Windows and the log files under them: making them, making the next one the
+ * active one, giving files back. Which are made ahead: db_prepare.c.
  *
  * Invariants
  *  I1 A window becomes active only when its log file is listed in the manifest,
@@ -14,11 +14,11 @@
  *  I5 One window is in the making at a time (`preparing`, `rotating`). Of two logs
  *     that follow the same one recovery believes the one begun last, so a log
  *     begun beside the one that becomes active would take its place.
+ *  I6 The log begun last is reached by prev_gen links from those in use, at every
+ *     moment; recovery takes it for lost otherwise (wal/log_file.h).
  */
 #include "db/db.h"
 #include "base/mutant.h"
-
-enum { ROTATE_BURST_NS = 50000000 }; /* half a window in less time is a burst */
 
 /* ---- The pool of log files ------------------------------------------------ */
 
@@ -97,6 +97,24 @@ rotate_abandon_log(struct log_file *log)
     IGNORE_STATUS(status_restore(&story), "keeps the first story");
 }
 
+/* I6: of logs that were begun one behind the other and never used the last one goes
+ * first, and none that the one in the making follows. False: not this one now. */
+static bool
+rotate_pool_last_behind_locked(esker_db *db, size_t *index)
+{
+    /* pairs: CURRENT — installers hold mu. */
+    uint64_t active_gen = load_acquire(&db->current)->windows[0]->gen;
+    for (size_t i = 0; i < db->pool.count; i++) {
+        uint64_t gen = db->pool.files[*index]->header.gen;
+        if (gen > active_gen && db->pool.files[i]->header.prev_gen == gen) {
+            *index = i;
+            i = (size_t)-1; /* from the start: a link only leads to a higher generation */
+        }
+    }
+    uint64_t gen = db->pool.files[*index]->header.gen;
+    return gen <= active_gen || gen != db->preparing_behind;
+}
+
 /* A pool file that is too many or too small; off the pool, NULL if there is none. */
 static struct log_file *
 rotate_pool_excess(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
@@ -104,9 +122,11 @@ rotate_pool_excess(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
     struct log_file *log = NULL;
     mutex_lock(&db->mu);
     for (size_t i = 0; i < db->pool.count && log == NULL; i++) {
-        if (db->log_file_bytes > keep_bytes || db->pool.files[i]->space_bytes < useful_bytes) {
-            log = db->pool.files[i];
-            db->pool.files[i] = db->pool.files[--db->pool.count];
+        size_t last = i;
+        bool excess = db->log_file_bytes > keep_bytes || db->pool.files[i]->space_bytes < useful_bytes;
+        if (excess && rotate_pool_last_behind_locked(db, &last)) {
+            log = db->pool.files[last];
+            db->pool.files[last] = db->pool.files[--db->pool.count];
             db->log_file_count--;
             db->log_file_bytes -= LOG_HEADER_BYTES + log->space_bytes;
         }
@@ -245,63 +265,6 @@ db_discard_window_locked(esker_db *db, struct window *window)
     window_unref(window);
 }
 
-/* By how much windows grow now that the active one is half full: a burst should
- * not end in many small segments. */
-static uint64_t
-rotate_growth_locked(esker_db *db)
-{
-    return io_monotonic_ns(db->io) - db->window_began_ns < ROTATE_BURST_NS ? 4 : 2;
-}
-
-void
-db_prepare_job(struct job *job)
-{
-    esker_db *db = CONTAINER_OF(job, struct esker_db, prepare_job);
-    mutex_lock(&db->mu);
-    /* pairs: CURRENT — installers hold mu, so this is the newest. */
-    struct window *active = load_acquire(&db->current)->windows[0];
-    bool needed = db->prepared == NULL && !db->rotating;
-    uint64_t base_lsn = active->end_lsn;
-    uint64_t prev_gen = active->gen;
-    uint64_t cap_bytes = db->window_bytes_want;
-    uint64_t bytes_per_op = window_bytes_per_op(active);
-    uint64_t attempt = db->attempt;
-    needed = needed && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
-    db->preparing = needed;
-    mutex_unlock(&db->mu);
-    if (!needed) {
-        return;
-    }
-    struct window *window = NULL;
-    esker_status status =
-        db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, prev_gen, base_lsn, &window);
-    if (status == ESKER_OK) {
-        db_populate_window(db, window, bytes_per_op);
-    }
-    mutex_lock(&db->mu);
-    db->preparing = false;
-    if (status != ESKER_OK) {
-        mutex_unlock(&db->mu);
-        db_background_failed(db, job, attempt); /* wakes those who wait, too */
-        return;
-    }
-    /* pairs: CURRENT — as above. */
-    bool fits = load_acquire(&db->current)->windows[0]->end_lsn == base_lsn && db->prepared == NULL &&
-                !db->rotating && db->window_bytes_want <= cap_bytes;
-    if (fits) {
-        db->prepared = window;
-        db->window_bytes_want = MIN(cap_bytes * rotate_growth_locked(db), db->window_bytes_max);
-    } else {
-        db_discard_window_locked(db, window);
-        job_kick(job);
-    }
-    cond_broadcast(&db->changed);
-    mutex_unlock(&db->mu);
-    db_background_ok(db, job);
-    /* Windows only grow while there is work: smaller files are of no use any more. */
-    IGNORE_STATUS(db_drop_pool(db, UINT64_MAX, cap_bytes), "a file too many is dropped another time");
-}
-
 /* ---- Rotation ------------------------------------------------------------- */
 
 static esker_status
@@ -384,7 +347,7 @@ rotate_has_room_locked(const struct version *version)
     return version->window_count < WINDOWS_LIVE_MAX && (level0 == NULL || level0->count < L0_STALL);
 }
 
-/* A prepared window that the frame would not fit is given back and a larger one is asked for. */
+/* Prepared windows that the frame would not fit are given back and a larger one is asked for. */
 static void
 rotate_fit_prepared_locked(esker_db *db, uint64_t need_bytes, uint32_t need_ops)
 {
@@ -392,12 +355,11 @@ rotate_fit_prepared_locked(esker_db *db, uint64_t need_bytes, uint32_t need_ops)
     while (want < db->window_bytes_max && (want < need_bytes * 4 || window_op_capacity(want) < need_ops)) {
         want = MIN(want * 2, db->window_bytes_max);
     }
-    struct window *prepared = db->prepared;
-    if (prepared != NULL && (prepared->cap_bytes < need_bytes || prepared->op_cap < need_ops)) {
-        db_discard_window_locked(db, prepared);
-        db->prepared = NULL;
+    const struct window *next = db->prepared[0];
+    if (next != NULL && (next->cap_bytes < need_bytes || next->op_cap < need_ops)) {
+        db_discard_prepared_locked(db);
     }
-    if (db->prepared == NULL) {
+    if (db->prepared[0] == NULL) {
         db->window_bytes_want = want;
     }
 }
@@ -434,7 +396,7 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
                        : level0_full                             ? ESKER_WAIT_LEVEL0
                                                                  : ESKER_WAIT_LOG;
     }
-    if (db->prepared == NULL && !db->rotating) {
+    if (db->prepared[0] == NULL && !db->rotating) {
         job_kick(&db->prepare_job);
     }
     if (version->window_count > 1) { /* else it would be in the way of merges for nothing */
@@ -480,11 +442,11 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
             break;                              /* the caller's own check reports it */
         }
         rotate_fit_prepared_locked(db, need_bytes, need_ops);
-        if (db->prepared != NULL && !db->rotating && rotate_has_room_locked(version)) {
-            struct window *next = db->prepared;
+        if (db->prepared[0] != NULL && !db->rotating && rotate_has_room_locked(version)) {
+            struct window *next = db->prepared[0];
             status = rotate_install_locked(db, next);
             if (status == ESKER_OK) {
-                db->prepared = NULL;
+                db_prepared_shift_locked(db);
                 db_pace_update_locked(db);
                 installed = next;
                 window_ref(installed);
@@ -580,10 +542,7 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     esker_status status = rotate_claim_locked(db, deadline_ns);
     if (status == ESKER_OK) {
         db->rotating = true;
-        if (db->prepared != NULL) {
-            db_discard_window_locked(db, db->prepared);
-            db->prepared = NULL;
-        }
+        db_discard_prepared_locked(db);
     }
     mutex_unlock(&db->mu);
     TRY(status);
@@ -619,5 +578,6 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     db->rotating = false;
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);
+    job_kick(&db->prepare_job); /* it is full from the start */
     return status;
 }

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The windows that come next, made in the background: how many, how large, and
+ * when. A window takes its log file two small syncs to begin, and those wait
+ * for whatever else the disk is writing: segments, above all. So once windows
+ * have grown, which they only do while much is written, two are kept ready:
+ * writers then wait only if a whole window fills during one slow sync.
+ *
+ * Invariants
+ *  I1 Prepared windows follow the active one and each other without a gap:
+ *     each begins where the one before it ends, and its log names that one's
+ *     generation. So the first cannot go without the second.
+ *  I2 One is in the making at a time (db_rotate.c, I5).
+ *
+ * Concurrency: `prepared` is guarded by mu; making happens without it, and what
+ * was made is discarded if it does not fit any more.
+ */
+#include "db/db.h"
+
+enum { PREPARE_BURST_NS = 50000000 }; /* half a window in less time is a burst */
+
+void
+db_prepared_shift_locked(esker_db *db)
+{
+    for (uint32_t i = 0; i + 1 < PREPARED_MAX; i++) {
+        db->prepared[i] = db->prepared[i + 1];
+    }
+    db->prepared[PREPARED_MAX - 1] = NULL;
+}
+
+void
+db_discard_prepared_locked(esker_db *db)
+{
+    for (uint32_t i = PREPARED_MAX; i-- > 0;) {
+        if (db->prepared[i] != NULL) {
+            db_discard_window_locked(db, db->prepared[i]);
+            db->prepared[i] = NULL;
+        }
+    }
+}
+
+/* The last window so far, behind which the next one comes; *count_out: how many are prepared. */
+static struct window *
+prepare_last_locked(esker_db *db, uint32_t *count_out)
+{
+    /* pairs: CURRENT — installers hold mu, so this is the newest. */
+    struct window *last = load_acquire(&db->current)->windows[0];
+    *count_out = 0;
+    while (*count_out < PREPARED_MAX && db->prepared[*count_out] != NULL) {
+        last = db->prepared[(*count_out)++];
+    }
+    return last;
+}
+
+/* mu held. */
+static bool
+prepare_wants_more_locked(esker_db *db, uint32_t count)
+{
+    /* pairs: CURRENT — as above. */
+    const struct window *active = load_acquire(&db->current)->windows[0];
+    uint32_t want = active->cap_bytes > db->window_bytes_first ? PREPARED_MAX : 1;
+    return count < want && !db->rotating && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
+}
+
+/* By how much windows grow now that the active one is half full: a burst should
+ * not end in many small segments. */
+static uint64_t
+prepare_growth_locked(esker_db *db)
+{
+    return io_monotonic_ns(db->io) - db->window_began_ns < PREPARE_BURST_NS ? 4 : 2;
+}
+
+/* What the job saw when it began. */
+struct prepare_plan {
+    bool needed;
+    uint32_t place;      /* in `prepared` */
+    struct window *next; /* the one prepared first, referenced; nullable */
+    uint64_t base_lsn, prev_gen, cap_bytes, bytes_per_op, attempt;
+};
+
+static struct prepare_plan
+prepare_begin(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    struct prepare_plan plan = {.next = db->prepared[0], .attempt = db->attempt};
+    const struct window *last = prepare_last_locked(db, &plan.place);
+    plan.needed = prepare_wants_more_locked(db, plan.place);
+    plan.base_lsn = last->end_lsn;
+    plan.prev_gen = last->gen;
+    plan.cap_bytes = db->window_bytes_want;
+    plan.bytes_per_op = window_bytes_per_op(load_acquire(&db->current)->windows[0]); /* pairs: CURRENT */
+    db->preparing = plan.needed;
+    db->preparing_behind = plan.needed ? plan.prev_gen : 0;
+    if (plan.next != NULL) {
+        window_ref(plan.next);
+    }
+    mutex_unlock(&db->mu);
+    return plan;
+}
+
+/* False: it does not fit any more, and is given back. */
+static bool
+prepare_end(esker_db *db, const struct prepare_plan *plan, struct window *window)
+{
+    mutex_lock(&db->mu);
+    db->preparing = false;
+    db->preparing_behind = 0;
+    uint32_t count = 0;
+    const struct window *last = prepare_last_locked(db, &count);
+    bool fits = count < PREPARED_MAX && last->end_lsn == plan->base_lsn && last->gen == plan->prev_gen &&
+                !db->rotating && db->window_bytes_want <= plan->cap_bytes;
+    if (fits) {
+        db->prepared[count] = window;
+        db->window_bytes_want = MIN(plan->cap_bytes * prepare_growth_locked(db), db->window_bytes_max);
+    } else {
+        db_discard_window_locked(db, window);
+    }
+    if (!fits || prepare_wants_more_locked(db, count + 1)) {
+        job_kick(&db->prepare_job);
+    }
+    cond_broadcast(&db->changed);
+    mutex_unlock(&db->mu);
+    return fits;
+}
+
+static esker_status
+prepare_one(esker_db *db, const struct prepare_plan *plan)
+{
+    struct window *window = NULL;
+    esker_status status = db_make_window(db, plan->cap_bytes, window_op_capacity(plan->cap_bytes),
+                                         plan->base_lsn, plan->prev_gen, plan->base_lsn, &window);
+    if (status != ESKER_OK) {
+        mutex_lock(&db->mu);
+        db->preparing = false;
+        db->preparing_behind = 0;
+        mutex_unlock(&db->mu);
+        return status;
+    }
+    if (plan->place == 0) {
+        db_populate_window(db, window, plan->bytes_per_op);
+    }
+    (void)prepare_end(db, plan, window);
+    return ESKER_OK;
+}
+
+void
+db_prepare_job(struct job *job)
+{
+    esker_db *db = CONTAINER_OF(job, struct esker_db, prepare_job);
+    struct prepare_plan plan = prepare_begin(db);
+    if (plan.next != NULL) {
+        db_populate_window(db, plan.next, plan.bytes_per_op);
+        window_unref(plan.next);
+    }
+    if (!plan.needed) {
+        return;
+    }
+    if (prepare_one(db, &plan) != ESKER_OK) {
+        db_background_failed(db, job, plan.attempt); /* wakes those who wait, too */
+        return;
+    }
+    db_background_ok(db, job);
+    /* Windows only grow while there is work: smaller files are of no use any more. */
+    IGNORE_STATUS(db_drop_pool(db, UINT64_MAX, plan.cap_bytes), "a file too many is dropped another time");
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: the next windows stand ready, one while windows are small and two once
+ * they have grown; what was made ready and never used can go, in an order that
+ * leaves a directory that opens; conditional batches have windows made ready, too.
+ * Method: a simulated disk without threads, so that background work is done when
+ * the test says so.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "db/db.h"
+#include "io/io_sim.h"
+
+enum { PREPARE_VALUE_BYTES = 500, PREPARE_FIRST_BYTES = 4096 };
+
+struct fixture {
+    struct sim_disk *disk;
+    esker_db *db;
+    uint32_t puts;
+};
+
+static void
+prepare_open(struct fixture *f)
+{
+    static const struct db_tuning tuning = {
+        .window_bytes_first = PREPARE_FIRST_BYTES, .window_bytes_max = 32768, .segment_bytes = 65536};
+    struct io *io = NULL;
+    esker_options options;
+    esker_options_init(&options);
+    options.memory_budget_bytes = 8 << 20;
+    assert_int_equal(io_sim_open(f->disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &tuning, true, &f->db), ESKER_OK);
+}
+
+static int
+fixture_setup(void **state)
+{
+    struct fixture *f = mem_zalloc(&mem_default, sizeof *f);
+    assert_non_null(f);
+    f->disk = sim_disk_create(1);
+    prepare_open(f);
+    *state = f;
+    return 0;
+}
+
+static int
+fixture_teardown(void **state)
+{
+    struct fixture *f = *state;
+    if (f->db != NULL) {
+        assert_int_equal(esker_close(f->db), ESKER_OK);
+    }
+    sim_disk_destroy(f->disk);
+    mem_free(&mem_default, f);
+    return 0;
+}
+
+static void
+prepare_put(struct fixture *f, bool conditional)
+{
+    char key[16];
+    static const uint8_t value[PREPARE_VALUE_BYTES] = {1, 2, 3};
+    snprintf(key, sizeof key, "key-%06u", f->puts++);
+    if (!conditional) {
+        assert_int_equal(esker_put(f->db, esker_str(key), esker_bytes(value, sizeof value), NULL), ESKER_OK);
+        return;
+    }
+    esker_batch *batch = NULL;
+    assert_int_equal(esker_batch_create(&batch), ESKER_OK);
+    assert_int_equal(esker_batch_put(batch, esker_str(key), esker_bytes(value, sizeof value)), ESKER_OK);
+    assert_int_equal(esker_batch_require(batch, esker_str(key), 0), ESKER_OK);
+    assert_int_equal(esker_write(f->db, batch, NULL, NULL), ESKER_OK);
+    esker_batch_destroy(batch);
+}
+
+static struct window *
+prepare_active(struct fixture *f)
+{
+    return load_acquire(&f->db->current)->windows[0]; /* pairs: CURRENT — no other thread */
+}
+
+static void
+prepare_run_jobs(void)
+{
+    while (workers_run_one()) {
+    }
+}
+
+/* Writes until the active window has grown; two are ready behind it. */
+static void
+prepare_grow(struct fixture *f)
+{
+    while (prepare_active(f)->cap_bytes == PREPARE_FIRST_BYTES || f->db->prepared[1] == NULL) {
+        prepare_put(f, false);
+        prepare_run_jobs();
+        assert_true(f->puts < 1000);
+    }
+}
+
+static void
+prepare__one_is_ready_while_windows_are_small(void **state)
+{
+    struct fixture *f = *state;
+    assert_null(f->db->prepared[0]);
+    while (prepare_active(f)->cap_bytes == PREPARE_FIRST_BYTES) {
+        assert_null(f->db->prepared[1]);
+        prepare_put(f, false);
+    }
+}
+
+static void
+prepare__two_are_ready_once_windows_have_grown(void **state)
+{
+    struct fixture *f = *state;
+    prepare_grow(f);
+    const struct window *before = prepare_active(f);
+    for (uint32_t i = 0; i < PREPARED_MAX; i++) {
+        const struct window *next = f->db->prepared[i];
+        assert_true(next->base_lsn == before->end_lsn);
+        assert_true(next->log->header.prev_gen == before->gen);
+        assert_true(next->log->header.base_lsn == next->base_lsn);
+        before = next;
+    }
+    /* A whole window fits between two runs of the job, and nobody waits. */
+    uint64_t base_lsn = f->db->prepared[1]->base_lsn;
+    while (prepare_active(f)->base_lsn < base_lsn) {
+        prepare_put(f, false);
+    }
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(f->db, &stats), ESKER_OK);
+    assert_true(stats.wait_count[ESKER_WAIT_LOG] <= 2); /* at the start, while they were small */
+}
+
+static void
+prepare__what_was_never_used_goes_last_first(void **state)
+{
+    struct fixture *f = *state;
+    prepare_grow(f);
+    uint64_t small = f->db->prepared[0]->cap_bytes;
+    uint64_t large = f->db->prepared[1]->cap_bytes;
+    assert_true(small < large); /* by size alone the first would go, and the last stay */
+    mutex_lock(&f->db->mu);
+    db_discard_prepared_locked(f->db);
+    size_t count = f->db->pool.count;
+    mutex_unlock(&f->db->mu);
+    assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);
+    assert_true(f->db->pool.count <= count - 2);
+    sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
+    assert_int_equal(esker_close(f->db), ESKER_IO); /* the disk is gone */
+    prepare_open(f);
+    for (uint32_t i = 0; i < f->puts; i++) {
+        char key[16];
+        uint8_t value[PREPARE_VALUE_BYTES];
+        size_t size = 0;
+        snprintf(key, sizeof key, "key-%06u", i);
+        assert_int_equal(esker_get_copy(f->db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
+    }
+}
+
+static void
+prepare__conditional_batches_look_ahead(void **state)
+{
+    struct fixture *f = *state;
+    assert_null(f->db->prepared[0]);
+    const struct window *first = prepare_active(f);
+    while (prepare_active(f) == first && window_tail_bytes(load_relaxed(&first->tail)) /* relaxed: own */
+                                             < PREPARE_FIRST_BYTES * 3 / 4) {
+        prepare_put(f, true);
+    }
+    assert_ptr_equal(prepare_active(f), first);
+    prepare_run_jobs();
+    assert_non_null(f->db->prepared[0]);
+}
+
+#define CASE(fn)                                                                                             \
+    {                                                                                                        \
+        .name = #fn, .test_func = fn, .setup_func = fixture_setup, .teardown_func = fixture_teardown         \
+    }
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(prepare__one_is_ready_while_windows_are_small),
+        CASE(prepare__two_are_ready_once_windows_have_grown),
+        CASE(prepare__what_was_never_used_goes_last_first),
+        CASE(prepare__conditional_batches_look_ahead),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
