@@ -327,7 +327,7 @@ db_logged(esker_db *db)
     return db->tail_mode ? load_acquire(&db->visible) : load_acquire(&db->logged);
 }
 
-/* ---- db_lead.c, db_sync.c ------------------------------------------------- */
+/* ---- db_lead.c, db_sync.c, db_recovered.c ------------------------------------------------- */
 
 /* What headers and edits may call durable. Readers are told that everything
  * before a SEAL is, which they take for everything there was; but the SEAL
@@ -350,7 +350,20 @@ NODISCARD esker_status db_wait_durable(esker_db *db, struct thread_state *self, 
 void db_poison(esker_db *db);                /* with this thread's last error as the cause */
 esker_status db_poison_status(esker_db *db); /* OK, or POISONED with the first cause's story */
 void db_durable_advance(esker_db *db, uint64_t lsn);
+/* The eventfd that tells each move of `durable`, made at the first call; -1 if that fails. */
+int db_event_fd(esker_db *db);
+
+/* ---- db_push.c ------------------------------------------------------------- */
+
+/* A write is pushed on without its waiting. wanted: enum push. The first write since the
+ * job ran kicks it; for the others this is two loads. */
+void db_push_on(esker_db *db, uint64_t end_lsn, uint32_t wanted);
 void db_sync_job(struct job *job);
+
+/* ---- db_recovered.c -------------------------------------------------------- */
+
+/* The oldest window became durable segments. last_recovered: of those from recovery. mu held. */
+void db_flush_proved(esker_db *db, const struct window *flushed, bool last_recovered);
 
 /* ---- db_rotate.c ---------------------------------------------------------- */
 

@@ -364,11 +364,8 @@ install_publish(esker_db *db, const struct version *from, struct install *instal
     version_publish(&db->current, version, io_monotonic_ns(db->io));
     if (install->flushed != NULL) {
         db_release_log_locked(db, install->flushed);
-        uint64_t end_lsn = install->flushed->end_lsn;
-        if (install->flushed->recovered && count > 0 && !now->windows[count - 1]->recovered) {
-            store_release(&db->recovered_end_lsn, 0); /* pairs: RECOVERED */
-        }
-        db_durable_advance(db, end_lsn);
+        bool last_recovered = install->flushed->recovered && count > 0 && !now->windows[count - 1]->recovered;
+        db_flush_proved(db, install->flushed, last_recovered);
     }
     db_damage_forget_locked(db, &install->edit);
     db_pace_update_locked(db);

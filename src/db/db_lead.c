@@ -13,6 +13,9 @@
  *  I3 Only who sleeps is woken. A follower counts itself, then sleeps unless
  *     sync_seq has moved; a leader raises sync_seq, then looks at the count. So
  *     a writer alone makes no system call but for what it writes.
+ *  I4 Whoever has the eventfd, then looks at `durable`, misses no signal. The
+ *     eventfd is stored, then `durable` looked at; who moved `durable` then looks
+ *     for the eventfd. Each stores before it looks, sequentially consistent.
  */
 #include "io/io_event.h"
 
@@ -27,13 +30,31 @@ db_durable_advance(esker_db *db, uint64_t lsn)
     while (before < lsn) {
         /* pairs: DURABLE — the sync that proves it happened before. */
         if (cas_seq(&db->durable, &before, lsn)) {
-            int fd = load_acquire(&db->event_fd); /* pairs: EVENT_FD */
+            int fd = load_seq(&db->event_fd); /* pairs: EVENT_FD — after `durable` moved */
             if (fd >= 0) {
                 io_event_signal(fd);
             }
             return;
         }
     }
+}
+
+int
+db_event_fd(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    int fd = load_acquire(&db->event_fd); /* pairs: EVENT_FD */
+    if (fd < 0) {
+        fd = io_event_create();
+        if (fd >= 0) {
+            store_seq(&db->event_fd, fd); /* pairs: EVENT_FD */
+            /* pairs: EVENT_FD — what moved without seeing the eventfd is seen here, so also by whoever
+             * looks at `durable` when he has it. */
+            (void)load_seq(&db->durable);
+        }
+    }
+    mutex_unlock(&db->mu);
+    return fd;
 }
 
 esker_status

@@ -11,12 +11,8 @@
  * The next group carries the proof: a SYNCMARK frame with the durable LSN, by
  * which recovery tells damage from a torn tail.
  */
-#include "io/io_event.h"
-
 #include "db/db.h"
 #include "base/mutant.h"
-
-enum { SYNC_RETRY_NS = 1000000000 };
 
 void
 db_poison(esker_db *db)
@@ -150,81 +146,6 @@ out:
     return ESKER_OK;
 }
 
-/* What waits here is visible: NO_SPACE and the like would say that nothing was written. */
-static esker_status
-sync_flush_failed(const esker_error *story)
-{
-    return status_fail(ESKER_IO, story->os_errno, story->file[0] != 0 ? story->file : NULL, story->offset,
-                       "recovered rows cannot be flushed: %.120s", story->message);
-}
-
-/* Rows that recovery found in a log that was not closed cleanly are in the page
- * cache at best: they become durable by being flushed. */
-static esker_status
-sync_wait_recovered(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
-{
-    esker_status status = ESKER_OK;
-    mutex_lock(&db->mu);
-    db->background.status = ESKER_OK; /* what failed before is tried again */
-    for (;;) {
-        uint64_t end = load_relaxed(&db->recovered_end_lsn); /* relaxed: guarded by mu here */
-        /* pairs: DURABLE */
-        if (end == 0 || load_acquire(&db->durable) >= MIN(lsn, end)) {
-            break;
-        }
-        if (db->background.status != ESKER_OK) {
-            status = sync_flush_failed(&db->background);
-            break;
-        }
-        job_kick(&db->flush_job);
-        if (!workers_wait(&db->changed, &db->mu, deadline_ns)) {
-            status = FAIL(ESKER_TIMED_OUT, "recovered rows were not flushed in time");
-            break;
-        }
-    }
-    mutex_unlock(&db->mu);
-    return status;
-}
-
-esker_status
-db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn, uint64_t deadline_ns)
-{
-    if (UNLIKELY(load_acquire(&db->recovered_end_lsn) != 0)) { /* pairs: RECOVERED */
-        TRY(sync_wait_recovered(db, lsn, deadline_ns));
-    }
-    return db_wait_watermark(db, self, lsn, true, deadline_ns);
-}
-
-/* INTERVAL and MEMORY: what was acknowledged is pushed on after a while. */
-void
-db_sync_job(struct job *job)
-{
-    esker_db *db = CONTAINER_OF(job, struct esker_db, sync_job);
-    struct thread_state *self = thread_state_get();
-    if (self == NULL) {
-        job_kick_after(job, SYNC_RETRY_NS);
-        return;
-    }
-    if (!db_append_begin(db)) {
-        return;
-    }
-    /* pairs: PUSH_WANTED — a later write wishes again and kicks again. */
-    uint32_t wanted = exchange_seq(&db->push_wanted, 0);
-    bool durable = (wanted & PUSH_SYNC) != 0 || db->options.durability != ESKER_DURABLE_MEMORY;
-    if (durable && load_acquire(&db->recovered_end_lsn) != 0) { /* pairs: RECOVERED */
-        /* The flush comes first. A worker that waited for it could be the one that it needs. */
-        (void)or_seq(&db->push_wanted, PUSH_SOON | PUSH_SYNC); /* pairs: PUSH_WANTED — for its own next run */
-        job_kick(&db->flush_job);
-        job_kick_after(job, (uint64_t)db->options.sync_interval_ms * 1000000);
-        durable = false;
-    }
-    /* pairs: VISIBLE, PUSH_WANTED */
-    uint64_t lsn = load_seq(&db->visible);
-    IGNORE_STATUS(durable ? db_wait_durable(db, self, lsn, 0) : db_wait_logged(db, self, lsn),
-                  "a failure poisons the database, which the next write reports");
-    db_append_end(db);
-}
-
 static esker_status
 sync_public_wait(esker_db *db, struct thread_state *self, esker_lsn lsn, int64_t timeout_ms)
 {
@@ -291,15 +212,7 @@ esker_durable_eventfd(esker_db *db)
     if (db_call_enter(db, &call) != ESKER_OK) {
         return -1;
     }
-    mutex_lock(&db->mu);
-    int fd = load_acquire(&db->event_fd); /* pairs: EVENT_FD */
-    if (fd < 0) {
-        fd = io_event_create();
-        if (fd >= 0) {
-            store_release(&db->event_fd, fd); /* pairs: EVENT_FD */
-        }
-    }
-    mutex_unlock(&db->mu);
+    int fd = db_event_fd(db);
     db_call_exit(&call);
     return fd;
 }

@@ -49,38 +49,16 @@ write_options(esker_db *db, const esker_write_options *options, struct commit *c
     return ESKER_OK;
 }
 
-/* The write is pushed on without its waiting. The first write since the job ran
- * kicks it; for the others this is two loads. */
-static void
-write_push_on(esker_db *db, uint64_t end_lsn, uint32_t wanted)
-{
-    uint64_t logged = db_logged(db);
-    if (end_lsn > logged && (end_lsn - logged) * LSN_BYTES >= PUSH_BYTES) {
-        wanted |= PUSH_NOW;
-    }
-    /* pairs: PUSH_WANTED — `visible` moved over this write before the look; the job
-     * takes the wishes before it looks at `visible` (Dekker). */
-    if ((load_seq(&db->push_wanted) & wanted) == wanted) {
-        return;
-    }
-    uint32_t before = or_seq(&db->push_wanted, wanted); /* pairs: PUSH_WANTED */
-    if ((wanted & PUSH_NOW) != 0 && (before & PUSH_NOW) == 0) {
-        job_kick(&db->sync_job);
-    } else if (before == 0) {
-        job_kick_after(&db->sync_job, (uint64_t)db->options.sync_interval_ms * 1000000);
-    }
-}
-
 /* What the level asks for beyond visibility. */
 static esker_status
 write_wait_level(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t end_lsn)
 {
     switch (commit->level) {
     case ESKER_DURABLE_MEMORY:
-        write_push_on(db, end_lsn, PUSH_SOON);
+        db_push_on(db, end_lsn, PUSH_SOON);
         return ESKER_OK;
     case ESKER_DURABLE_INTERVAL:
-        write_push_on(db, end_lsn, PUSH_SOON | PUSH_SYNC);
+        db_push_on(db, end_lsn, PUSH_SOON | PUSH_SYNC);
         return db->tail_mode ? ESKER_OK : db_wait_logged(db, self, end_lsn);
     case ESKER_DURABLE_SYNC:
         return db_wait_durable(db, self, end_lsn, 0);

@@ -3,8 +3,9 @@
  * The handle: its life, its references, and the door to what it loads.
  *
  * Invariants
- *  I1 `loaded` goes from NULL to a value once and stays until the last
- *     reference is dropped; a load that fails leaves it NULL.
+ *  I1 `loaded` goes from NULL to a value under load_mutex, and back to NULL when
+ *     the cache evicts it or the last reference is dropped; a load that fails
+ *     leaves it NULL.
  *  I2 Nobody reads through the handle when the last reference goes: readers
  *     hold a version, and versions hold the references.
  */
@@ -62,6 +63,15 @@ segment_ref(struct segment *segment)
     /* relaxed: the caller's own reference, or its section, keeps the count above 0 meanwhile. */
     uint32_t before = add_relaxed(&segment->refs, 1);
     ASSERT(before != 0 && before != UINT32_MAX);
+}
+
+void
+segment_loaded_unref(struct segment_loaded *loaded)
+{
+    /* pairs: LOADED_REFS — every use comes before the free. */
+    if (loaded != NULL && sub_acq_rel(&loaded->refs, 1) == 1) {
+        segment_loaded_destroy(loaded);
+    }
 }
 
 static void

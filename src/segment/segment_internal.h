@@ -89,6 +89,8 @@ struct segment_at {
 NODISCARD esker_status segment_load(struct segment *segment, struct segment_loaded **out);
 /* A private copy, read from the file now, whatever the handle holds. One reference. */
 NODISCARD esker_status segment_loaded_create(const struct segment *segment, struct segment_loaded **out);
+/* Without its last reference (segment_loaded_unref). */
+void segment_loaded_destroy(struct segment_loaded *loaded);
 /* Not inside a section. NULL is fine. */
 void segment_loaded_unref(struct segment_loaded *loaded);
 

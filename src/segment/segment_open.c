@@ -391,8 +391,8 @@ segment_loaded_create(const struct segment *segment, struct segment_loaded **out
     return ESKER_OK;
 }
 
-static void
-segment_loaded_free(struct segment_loaded *loaded)
+void
+segment_loaded_destroy(struct segment_loaded *loaded)
 {
     struct block_cache *cache = loaded->frames.cache; /* NULL where opening failed */
     frame_table_fini(&loaded->frames);
@@ -405,13 +405,4 @@ segment_loaded_free(struct segment_loaded *loaded)
     mem_free(loaded->mem, loaded->parts);
     mem_free(loaded->mem, loaded->root_raw);
     mem_free(loaded->mem, loaded);
-}
-
-void
-segment_loaded_unref(struct segment_loaded *loaded)
-{
-    /* pairs: LOADED_REFS — every use comes before the free. */
-    if (loaded != NULL && sub_acq_rel(&loaded->refs, 1) == 1) {
-        segment_loaded_free(loaded);
-    }
 }

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rows that recovery found in a log that was not closed cleanly are in the page
+ * cache at best: they become durable by being flushed, and whoever waits for
+ * durability waits for that first.
+ *
+ * Invariant: recovered_end_lsn becomes 0 when the segments with the last of
+ * them, and the edit that names these, are durable. Only then do waits go to
+ * the log, which proves nothing of those rows.
+ */
+#include "db/db.h"
+
+/* What waits here is visible: NO_SPACE and the like would say that nothing was written. */
+static esker_status
+recovered_flush_failed(const esker_error *story)
+{
+    return status_fail(ESKER_IO, story->os_errno, story->file[0] != 0 ? story->file : NULL, story->offset,
+                       "recovered rows cannot be flushed: %.120s", story->message);
+}
+
+/* Rows that recovery found in a log that was not closed cleanly are in the page
+ * cache at best: they become durable by being flushed. */
+static esker_status
+recovered_wait(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
+{
+    esker_status status = ESKER_OK;
+    mutex_lock(&db->mu);
+    db->background.status = ESKER_OK; /* what failed before is tried again */
+    for (;;) {
+        uint64_t end = load_relaxed(&db->recovered_end_lsn); /* relaxed: guarded by mu here */
+        /* pairs: DURABLE */
+        if (end == 0 || load_acquire(&db->durable) >= MIN(lsn, end)) {
+            break;
+        }
+        if (db->background.status != ESKER_OK) {
+            status = recovered_flush_failed(&db->background);
+            break;
+        }
+        job_kick(&db->flush_job);
+        if (!workers_wait(&db->changed, &db->mu, deadline_ns)) {
+            status = FAIL(ESKER_TIMED_OUT, "recovered rows were not flushed in time");
+            break;
+        }
+    }
+    mutex_unlock(&db->mu);
+    return status;
+}
+
+esker_status
+db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn, uint64_t deadline_ns)
+{
+    if (UNLIKELY(load_acquire(&db->recovered_end_lsn) != 0)) { /* pairs: RECOVERED */
+        TRY(recovered_wait(db, lsn, deadline_ns));
+    }
+    return db_wait_watermark(db, self, lsn, true, deadline_ns);
+}
+
+void
+db_flush_proved(esker_db *db, const struct window *flushed, bool last_recovered)
+{
+    if (last_recovered) {
+        store_release(&db->recovered_end_lsn, 0); /* pairs: RECOVERED */
+    }
+    db_durable_advance(db, flushed->end_lsn);
+}
