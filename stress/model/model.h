@@ -4,7 +4,8 @@
  * under test unchanged, by its .c files, and gives
  *   MODEL_MUTANTS(X)   X(NAME, WHO) for each seeded fault, and who can see it: ANY run, TSAN's
  *                      alone, GENMC alone, or nobody reliably (BY_HAND)
- *   MODEL_ORDER(ptr)   what a mutant makes of the orderings at a word: KEEP, RELAX, or SPLIT
+ *   model_order(word)  what a mutant makes of the orderings at a word: KEEP, RELAX, or SPLIT;
+ *                      MODEL_ORDER(ptr) where that is more than a function
  *   model_reset, model_threads, model_verify, and what the threads may not see
  *
  * One source, two uses. As a program it plays rounds: all threads start at
@@ -39,6 +40,12 @@
 enum model_name { NO_MUTANT, MODEL_MUTANTS(MODEL_NAME_NO) };
 
 enum { KEEP, RELAX, SPLIT };
+
+#define model_at(word, object) ((word) == (uintptr_t)&object)
+#ifndef MODEL_ORDER
+static int model_order(uintptr_t word);
+#define MODEL_ORDER(ptr) model_order((uintptr_t)(ptr))
+#endif
 
 #ifdef MODEL_GENMC
 #define model_is(name) (MODEL_MUTANT == (name))
@@ -101,6 +108,7 @@ static inline void model_store_perhaps(void);
         } else {                                                                                             \
             MODEL_CAS_KEPT(ptr, expected, desired, order, failed)                                            \
         }                                                                                                    \
+        model_pause();                                                                                       \
         cas_done;                                                                                            \
     })
 #ifdef MODEL_GENMC /* takes a failed exchange for as weak as the load of a successful one */
@@ -178,8 +186,18 @@ static uint32_t model_idle_count; /* threads that sleep or are done */
 /* ---- Sleep: a futex that never times out and never wakes by chance ---------------- */
 
 #ifdef MODEL_FUTEX
-/* Nobody can do anything any more: a sleeper was left behind, unless it has no reason to wake. */
+/* Nobody can do anything any more: a sleeper was left behind, unless it has no reason to wake
+ * (then the harness has this function, and defines MODEL_IDLE). */
+#ifdef MODEL_IDLE
 static void model_all_idle(void);
+#else
+static void
+model_all_idle(void)
+{
+    static const bool sleeper_woken = false;
+    MODEL_CHECK(sleeper_woken);
+}
+#endif
 
 void
 futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns)

@@ -11,11 +11,8 @@
     X(ART_COUNT_RELAXED, TSAN)                                                                               \
     X(ART_INDEX_RELAXED, TSAN) X(ART_LOCK_RELAXED, TSAN) X(LOCK_IN_TWO_STEPS, BY_HAND)
 #define MODEL_THREADS 3
-#define MODEL_ORDER(ptr) model_art_order((uintptr_t)(ptr))
 #define ESKER_RACE_POINT(name) model_pause()
 #define ESKER_RACE_POINT_HELD(name) model_held()
-#include <stdint.h>
-static int model_art_order(uintptr_t word);
 static void model_held(void);
 
 #include "model.h"
@@ -41,7 +38,7 @@ static uint32_t before_child[2]; /* plain; each writer's own */
 static uint32_t held;            /* plain; the lock's owner's */
 
 static int
-model_art_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     if (node == NULL) {
         return KEEP;

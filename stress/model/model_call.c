@@ -10,10 +10,6 @@
     X(HANDLES_LIVE_RELAXED, TSAN)                                                                            \
     X(CALL_THEN_LOOK, ANY) X(CLOSE_THEN_LOOK, GENMC) X(HANDLE_AFTER_CALL, ANY) X(OUTER_NOT_HELD, ANY)
 #define MODEL_THREADS 3
-#define MODEL_ORDER(ptr) model_call_order((uintptr_t)(ptr))
-#include <stdint.h>
-static int model_call_order(uintptr_t word);
-
 #include "model.h"
 #include "sections.h"
 #include "db/db_call.c"
@@ -22,7 +18,7 @@ static esker_db db, other;
 static uint32_t whole; /* plain: what close takes apart */
 
 static int
-model_call_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     bool handles = word == (uintptr_t)&db.values_live;
     bool closing = word == (uintptr_t)&db.closing || word == (uintptr_t)&other.closing;

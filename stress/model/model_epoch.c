@@ -13,11 +13,8 @@
     X(SLEEP_THEN_LOOK, BY_HAND) X(RECLAIMER_SLEEP_RELAXED, GENMC) X(RETIRE_IN_TWO_STEPS, ANY)
 #define MODEL_THREADS 3
 #define MODEL_FUTEX
-#define MODEL_ORDER(ptr) model_epoch_order((uintptr_t)(ptr))
+#define MODEL_IDLE
 #define model_times_out(timeout_ns) ((timeout_ns) != 0)
-#include <stdint.h>
-static int model_epoch_order(uintptr_t word);
-
 #include "model.h"
 #include "sync/epoch.c"
 
@@ -30,7 +27,7 @@ struct retiree {
 static struct retiree retirees[2];
 
 static int
-model_epoch_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     bool stack = word == (uintptr_t)&retired_head;
     bool drain = word == (uintptr_t)&drain_wanted || word == (uintptr_t)&drain_done;

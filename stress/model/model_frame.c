@@ -12,12 +12,8 @@
     X(FRAME_REFS_RELAXED, TSAN) X(NO_GRACE, ANY) X(NO_SECTION, BY_HAND) X(REFS_IN_TWO_STEPS, ANY)
 #define MODEL_THREADS 3
 #define MODEL_MEM
-#define MODEL_ORDER(ptr) model_frame_order((uintptr_t)(ptr))
 #define model_no_section() model_is(NO_SECTION)
 #define model_no_grace() model_is(NO_GRACE)
-#include <stdint.h>
-static int model_frame_order(uintptr_t word);
-
 #include "model.h"
 #include "sections.h"
 #include "segment/block_cache.c"
@@ -31,7 +27,7 @@ static uint32_t freed[BLOCKS]; /* plain */
 static uintptr_t chunk_word;   /* where the table names its chunk */
 
 static int
-model_frame_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     uintptr_t in_frame = offsetof(struct frame_ref, refs);
     bool refs = word == (uintptr_t)frames[0] + in_frame || word == (uintptr_t)frames[1] + in_frame;

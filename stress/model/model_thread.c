@@ -11,10 +11,6 @@
     X(THREAD_STATE_RELAXED, TSAN) X(TAKE_IN_TWO_STEPS, ANY) X(LIST_IN_TWO_STEPS, ANY)
 #define MODEL_THREADS 3
 #define MODEL_MEM
-#define MODEL_ORDER(ptr) model_thread_order((uintptr_t)(ptr))
-#include <stdint.h>
-static int model_thread_order(uintptr_t word);
-
 #include "model.h"
 #include "sync/epoch.c"
 
@@ -24,7 +20,7 @@ static uint32_t nobody; /* no call is in it */
 static _Atomic uint32_t listed;
 
 static int
-model_thread_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     bool list = word == (uintptr_t)&thread_states;
     bool used = !list && word != (uintptr_t)&thread_stripes && word != (uintptr_t)&listed;

@@ -12,12 +12,8 @@
     X(VERSION_REFS_RELAXED, TSAN) X(NO_GRACE, ANY) X(NO_SECTION, BY_HAND) X(REFS_IN_TWO_STEPS, ANY)
 #define MODEL_THREADS 3
 #define MODEL_MEM
-#define MODEL_ORDER(ptr) model_version_order((uintptr_t)(ptr))
 #define model_no_section() model_is(NO_SECTION)
 #define model_no_grace() model_is(NO_GRACE)
-#include <stdint.h>
-static int model_version_order(uintptr_t word);
-
 #include "model.h"
 #include "sections.h"
 #include "version/version.h"
@@ -37,7 +33,7 @@ static struct version_list list = {.mutex = MUTEX_INIT};
 static uint32_t share;
 
 static int
-model_version_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     bool is_current = word == (uintptr_t)&current;
     bool version_refs = !is_current && word != (uintptr_t)&window->refs && word != (uintptr_t)&run->refs;

@@ -16,12 +16,8 @@
     X(WAITER_THEN_LOOK, ANY) X(VISIBLE_WAIT_RELAXED, GENMC) X(BIT_BEFORE_BYTES, ANY)
 #define MODEL_THREADS 3
 #define MODEL_FUTEX
-#define MODEL_ORDER(ptr) model_visible_order((uintptr_t)(ptr))
 /* a section begins with a barrier, which would do in place of the bit's */
 #define model_no_section() model_is(APPLIED_THEN_LOOK)
-#include <stdint.h>
-static int model_visible_order(uintptr_t word);
-
 #include "model.h"
 #include "sections.h"
 #define job_kick model_job_kick
@@ -38,7 +34,7 @@ static struct version version;
 static esker_db db;
 
 static int
-model_visible_order(uintptr_t word)
+model_order(uintptr_t word)
 {
     bool is_bit = word == (uintptr_t)&bits[0] || word == (uintptr_t)&bits[1];
     bool is_visible = word == (uintptr_t)&db.visible;
@@ -58,13 +54,6 @@ void
 model_job_kick(struct job *job)
 {
     (void)job;
-}
-
-static void
-model_all_idle(void)
-{
-    static const bool sleeper_woken = false;
-    MODEL_CHECK(sleeper_woken);
 }
 
 static void
