@@ -200,7 +200,10 @@ struct esker_db {
     bool level0_stuck;         /* full, and nothing that is not damaged can be merged */
     uint64_t attempt;          /* how often callers have asked that failed work be tried again */
     esker_error poison_cause;
-    uint64_t *claimed_ids; /* segments that running merges read */
+    bool poison_untold, merge_untold;             /* events that a caller's thread left to the purge job */
+    uint64_t merge_untold_bytes, merge_untold_ns; /* of merges that it made, together */
+    bool events_at_once;                          /* tests: on whatever thread they happen */
+    uint64_t *claimed_ids;                        /* segments that running merges read */
     size_t claimed_count, claimed_cap;
     uint64_t *damaged_ids; /* segments that a merge failed on: the background leaves them alone */
     size_t damaged_count, damaged_cap;
@@ -539,6 +542,8 @@ bool db_in_event(const esker_db *db);
 void db_emit(esker_db *db, esker_event_kind kind, uint64_t bytes, uint64_t duration_ns,
              const esker_error *error);
 void db_emit_wait(esker_db *db, int cause, uint32_t level, uint64_t waited_ns);
+void db_event_tell_untold(esker_db *db);     /* the purge job's part */
+void db_event_wait_until_told(esker_db *db); /* at close */
 NODISCARD esker_status db_options_resolve(const esker_options *given, esker_options *out);
 NODISCARD esker_status db_recover(esker_db *db);
 NODISCARD esker_status db_create_fresh(esker_db *db);

@@ -149,6 +149,7 @@ esker_close(esker_db *db)
     store_relaxed(&db->cancel, true); /* relaxed: merges stop at the next row group, nothing else */
     esker_status status = close_make_durable(db, self);
     esker_error story = *status_last();
+    db_event_wait_until_told(db);
     db_teardown(db);
     db_handle_retire(db);
     return status == ESKER_OK ? ESKER_OK : status_restore(&story);

@@ -183,6 +183,7 @@ db_purge_job(struct job *job)
 {
     esker_db *db = CONTAINER_OF(job, struct esker_db, purge_job);
     db_pace_tell(db);
+    db_event_tell_untold(db);
     for (;;) {
         mutex_lock(&db->mu);
         bool any = db->obsolete_count > 0;

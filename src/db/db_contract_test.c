@@ -2,8 +2,8 @@
 /*
  * Goal: sentences of the public contract that no other test reads aloud: which
  * status a caller sees when something outside is wrong, what destroy may
- * remove, what verify tells, and where iterators, snapshots and requirements
- * stand at their edges.
+ * remove, what verify tells, where iterators, snapshots and requirements stand
+ * at their edges, and which threads tell events.
  * Method: the public calls alone, on a real directory.
  */
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -145,7 +146,7 @@ open__without_permission_is_io(void **state)
 }
 
 struct contract_heap {
-    long calls, fail_at;
+    _Atomic long calls, fail_at; /* any thread allocates */
 };
 
 static bool
@@ -189,7 +190,8 @@ open__without_memory_says_so(void **state)
         esker_status status = ESKER_NO_MEMORY;
         for (long at = 1; status != ESKER_OK; at++) {
             esker_db *db = NULL;
-            heap = (struct contract_heap){.fail_at = at};
+            heap.calls = 0;
+            heap.fail_at = at;
             status = esker_open(contract_at(f, "db"), &options, &db);
             assert_true(status == ESKER_OK || status == ESKER_NO_MEMORY);
             assert_true((status == ESKER_OK) == (db != NULL));
@@ -428,6 +430,56 @@ refresh__keeps_either_end(void **state)
     assert_int_equal(esker_close(db), ESKER_OK);
 }
 
+/* ---- Events ----------------------------------------------------------------------- */
+
+struct contract_events {
+    pthread_mutex_t mutex; /* the program's own; held around its calls */
+    pthread_t caller;
+    int compactions, on_caller;
+};
+
+static void
+contract_event(void *ctx, const esker_event *event)
+{
+    struct contract_events *events = ctx;
+    if (event->kind != ESKER_EVENT_COMPACTION) {
+        return;
+    }
+    bool on_caller = pthread_equal(pthread_self(), events->caller) != 0;
+    if (!on_caller) {
+        assert_int_equal(pthread_mutex_lock(&events->mutex), 0);
+    }
+    events->compactions++;
+    events->on_caller += on_caller;
+    if (!on_caller) {
+        assert_int_equal(pthread_mutex_unlock(&events->mutex), 0);
+    }
+}
+
+/* The caller may hold what the event function waits for; what its call did is told before close returns. */
+static void
+event__comes_from_an_engine_thread(void **state)
+{
+    struct contract_fixture *f = *state;
+    struct contract_events events = {.mutex = PTHREAD_MUTEX_INITIALIZER, .caller = pthread_self()};
+    esker_options options;
+    esker_db *db = NULL;
+    esker_options_init(&options);
+    options.on_event = contract_event;
+    options.event_ctx = &events;
+    assert_int_equal(esker_open(contract_at(f, "db"), &options, &db), ESKER_OK);
+    assert_int_equal(pthread_mutex_lock(&events.mutex), 0);
+    for (int i = 0; i < 3; i++) {
+        contract_put(db, "k", "v");
+        assert_int_equal(esker_flush(db), ESKER_OK);
+    }
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    assert_int_equal(pthread_mutex_unlock(&events.mutex), 0);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    assert_true(events.compactions > 0);
+    assert_int_equal(events.on_caller, 0);
+}
+
 int
 main(void)
 {
@@ -442,6 +494,8 @@ main(void)
         cmocka_unit_test_setup_teardown(snapshot_at__the_present_commit_outlives_a_flush, contract_setup,
                                         contract_teardown),
         cmocka_unit_test_setup_teardown(refresh__keeps_either_end, contract_setup, contract_teardown),
+        cmocka_unit_test_setup_teardown(event__comes_from_an_engine_thread, contract_setup,
+                                        contract_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -462,6 +462,7 @@ compact__ends_although_others_write_on(void **state)
     esker_db *db = race_open(disk, ESKER_DURABLE_PROCESS, false);
     struct feeder feeder = {.db = db};
     db->options.on_event = feeder_event;
+    db->events_at_once = true; /* between two merges of the call */
     db->options.event_ctx = &feeder;
     assert_int_equal(pthread_create(&feeder.thread, NULL, feeder_main, &feeder), 0);
     for (int i = 0; i < 3; i++) {

@@ -618,6 +618,12 @@ job_kick_after(struct job *job, uint64_t delay_ns)
 }
 
 bool
+workers_in_job(void)
+{
+    return job_of_this_thread != NULL;
+}
+
+bool
 job_idle(struct job *job)
 {
     mutex_lock(&pool.mutex);

@@ -73,6 +73,8 @@ uint32_t workers_count(void);
 /* How many merges can run at once. */
 uint32_t workers_compact_count(void);
 bool workers_manual(void);
+/* Is this thread running a job? */
+bool workers_in_job(void);
 
 void job_owner_init(struct job_owner *owner, uint32_t running_limit);
 /* No job of the owner starts any more; returns when none runs. Queued ones are dropped. */
