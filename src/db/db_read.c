@@ -54,10 +54,22 @@ bool
 read_windows(struct lookup *lookup, enum entry_op *op_out)
 {
     const struct version *version = lookup->version;
+    uint64_t snapshot_lsn = lookup->snapshot_lsn;
+    uint32_t i = 0;
+    /* Nothing in such a window is visible: often it is the only one, and empty. */
+    while (i < version->window_count && snapshot_lsn <= version->windows[i]->rows_lsn) {
+        i++;
+    }
+    if (i == version->window_count) {
+        return false;
+    }
     uint64_t hash = memtable_hash(lookup->key, lookup->db->hash_seed);
-    for (uint32_t i = 0; i < version->window_count; i++) {
+    for (uint32_t next = i + 1; next < version->window_count; next++) { /* all misses at once */
+        memtable_prefetch(version->windows[next]->table, hash);
+    }
+    for (; i < version->window_count; i++) {
         struct memtable_hit hit;
-        if (memtable_get(version->windows[i]->table, lookup->key, hash, lookup->snapshot_lsn, &hit)) {
+        if (memtable_get(version->windows[i]->table, lookup->key, hash, snapshot_lsn, &hit)) {
             *op_out = (enum entry_op)hit.entry[0];
             lookup->value = entry_value_trusted(hit.entry);
             lookup->from_memtable = true;
@@ -80,14 +92,25 @@ read_begin(struct lookup *lookup, const struct esker_snapshot *snapshot)
     }
 }
 
+/* Starts the misses of all filters of level 0 at once: each of them is asked. */
+static void
+read_prefetch_level0(const struct lookup *lookup)
+{
+    const struct level_run *run = lookup->version->levels[0];
+    for (uint32_t i = 0; run != NULL && i < run->count; i++) {
+        segment_prefetch(run->segments[i], lookup->filter_hash);
+    }
+}
+
 static enum segment_result
 read_memory(struct lookup *lookup, enum entry_op *op_out)
 {
+    lookup->filter_hash = segment_filter_hash(lookup->key);
+    read_prefetch_level0(lookup);
     if (read_windows(lookup, op_out)) {
         return SEGMENT_FOUND;
     }
     lookup->past_windows = true;
-    lookup->filter_hash = segment_filter_hash(lookup->key);
     return read_levels(lookup, false, op_out);
 }
 
@@ -212,10 +235,11 @@ esker_status
 esker_get_copy(esker_db *db, esker_slice key, const esker_read_options *options, void *buf, size_t cap,
                size_t *size_out)
 {
-    struct lookup lookup = {.db = db, .key = bytes_of_slice(key)};
+    struct lookup lookup;
     const struct esker_snapshot *snapshot;
     struct db_call call;
     TRY(db_call_enter_section(db, &call));
+    read_lookup_init(&lookup, db, bytes_of_slice(key));
     esker_status status = read_check(db, key, options, &snapshot, &lookup.fill_cache);
     if (status == ESKER_OK && (size_out == NULL || (buf == NULL && cap > 0))) {
         status = FAIL(ESKER_INVALID, "an output pointer is NULL");
@@ -350,10 +374,11 @@ read_get(esker_db *db, struct thread_state *self, struct lookup *lookup,
 esker_status
 esker_get(esker_db *db, esker_slice key, const esker_read_options *options, esker_value *value_out)
 {
-    struct lookup lookup = {.db = db, .key = bytes_of_slice(key)};
+    struct lookup lookup;
     const struct esker_snapshot *snapshot;
     struct db_call call;
     TRY(db_call_enter_section(db, &call));
+    read_lookup_init(&lookup, db, bytes_of_slice(key));
     esker_status status = read_check(db, key, options, &snapshot, &lookup.fill_cache);
     if (status == ESKER_OK && value_out == NULL) {
         status = FAIL(ESKER_INVALID, "an output pointer is NULL");

@@ -22,20 +22,43 @@ struct lookup {
     struct segment_hit hit;
 };
 
+/* Field by field: clearing all of it would cost more than the rest of a call's entry. */
+static inline void
+read_lookup_init(struct lookup *lookup, esker_db *db, struct bytes key)
+{
+    lookup->db = db;
+    lookup->version = NULL;
+    lookup->key = key;
+    lookup->snapshot_lsn = 0;
+    lookup->filter_hash = 0;
+    lookup->fill_cache = true;
+    lookup->from_memtable = false;
+    lookup->past_windows = false;
+    lookup->value = bytes_make(NULL, 0);
+    lookup->frame = NULL;
+    lookup->level = 0;
+    lookup->index = 0;
+    lookup->hit.place = (struct segment_place){0};
+    lookup->hit.frame = NULL;
+    lookup->hit.status = ESKER_OK;
+}
+
 /* The segment at the lookup's place, or the next that may hold the key; NULL: there is none. */
 static inline struct segment *
 read_segment_at(struct lookup *lookup)
 {
-    for (; lookup->level < ESKER_LEVELS_MAX; lookup->level++) {
-        const struct level_run *run = lookup->version->levels[lookup->level];
-        if (run == NULL) {
-            continue;
-        }
-        uint32_t index = lookup->level == 0 ? lookup->index : level_run_seek(run, lookup->key);
+    const struct version *version = lookup->version;
+    uint32_t ahead = version->levels_used >> lookup->level << lookup->level;
+    for (; ahead != 0; ahead &= ahead - 1) {
+        uint32_t level = (uint32_t)__builtin_ctz(ahead);
+        const struct level_run *run = version->levels[level];
+        uint32_t index = level == 0 ? lookup->index : level_run_seek(run, lookup->key);
         if (index < run->count) {
+            lookup->level = level;
             return run->segments[index];
         }
     }
+    lookup->level = ESKER_LEVELS_MAX;
     return NULL;
 }
 

@@ -161,6 +161,7 @@ static uint32_t
 recover_walk(struct window *window, const uint8_t *image, uint64_t index_from, uint64_t bytes)
 {
     uint32_t ops = 0;
+    uint64_t rows_from = bytes;
     for (uint64_t offset = 0; offset < bytes;) {
         uint64_t frame_bytes = (uint64_t)le32_load(image + offset) * FRAME_GRANULE;
         ASSERT(frame_bytes > 0 && frame_bytes <= bytes - offset);
@@ -175,12 +176,16 @@ recover_walk(struct window *window, const uint8_t *image, uint64_t index_from, u
             if (window != NULL && offset >= index_from) {
                 memtable_insert_batch(window->table, offset + FRAME_HEADER_BYTES,
                                       frame_bytes - FRAME_HEADER_BYTES);
+                rows_from = MIN(rows_from, offset);
             }
         }
         if (window != NULL) {
             window_set_applied(window, offset);
         }
         offset += frame_bytes;
+    }
+    if (window != NULL) {
+        window->rows_lsn = window->base_lsn + rows_from / LSN_BYTES;
     }
     return ops;
 }

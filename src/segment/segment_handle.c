@@ -50,6 +50,9 @@ segment_create(const struct segment_open_options *options, const struct segment_
     segment->meta = *meta;
     segment->meta.min_key = segment_keep_bound(segment->bounds, meta->min_key);
     segment->meta.max_key = segment_keep_bound(segment->bounds + EDIT_KEY_BYTES_MAX, meta->max_key);
+    segment->min_prefix = bytes_prefix64(meta->min_key.ptr, meta->min_key.len);
+    segment->max_prefix =
+        meta->max_key.len == 0 ? UINT64_MAX : bytes_prefix64(meta->max_key.ptr, meta->max_key.len);
     segment_file_name(meta->id, segment->name);
     mutex_init(&segment->load_mutex);
     atomic_init(&segment->refs, 1);

@@ -66,7 +66,8 @@ struct segment {
     uint8_t uuid[16];
     segment_gone_fn *gone;
     void *gone_ctx;
-    struct segment_meta meta; /* keys point into bounds */
+    uint64_t min_prefix, max_prefix; /* of meta's keys; UINT64_MAX: no bound */
+    struct segment_meta meta;        /* keys point into bounds */
     char name[SEGMENT_NAME_BYTES];
     uint8_t bounds[2 * EDIT_KEY_BYTES_MAX];
     /* guarded by load_mutex: who loads */

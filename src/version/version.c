@@ -90,6 +90,7 @@ version_set_level(struct version *version, uint32_t level, struct level_run *run
     ASSERT(level < ESKER_LEVELS_MAX && version->levels[level] == NULL);
     if (run != NULL) {
         level_run_ref(run);
+        version->levels_used |= 1U << level;
     }
     version->levels[level] = run;
 }

@@ -57,6 +57,7 @@ struct version {
     uint64_t id;      /* from 1 */
     uint64_t end_lsn; /* where the newest window ends: no reader of this version sees more */
     uint32_t window_count;
+    uint32_t levels_used;                       /* a bit for each level that is not empty */
     struct window *windows[WINDOWS_MAX];        /* newest first */
     struct level_run *levels[ESKER_LEVELS_MAX]; /* NULL = empty */
 };

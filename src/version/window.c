@@ -59,6 +59,7 @@ window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_
                               .data = data,
                               .cap_bytes = cap_bytes,
                               .base_lsn = base_lsn,
+                              .rows_lsn = base_lsn,
                               .end_lsn = base_lsn + cap_bytes / LSN_BYTES,
                               .op_cap = op_cap};
     store_relaxed(&window->refs, 1); /* relaxed: not shared yet */

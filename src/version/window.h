@@ -30,6 +30,7 @@ struct window {
     uint8_t *data;
     uint64_t cap_bytes;
     uint64_t base_lsn, end_lsn; /* end_lsn = base + cap / 8, or where recovery ended it */
+    uint64_t rows_lsn;          /* no row has a smaller LSN: base_lsn, or more where recovery saw none */
     uint64_t gen;
     uint64_t file_seed;
     uint32_t op_cap;
