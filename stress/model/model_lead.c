@@ -93,6 +93,7 @@ model_reset(void)
 static void
 model_verify(void)
 {
+    MODEL_CHECK(!model_asleep[0] && !model_asleep[1]);
     MODEL_CHECK(load_relaxed(&db.durable) == MAX(seen, told));
 }
 MODEL_MAIN(commit, commit, watch)

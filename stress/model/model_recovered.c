@@ -12,8 +12,8 @@
 #define db_wait_watermark(db, self, lsn, durable, deadline_ns) ((void)(self), (void)(lsn), ESKER_OK)
 #define db_durable_advance(db, lsn) store_release(&(db)->durable, lsn) /* pairs: DURABLE */
 #define job_kick(job) ((void)(job))
-#define workers_wait(cond, mutex, deadline_ns)                                                               \
-    (mutex_unlock(mutex), sched_yield(), mutex_lock(mutex), (deadline_ns) == 0)
+#define workers_wait(cond, mutex, deadline_ns) (model_wait_flushed(mutex), (deadline_ns) == 0)
+static void model_wait_flushed(struct mutex *mutex);
 #include "db/db_recovered.c"
 
 enum { FIRST = 10, LAST = 20 };
@@ -27,6 +27,15 @@ model_order(uintptr_t word)
     bool relax = (model_is(RECOVERED_RELAXED) && model_at(word, db.recovered_end_lsn)) ||
                  (model_is(DURABLE_RELAXED) && model_at(word, db.durable));
     return relax ? RELAX : KEEP;
+}
+
+/* Told once all is. */
+static void
+model_wait_flushed(struct mutex *mutex)
+{
+    mutex_unlock(mutex);
+    model_wait_until(load_relaxed(&db.durable) == LAST);
+    mutex_lock(mutex);
 }
 
 static void

@@ -26,7 +26,7 @@ static struct cache_holder *ring;     /* guarded by model_kernel */
 static struct segment_loaded *
 model_load(const struct segment *of)
 {
-    made[loads].part_count = of->meta.level; /* plain, like all that is loaded */
+    made[loads].part_count = (uint32_t)of->meta.id; /* plain, like all that is loaded */
     store_relaxed(&made[loads].refs, 1);
     return &made[loads++];
 }
@@ -81,10 +81,11 @@ evict(void)
 static void
 model_reset(void)
 {
-    struct segment_open_options options = {.mem = &model_mem, .cache = (void *)made};
+    static const struct segment_open_options options = {.mem = &model_mem, .cache = (void *)made};
+    static const struct segment_meta meta = {.id = 1};
     model_epoch_start();
     model_pool_reset(&model_pool);
-    MODEL_CHECK(segment_create(&options, &(struct segment_meta){.level = 1}, &subject) == ESKER_OK);
+    MODEL_CHECK(segment_create(&options, &meta, &subject) == ESKER_OK);
     store_relaxed(&subject->refs, 3);
     loads = gone = 0;
 }

@@ -95,7 +95,10 @@ static void
 model_reset(void)
 {
     model_pool_reset(&model_pool);
-    db.snapshots = (struct snapshot_list){.count = 0};
+    for (uint32_t height = 0; height < SNAPSHOT_HEIGHT_MAX; height++) {
+        db.snapshots.oldest[height] = db.snapshots.newest[height] = NULL;
+    }
+    db.snapshots.count = 0;
     db.history_floor = 0;
     store_relaxed(&db.visible, BETWEEN);
     older_dropped = false;
