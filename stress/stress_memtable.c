@@ -21,6 +21,7 @@ static void race_point(void);
 
 #include "memtable/art.c"
 #include "memtable/art_iter.c"
+#include "memtable/dead.c"
 #include "memtable/hashdir.c"
 #include "memtable/memtable.c"
 #include "memtable/memtable_iter.c"

@@ -458,6 +458,7 @@ typedef struct esker_stats {
     uint64_t memory_windows_bytes, memory_indexes_bytes, memory_frames_bytes;
     uint64_t memory_iterators_bytes, memory_merges_bytes;
     uint64_t cache_evictions, segments_open;
+    uint64_t rows_skipped; /* deleted and old versions that iterators (counted when they end) stepped over */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

@@ -89,6 +89,7 @@ struct level_table {
     const struct segment_meta *const *segments; /* level 0: newest first; others by key */
     const bool *claimed;                        /* part of a running job, as input or as overlap */
     const bool *damaged;                        /* nullable: never touched, as if claimed for ever */
+    const uint64_t *skipped;                    /* nullable: how many of its deletes iterators stepped over */
     size_t count;
 };
 
@@ -99,7 +100,8 @@ struct picker_config {
     uint64_t segment_bytes;
     /* Deletes below it can be dropped at the bottom: the oldest live snapshot,
      * or `visible` when there is none. With it, segments that are mostly deletes
-     * move on, and are rewritten in place at the bottom. 0 = they are left alone. */
+     * move on, and are rewritten in place at the bottom; so do those whose deletes
+     * iterators have stepped over as often as they have rows. 0 = they are left alone. */
     uint64_t gc_lsn;
 };
 

@@ -15,7 +15,9 @@
  * level: the segment that drags along the fewest bytes of the next level per
  * byte of its own, with a bonus for deletes and for age; then neighbours that
  * drag along nothing more. If nothing is due, segments that consist mostly of
- * droppable deletes are sent on, and rewritten once at the bottom.
+ * droppable deletes are sent on, and rewritten once at the bottom; and so are those,
+ * level 0 included, in whose deletes iterators have lost as many steps as a merge of
+ * them would take.
  *
  * Invariants of every plan
  *  I1 No input and no overlap is claimed.
@@ -257,6 +259,14 @@ picker_is_mostly_deletes(const struct segment_meta *meta)
     return meta->tombstone_count > meta->row_count / 2;
 }
 
+/* Iterators have stepped over its deletes as often as a merge would. */
+static bool
+picker_is_worn(const struct level_table *level, size_t index)
+{
+    const struct segment_meta *meta = level->segments[index];
+    return level->skipped != NULL && meta->tombstone_count > 0 && level->skipped[index] >= meta->row_count;
+}
+
 /* Inputs of level 0 that overlap must be merged; so should crumbs be. */
 static bool
 picker_l0_can_move(const struct picker *picker, const struct compaction_plan *plan)
@@ -291,9 +301,11 @@ picker_is_move(const struct picker *picker, const struct compaction_plan *plan)
         return false;
     }
     uint64_t gc_lsn = picker->config->gc_lsn;
+    const struct level_table *level = &picker->levels[plan->input_level];
     for (size_t i = 0; plan->output_level >= PICKER_LAST && i < plan->input_count; i++) {
-        const struct segment_meta *meta = picker->levels[plan->input_level].segments[plan->inputs[i]];
-        if (picker_is_mostly_deletes(meta) && (gc_lsn == 0 || meta->max_lsn < gc_lsn)) {
+        const struct segment_meta *meta = level->segments[plan->inputs[i]];
+        if ((picker_is_mostly_deletes(meta) || picker_is_worn(level, plan->inputs[i])) &&
+            (gc_lsn == 0 || meta->max_lsn < gc_lsn)) {
             return false;
         }
     }
@@ -473,9 +485,21 @@ picker_plan_level(const struct picker *picker, uint32_t level_no, struct compact
     return true;
 }
 
+/* Level 0, if iterators lose time in one of its segments. */
+static bool
+picker_plan_worn_l0(struct picker *picker, struct compaction_plan *out)
+{
+    const struct level_table *level = &picker->levels[0];
+    bool worn = false;
+    for (size_t i = 0; i < level->count; i++) {
+        worn = worn || (picker_is_worn(level, i) && level->segments[i]->max_lsn < picker->config->gc_lsn);
+    }
+    return worn && picker_plan_l0(picker, out);
+}
+
 /* The oldest segment that is mostly deletes which can go, deepest level first. */
 static bool
-picker_plan_deletes(const struct picker *picker, struct compaction_plan *out)
+picker_plan_deletes(struct picker *picker, struct compaction_plan *out)
 {
     for (uint32_t level_no = PICKER_LAST; level_no > 0; level_no--) {
         const struct level_table *level = &picker->levels[level_no];
@@ -485,7 +509,8 @@ picker_plan_deletes(const struct picker *picker, struct compaction_plan *out)
             const struct segment_meta *meta = level->segments[i];
             struct picker_span overlaps = {0};
             bool is_older = best == level->count || meta->id < level->segments[best]->id;
-            if (!is_older || !picker_is_mostly_deletes(meta) || meta->max_lsn >= picker->config->gc_lsn) {
+            bool wanted = picker_is_mostly_deletes(meta) || picker_is_worn(level, i);
+            if (!is_older || !wanted || meta->max_lsn >= picker->config->gc_lsn) {
                 continue;
             }
             if (level_no == PICKER_LAST ? !picker_is_taken(level, i)
@@ -501,7 +526,7 @@ picker_plan_deletes(const struct picker *picker, struct compaction_plan *out)
             return true;
         }
     }
-    return false;
+    return picker_plan_worn_l0(picker, out);
 }
 
 /* ---- The two questions -------------------------------------------------------------- */

@@ -16,7 +16,7 @@
  *   0 -> 6 (1.00): b-d a-c | a-f   inputs | overlaps; `move` when trivial
  *
  * A segment is MIN-MAX:BYTES, MAX `*` = no upper bound; then in any order #ID
- * (else counted from 1), ! = claimed, x = damaged, tN = N % deletes, @N = max_lsn.
+ * (else counted from 1), ! = claimed, x = damaged, sN = N steps lost, tN = N % deletes, @N = max_lsn.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,6 +37,7 @@ struct table {
     const struct segment_meta *segments[ESKER_LEVELS_MAX][SEGMENTS_MAX];
     bool claimed[ESKER_LEVELS_MAX][SEGMENTS_MAX];
     bool damaged[ESKER_LEVELS_MAX][SEGMENTS_MAX];
+    uint64_t skipped[ESKER_LEVELS_MAX][SEGMENTS_MAX];
     struct level_table levels[ESKER_LEVELS_MAX];
     struct picker_config config;
     uint64_t next_id;
@@ -51,8 +52,10 @@ table_init(struct table *table)
     table->config =
         (struct picker_config){.l0_trigger = 4, .base_bytes = 100, .fanout = 8, .segment_bytes = 10};
     for (size_t i = 0; i < ESKER_LEVELS_MAX; i++) {
-        table->levels[i] = (struct level_table){
-            .segments = table->segments[i], .claimed = table->claimed[i], .damaged = table->damaged[i]};
+        table->levels[i] = (struct level_table){.segments = table->segments[i],
+                                                .claimed = table->claimed[i],
+                                                .damaged = table->damaged[i],
+                                                .skipped = table->skipped[i]};
     }
     table->next_id = 1;
 }
@@ -86,6 +89,8 @@ parse_segment(struct table *table, size_t level, const char *text)
             table->damaged[level][at] = true;
         } else if (kind == '#') {
             meta->id = number;
+        } else if (kind == 's') {
+            table->skipped[level][at] = number;
         } else if (kind == 't') {
             meta->tombstone_count = number;
         } else if (kind == '@') {

@@ -145,7 +145,7 @@ struct esker_db {
     _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
     _Atomic uint64_t log_syncs, log_bytes_written, flushes, flush_bytes_written, compactions;
     _Atomic uint64_t compaction_bytes_read, compaction_bytes_written, stalls, stall_ns;
-    _Atomic uint64_t compactions_failed, compactions_damaged;
+    _Atomic uint64_t compactions_failed, compactions_damaged, rows_skipped;
     /* db_pace.c */
     _Atomic uint64_t pace_due_ns CACHE_ALIGNED; /* when what was written so far is paid for */
     _Atomic uint64_t wait_count[ESKER_WAIT_CAUSES], wait_ns[ESKER_WAIT_CAUSES];
@@ -567,6 +567,15 @@ NODISCARD esker_status db_open_on(struct io *io, const esker_options *options, c
 NODISCARD esker_status db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx);
 /* esker_repair over a given seam: takes over io (also on failure). */
 NODISCARD esker_status db_repair_on(struct io *io, esker_repair_fn *say, void *ctx);
+
+/* ---- db_dead.c ------------------------------------------------------------ */
+
+/* A reader at lsn has walked over so many deletes in [from, to) and seen nothing there. */
+void db_dead_note(esker_db *db, const struct version *version, uint64_t lsn, struct bytes from,
+                  struct bytes to, uint64_t deletes);
+
+/* Dead ranges that windows got from the ones before them count once those are visible as a whole. */
+void db_dead_settle(const struct version *version, uint64_t visible);
 
 /* ---- db_snapshot.c -------------------------------------------------------- */
 

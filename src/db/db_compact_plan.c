@@ -30,6 +30,7 @@ struct plan_tables {
     struct level_table levels[ESKER_LEVELS_MAX];
     const struct segment_meta **metas;
     bool *claimed, *damaged;
+    uint64_t *skipped;
 };
 
 static bool
@@ -54,18 +55,23 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
     tables->metas = mem_alloc_array(&db->mem, total, sizeof *tables->metas);
     tables->claimed = mem_alloc_array(&db->mem, total, sizeof *tables->claimed);
     tables->damaged = mem_alloc_array(&db->mem, total, sizeof *tables->damaged);
-    if (tables->metas == NULL || tables->claimed == NULL || tables->damaged == NULL) {
+    tables->skipped = mem_alloc_array(&db->mem, total, sizeof *tables->skipped);
+    if (tables->metas == NULL || tables->claimed == NULL || tables->damaged == NULL ||
+        tables->skipped == NULL) {
         return FAIL_NO_MEMORY("level tables");
     }
     size_t at = 0;
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
-        tables->levels[level] = (struct level_table){
-            .segments = tables->metas + at, .claimed = tables->claimed + at, .damaged = tables->damaged + at};
+        tables->levels[level] = (struct level_table){.segments = tables->metas + at,
+                                                     .claimed = tables->claimed + at,
+                                                     .damaged = tables->damaged + at,
+                                                     .skipped = tables->skipped + at};
         for (uint32_t i = 0; run != NULL && i < run->count; i++, at++) {
             tables->metas[at] = segment_meta(run->segments[i]);
             uint64_t id = tables->metas[at]->id;
             tables->claimed[at] = plan_has_id(db->claimed_ids, db->claimed_count, id);
+            tables->skipped[at] = segment_skipped(run->segments[i]);
             tables->damaged[at] = !damaged_too && plan_has_id(db->damaged_ids, db->damaged_count, id);
         }
         tables->levels[level].count = run != NULL ? run->count : 0;
@@ -79,6 +85,7 @@ plan_tables_fini(esker_db *db, struct plan_tables *tables)
     mem_free(&db->mem, tables->metas);
     mem_free(&db->mem, tables->claimed);
     mem_free(&db->mem, tables->damaged);
+    mem_free(&db->mem, tables->skipped);
 }
 
 /* Do writes come in? Looked at every DB_LOOK_NS. mu held. */
@@ -225,6 +232,7 @@ plan_pick_range(struct plan_tables *tables, const struct picker_config *config,
     level0->segments += newer;
     level0->claimed += newer;
     level0->damaged += newer;
+    level0->skipped += newer;
     level0->count -= newer;
     bool found = compaction_pick_range(tables->levels, config, range->lower, range->upper, plan);
     for (size_t i = 0; found && plan->input_level == 0 && i < plan->input_count; i++) {

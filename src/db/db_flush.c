@@ -85,6 +85,7 @@ flush_one(esker_db *db, struct window *window)
     uint64_t started_ns = io_monotonic_ns(db->io);
     struct compaction_result result = {0};
     struct version *version = db_current_ref(db, self);
+    db_dead_settle(version, window->end_lsn);
     esker_status status = flush_build(db, window, version, &result);
     version_unref(version);
     TRY(status);

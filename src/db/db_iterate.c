@@ -23,7 +23,36 @@ struct esker_iter {
     bool positioned;
     enum iterate_edge edge;
     struct buf keep; /* the key to return to, during refresh */
+    struct visible_dead dead;
 };
+
+static bool
+iterate_dead_find(void *ctx, struct bytes key, bool backward, struct buf *to)
+{
+    struct esker_iter *it = ctx;
+    db_dead_settle(it->version, it->lsn);
+    return window_dead_find(it->version->windows[0], key, it->lsn, backward, to);
+}
+
+static void
+iterate_dead_note(void *ctx, struct bytes from, struct bytes to, uint64_t deletes)
+{
+    struct esker_iter *it = ctx;
+    db_dead_note(it->db, it->version, it->lsn, from, to, deletes);
+}
+
+static void
+iterate_drop_rows(struct esker_iter *it)
+{
+    if (it->rows != NULL) {
+        uint64_t skipped = visible_iter_take_skipped(it->rows);
+        if (skipped > 0) {
+            add_relaxed(&it->db->rows_skipped, skipped); /* relaxed: statistic */
+        }
+        iter_destroy(it->rows);
+        it->rows = NULL;
+    }
+}
 
 /* The first key that does not start with prefix: empty if there is none. */
 static esker_status
@@ -93,10 +122,11 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
         version_unref(version);
         return status;
     }
-    iter_destroy(it->rows);
+    iterate_drop_rows(it);
     if (it->version != NULL) {
         version_unref(it->version);
     }
+    visible_iter_set_dead(rows, &it->dead);
     it->rows = rows;
     it->version = version;
     it->lsn = lsn;
@@ -108,7 +138,7 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
 static void
 iterate_free(struct esker_iter *it)
 {
-    iter_destroy(it->rows);
+    iterate_drop_rows(it);
     if (it->version != NULL) {
         version_unref(it->version);
     }
@@ -134,6 +164,7 @@ iterate_create(esker_db *db, struct thread_state *self, const esker_read_options
     }
     it->magic = ITER_MAGIC;
     it->db = db;
+    it->dead = (struct visible_dead){.find = iterate_dead_find, .note = iterate_dead_note, .ctx = it};
     buf_init(&it->lower, &db->mem);
     buf_init(&it->upper, &db->mem);
     buf_init(&it->keep, &db->mem);

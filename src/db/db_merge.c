@@ -29,12 +29,27 @@ merge_next_id(void *ctx)
     return db_next_file_id(((struct db_merge *)ctx)->db);
 }
 
+/* Could one of the segments of level 0 hold the key? */
+static bool
+merge_level0_spans(const struct level_run *level0, struct bytes key)
+{
+    for (uint32_t i = 0; i < level0->count; i++) {
+        const struct segment_meta *meta = segment_meta(level0->segments[i]);
+        if (bytes_compare(meta->min_key, key) <= 0 &&
+            (meta->max_key.len == 0 || bytes_compare(key, meta->max_key) <= 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The output's own level counts where it is level 0: what is there already is older. */
 static bool
 merge_deeper(void *ctx, struct bytes key)
 {
     const struct db_merge *merge = ctx;
-    if (merge->output_level == 0 && merge->version->levels[0] != NULL) {
+    const struct level_run *level0 = merge->version->levels[0];
+    if (merge->output_level == 0 && level0 != NULL && merge_level0_spans(level0, key)) {
         return true;
     }
     for (uint32_t level = merge->output_level + 1; level < ESKER_LEVELS_MAX; level++) {

@@ -331,6 +331,8 @@ rotate_install_locked(esker_db *db, struct window *next)
     /* pairs: CURRENT — installers hold mu. */
     const struct version *version = load_acquire(&db->current);
     ASSERT(next->base_lsn == version->end_lsn);
+    db_dead_settle(version, load_acquire(&db->visible)); /* pairs: VISIBLE */
+    memtable_dead_inherit(next->table, version->windows[0]->table);
     struct window *windows[WINDOWS_MAX];
     windows[0] = next;
     memcpy(windows + 1, version->windows, version->window_count * sizeof *windows);

@@ -99,6 +99,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->debt_bytes = load_relaxed(&db->debt_bytes);                   /* relaxed: statistic */
     stats->compactions_failed = load_relaxed(&db->compactions_failed);   /* relaxed: statistic */
     stats->compactions_damaged = load_relaxed(&db->compactions_damaged); /* relaxed: statistic */
+    stats->rows_skipped = load_relaxed(&db->rows_skipped);               /* relaxed: statistic */
     stats->iterators_live = load_relaxed(&db->iterators_live);           /* relaxed: statistic */
     stats->values_live = load_relaxed(&db->values_live);                 /* relaxed: statistic */
     stats->versions_live = version_list_count(&db->versions);
@@ -208,6 +209,7 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(drain_bytes_per_s, "what merges take out of level 0 per second"),
     STATS_FIELD(compactions_failed, "merges that failed and kept their inputs"),
     STATS_FIELD(compactions_damaged, "those of them that met damage"),
+    STATS_FIELD(rows_skipped, "deleted and old versions that iterators stepped over"),
     STATS_FIELD(recovery_ns, "nanoseconds that opening took to recover"),
     STATS_FIELD(recovery_bytes, "log bytes read by recovery"),
 };

@@ -9,7 +9,9 @@
  * copied and the source goes one row further than the entry. A value too
  * large to copy is fetched by seeking its key once more instead.
  *
- * A run of more than VISIBLE_RUN_MAX rows of one key is left by a seek.
+ * A run of more than VISIBLE_RUN_MAX rows of one key is left by a seek. So is a run
+ * of deleted keys that is known to be one (struct visible_dead); one that was walked
+ * is told to whom it may be of use.
  *
  * States, and where the source stands:
  *
@@ -44,6 +46,9 @@
 
 enum {
     VISIBLE_RUN_MAX = 16,          /* rows of one key passed one by one */
+    VISIBLE_DEAD_LOOK = 4,         /* deleted keys in a row, then it is asked how far they reach */
+    VISIBLE_DEAD_AGAIN = 128,      /* ... and after so many more */
+    VISIBLE_DEAD_NOTE = 16,        /* a walk over so many is told */
     VISIBLE_COPY_BYTES_MAX = 16384 /* beyond it two seeks cost less than the copy */
 };
 
@@ -62,6 +67,9 @@ struct visible_iter {
     struct buf value;  /* BEHIND: the entry's */
     struct buf target; /* what is sought: the caller's key may lie in a row of ours */
     uint64_t skipped;
+    const struct visible_dead *dead; /* nullable */
+    uint64_t dead_run;               /* deleted keys that the step at hand has walked over in a row */
+    struct buf dead_from;            /* the first of them, or where it jumped to before */
 };
 
 static struct visible_iter *
@@ -113,6 +121,77 @@ visible_publish(struct visible_iter *visible, enum visible_state state, struct b
     visible->base.op = ENTRY_PUT;
 }
 
+/* ---- Runs of deleted keys ------------------------------------------------------ */
+
+/* One more deleted key: the one that the source stands on, or backward the one that
+ * it has left for another. True: what is known says that from where the source
+ * stands nothing follows up to visible->target. */
+static bool
+visible_dead_reached(struct visible_iter *visible, bool backward)
+{
+    struct bytes key = visible->source->key;
+    visible->dead_run++;
+    if (LIKELY(visible->dead_run != 1 && visible->dead_run % VISIBLE_DEAD_AGAIN != VISIBLE_DEAD_LOOK)) {
+        return false;
+    }
+    if (visible->dead == NULL) {
+        return false;
+    }
+    if (visible->dead_run == 1) {
+        if (buf_assign(&visible->dead_from, key) != ESKER_OK) {
+            visible->dead_run = 0; /* the run is not told, no more */
+        }
+        return false;
+    }
+    return visible->dead->find(visible->dead->ctx, key, backward, &visible->target);
+}
+
+/* The walk goes on at visible->target; nothing lies between. */
+static esker_status
+visible_dead_jump(struct visible_iter *visible, bool backward)
+{
+    visible->dead_run = 1;
+    TRY(buf_assign(&visible->dead_from, buf_bytes(&visible->target)));
+    return backward ? iter_seek_before(visible->source, buf_bytes(&visible->target))
+                    : iter_seek(visible->source, buf_bytes(&visible->target));
+}
+
+/* The run ended. It reached up to `end` forward; backward down to behind `end`. */
+static void
+visible_dead_ended(struct visible_iter *visible, struct bytes end, bool backward)
+{
+    uint64_t deletes = visible->dead_run;
+    visible->dead_run = 0;
+    if (LIKELY(deletes < VISIBLE_DEAD_NOTE) || visible->dead == NULL) {
+        return;
+    }
+    struct bytes from = buf_bytes(&visible->dead_from);
+    if (!backward) {
+        visible->dead->note(visible->dead->ctx, from, end, deletes);
+        return;
+    }
+    /* From the smallest key after `end` to the smallest one after the first that was met. */
+    if (buf_assign(&visible->target, end) == ESKER_OK && buf_append_u8(&visible->target, 0) == ESKER_OK &&
+        buf_append_u8(&visible->dead_from, 0) == ESKER_OK) {
+        visible->dead->note(visible->dead->ctx, buf_bytes(&visible->target), buf_bytes(&visible->dead_from),
+                            deletes);
+    }
+}
+
+/* The same where nothing more lies in the way: the bound, or behind the last key that was met. */
+static void
+visible_dead_ended_at_edge(struct visible_iter *visible)
+{
+    if (visible->dead_run < VISIBLE_DEAD_NOTE) {
+        visible->dead_run = 0;
+    } else if (visible->upper.len > 0) {
+        visible_dead_ended(visible, buf_bytes(&visible->upper), false);
+    } else if (buf_append_u8(&visible->key, 0) == ESKER_OK) {
+        visible_dead_ended(visible, buf_bytes(&visible->key), false);
+        visible->key.len--;
+    }
+}
+
 /* ---- Forward ------------------------------------------------------------------- */
 
 static esker_status
@@ -131,6 +210,7 @@ visible_scan_forward(struct visible_iter *visible, esker_status status, bool pas
 {
     struct iter *source = visible->source;
     unsigned run = 0;
+    visible->dead_run = 0;
     while (status == ESKER_OK && !visible_beyond_upper(visible, source->key)) {
         if (passing && bytes_equal(source->key, buf_bytes(&visible->key))) {
             visible->skipped++;
@@ -148,16 +228,25 @@ visible_scan_forward(struct visible_iter *visible, esker_status status, bool pas
                 break;
             }
             if (LIKELY(source->op == ENTRY_PUT)) {
+                if (UNLIKELY(visible->dead_run != 0)) {
+                    visible_dead_ended(visible, source->key, false);
+                }
                 visible_publish(visible, VISIBLE_ON_ROW, source->value, source->lsn);
                 return ESKER_OK;
             }
             passing = true; /* a delete hides the older rows */
             run = 0;
+            if (visible_dead_reached(visible, false)) {
+                passing = false;
+                status = visible_dead_jump(visible, false);
+                continue;
+            }
         }
         visible->skipped++;
         status = iter_next(source);
     }
     if (status == ESKER_OK || status == ESKER_END) {
+        visible_dead_ended_at_edge(visible);
         return visible_edge(visible, VISIBLE_AT_END);
     }
     return visible_fail(visible, status);
@@ -267,6 +356,7 @@ visible_scan_backward(struct visible_iter *visible, esker_status status, bool pa
     struct iter *source = visible->source;
     struct visible_weighing weighing = {.verdict = passing ? WEIGHING_DONE : WEIGHING_NOTHING};
     bool have_key = passing;
+    visible->dead_run = 0;
     for (;;) {
         if (UNLIKELY(status != ESKER_OK && status != ESKER_END)) {
             return visible_fail(visible, status);
@@ -274,12 +364,19 @@ visible_scan_backward(struct visible_iter *visible, esker_status status, bool pa
         bool ended = status == ESKER_END || visible_below_lower(visible, source->key);
         bool same = !ended && have_key && bytes_equal(source->key, buf_bytes(&visible->key));
         if (weighing.verdict == WEIGHING_PUT && (!same || source->lsn >= visible->snapshot_lsn)) {
+            visible_dead_ended(visible, buf_bytes(&visible->key), true);
             return visible_finish_put(visible, &weighing, status == ESKER_END);
         }
         if (ended) {
             return visible_edge(visible, VISIBLE_AT_START);
         }
         if (!same) {
+            bool was_deleted = have_key && weighing.verdict == WEIGHING_NOTHING;
+            if (was_deleted && visible_dead_reached(visible, true)) {
+                status = visible_dead_jump(visible, true);
+                have_key = false;
+                continue;
+            }
             status = buf_assign(&visible->key, source->key);
             if (UNLIKELY(status != ESKER_OK)) {
                 continue;
@@ -410,6 +507,7 @@ visible_destroy(struct iter *it)
     buf_fini(&visible->key);
     buf_fini(&visible->value);
     buf_fini(&visible->target);
+    buf_fini(&visible->dead_from);
     mem_free(visible->mem, visible);
 }
 
@@ -442,6 +540,7 @@ visible_iter_create(struct iter *source, uint64_t snapshot_lsn, struct visible_b
     buf_init(&visible->key, mem);
     buf_init(&visible->value, mem);
     buf_init(&visible->target, mem);
+    buf_init(&visible->dead_from, mem);
     visible->upper_prefix =
         bounds.upper.len > 0 ? bytes_prefix64(bounds.upper.ptr, bounds.upper.len) : UINT64_MAX;
     esker_status status = buf_append_bytes(&visible->lower, bounds.lower);
@@ -469,4 +568,10 @@ visible_iter_take_skipped(struct iter *it)
     uint64_t skipped = visible->skipped;
     visible->skipped = 0;
     return skipped;
+}
+
+void
+visible_iter_set_dead(struct iter *it, const struct visible_dead *dead)
+{
+    visible_of(it)->dead = dead;
 }

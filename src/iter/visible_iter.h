@@ -9,6 +9,7 @@
 #ifndef ESKER_ITER_VISIBLE_ITER_H
 #define ESKER_ITER_VISIBLE_ITER_H
 
+#include "base/buf.h"
 #include "base/mem.h"
 #include "iter/iter.h"
 
@@ -25,6 +26,20 @@ NODISCARD esker_status visible_iter_create(struct iter *source, uint64_t snapsho
 
 /* Stands past the last entry, or before the first one, as after a step that said END. */
 void visible_iter_stand(struct iter *it, bool at_end);
+
+/* What the owner knows of stretches of keys in which this reader sees nothing.
+ * Called in the midst of a step: neither touches the iterator. */
+struct visible_dead {
+    /* True: nothing is visible from `key` to *to, which is past the stretch's end
+     * (exclusive), or backward its first key. */
+    bool (*find)(void *ctx, struct bytes key, bool backward, struct buf *to);
+    /* A walk over [from, to) met so many deletes and no entry. */
+    void (*note)(void *ctx, struct bytes from, struct bytes to, uint64_t deletes);
+    void *ctx;
+};
+
+/* `dead` outlives the iterator. */
+void visible_iter_set_dead(struct iter *it, const struct visible_dead *dead);
 
 /* Versions and deletes stepped over since the last call; resets. */
 uint64_t visible_iter_take_skipped(struct iter *it);

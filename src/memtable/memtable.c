@@ -70,6 +70,7 @@ memtable_create(struct io *io, const uint8_t *data, uint64_t data_bytes, uint64_
     rest += memtable_vnode_bytes(op_capacity);
     index_arena_init(&table->arena, rest, art_bytes_max(op_capacity));
     art_init(&table->art, &table->vnodes, &table->arena);
+    dead_init(&table->dead);
     *out = table;
     return ESKER_OK;
 }
@@ -79,6 +80,7 @@ memtable_destroy(struct memtable *table)
 {
     if (table != NULL) {
         struct io *io = table->io;
+        dead_fini(&table->dead);
         io->ops->unmap_memory(io, table->region, table->region_bytes);
         mem_free(io->mem, table);
     }
@@ -91,6 +93,9 @@ static uint32_t
 memtable_link(struct memtable *table, uint32_t index, uint32_t entry, struct bytes key, uint64_t hash)
 {
     table->vnodes.array[index].entry = entry;
+    if (vnode_entry_at(&table->vnodes, entry)[0] == ENTRY_PUT) {
+        dead_put(&table->dead, key);
+    }
     uint32_t anchor = hashdir_link(&table->dir, &table->vnodes, key, hash, index);
     ESKER_RACE_POINT("memtable_linked");
     /* I3: the writer of an anchor with a later LSN may not have put it into the

@@ -29,6 +29,7 @@
 #ifndef ESKER_MEMTABLE_MEMTABLE_H
 #define ESKER_MEMTABLE_MEMTABLE_H
 
+#include "base/buf.h"
 #include "base/bytes.h"
 #include "io/io.h"
 #include "iter/iter.h"
@@ -80,6 +81,26 @@ void memtable_prefetch(const struct memtable *table, uint64_t hash);
  * outlive it. keys and values point into the window. */
 NODISCARD esker_status memtable_iter_create(const struct memtable *table, uint64_t limit_lsn,
                                             const struct mem *mem, struct iter **out);
+
+/* ---- Dead ranges (dead.h) --------------------------------------------------- */
+
+/* The LSN at which whatever is reserved next will stand at least, taken by a
+ * read-modify-write on the word that reservations are made on, acquire and release. */
+typedef uint64_t memtable_tail_fn(void *ctx);
+
+/* Is `key` in a range in which a reader at lsn sees nothing, neither here nor in what
+ * is older? Then *to is where that ends: its end, exclusive, or its start. */
+bool memtable_dead_find(struct memtable *table, struct bytes key, uint64_t lsn, bool backward,
+                        struct buf *to);
+/* A reader at lsn, which sees everything that is older than this memtable, has walked
+ * over [from, to) of all rows here and in what is older, and seen nothing. */
+void memtable_dead_note(struct memtable *table, struct bytes from, struct bytes to, uint64_t lsn,
+                        memtable_tail_fn *tail, void *ctx);
+
+/* `table`, which nobody has yet, begins where `older` ends, and goes on with its ranges. */
+void memtable_dead_inherit(struct memtable *table, struct memtable *older);
+/* Everything in `older` is visible: from now on what was inherited from it counts. */
+void memtable_dead_settle(struct memtable *table, struct memtable *older);
 
 uint64_t memtable_used_bytes(const struct memtable *table); /* index memory touched so far */
 

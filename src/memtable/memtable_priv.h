@@ -4,6 +4,7 @@
 #define ESKER_MEMTABLE_MEMTABLE_PRIV_H
 
 #include "memtable/art.h"
+#include "memtable/dead.h"
 #include "memtable/hashdir.h"
 #include "memtable/memtable.h"
 
@@ -21,6 +22,7 @@ struct memtable {
     struct vnodes vnodes;
     struct index_arena arena;
     struct art art;
+    struct dead_ranges dead;
     /* owned by whoever populates */
     uint64_t populated_dir, populated_vnodes, populated_arena; /* bytes from the start of each */
 };

@@ -19,6 +19,7 @@ static void race_point(const char *name, _Bool held);
 
 #include "memtable/art.c"
 #include "memtable/art_iter.c"
+#include "memtable/dead.c"
 #include "memtable/hashdir.c"
 #include "memtable/memtable.c"
 #include "memtable/memtable_iter.c"

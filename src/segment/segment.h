@@ -96,6 +96,10 @@ void segment_unref(struct segment *segment);
 /* The file is to be unlinked once nobody uses it (see segment_gone_fn). */
 void segment_mark_obsolete(struct segment *segment);
 const struct segment_meta *segment_meta(const struct segment *segment);
+/* Iterators have stepped over so many more of its deletes. True when that now makes
+ * as many as it has rows: a merge would have cost no more. */
+bool segment_note_skipped(struct segment *segment, uint64_t deletes);
+uint64_t segment_skipped(const struct segment *segment);
 
 enum segment_result {
     SEGMENT_FOUND,

@@ -138,6 +138,19 @@ segment_mark_obsolete(struct segment *segment)
     store_relaxed(&segment->obsolete, true);
 }
 
+bool
+segment_note_skipped(struct segment *segment, uint64_t deletes)
+{
+    uint64_t before = add_relaxed(&segment->skipped, deletes); /* relaxed: a statistic */
+    return before < segment->meta.row_count && segment->meta.row_count - before <= deletes;
+}
+
+uint64_t
+segment_skipped(const struct segment *segment)
+{
+    return load_relaxed(&segment->skipped); /* relaxed: a statistic */
+}
+
 const struct segment_meta *
 segment_meta(const struct segment *segment)
 {

@@ -76,6 +76,7 @@ struct segment {
     _Atomic(struct segment_loaded *) loaded; /* pairs: SEGMENT_LOADED; NULL again when it was evicted */
     _Atomic uint32_t refs;                   /* pairs: SEGMENT_REFS */
     _Atomic bool obsolete;
+    _Atomic uint64_t skipped; /* relaxed: a statistic */
 };
 
 /* A place in the index: one data block. */

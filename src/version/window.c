@@ -209,3 +209,28 @@ window_frame_at_or_before(const struct window *window, uint64_t offset, uint64_t
         mask = UINT64_MAX;
     }
 }
+
+/* ---- Dead ranges -------------------------------------------------------------- */
+
+static uint64_t
+window_tail_lsn(void *ctx)
+{
+    struct window *window = ctx;
+    /* pairs: DEAD_TAIL (both ends) */
+    uint64_t bytes = window_tail_bytes(add_acq_rel(&window->tail, 0));
+    return window->base_lsn + MIN(bytes, window->cap_bytes) / LSN_BYTES;
+}
+
+bool
+window_dead_find(struct window *window, struct bytes key, uint64_t lsn, bool backward, struct buf *to)
+{
+    return memtable_dead_find(window->table, key, lsn, backward, to);
+}
+
+void
+window_dead_note(struct window *window, struct bytes from, struct bytes to, uint64_t lsn)
+{
+    if (lsn >= window->base_lsn && lsn <= window->end_lsn) { /* it saw all that is older */
+        memtable_dead_note(window->table, from, to, lsn, window_tail_lsn, window);
+    }
+}

@@ -46,7 +46,8 @@ struct window {
     uint32_t log_pins;    /* leaders that write or sync it */
     bool log_released;    /* flushed: back to the pool when log_pins is 0 */
     /* atomic */
-    _Atomic uint64_t tail CACHE_ALIGNED; /* {entries:32, granules:32}; relaxed: hands out space (I1) */
+    _Atomic uint64_t
+        tail CACHE_ALIGNED; /* {entries:32, granules:32}, hands out space (I1); pairs: DEAD_TAIL */
     _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: WINDOW_REFS */
     _Atomic uint64_t *applied;           /* pairs: APPLIED; one bit per 16-byte granule */
 };
@@ -98,8 +99,8 @@ window_reserve(struct window *window, uint32_t op_count, uint64_t bytes, uint64_
     if (window_is_full(window)) { /* only spares a useless add */
         return WINDOW_FULL;
     }
-    /* relaxed: only uniqueness matters. */
-    uint64_t tail = add_relaxed(&window->tail, window_tail(op_count, bytes));
+    /* pairs: DEAD_TAIL (both ends) — else only uniqueness matters. */
+    uint64_t tail = add_acq_rel(&window->tail, window_tail(op_count, bytes));
     uint64_t offset = window_tail_bytes(tail);
     *offset_out = offset;
     if (offset + bytes <= window->cap_bytes && window_tail_ops(tail) + op_count <= window->op_cap) {
@@ -160,6 +161,10 @@ bool window_is_applied(const struct window *window, uint64_t offset);
 
 /* The start offset of the last applied frame that begins at or before `offset`; false if there is none. */
 bool window_frame_at_or_before(const struct window *window, uint64_t offset, uint64_t *start_out);
+
+/* memtable_dead_find and _note of the newest window that a reader at lsn has. */
+bool window_dead_find(struct window *window, struct bytes key, uint64_t lsn, bool backward, struct buf *to);
+void window_dead_note(struct window *window, struct bytes from, struct bytes to, uint64_t lsn);
 
 static inline uint64_t
 window_frame_bytes(const struct window *window, uint64_t offset)
