@@ -9,7 +9,7 @@
     X(LOGGED_RELAXED, TSAN)                                                                                  \
     X(DURABLE_RELAXED, TSAN)                                                                                 \
     X(EVENT_FD_RELAXED, TSAN)                                                                                \
-    X(LEADER_IN_TWO_STEPS, ANY) X(FOLLOWER_THEN_LOOK, GENMC) X(LEADER_THEN_LOOK, BARE) X(FD_THEN_LOOK, ANY)
+    X(LEADER_IN_TWO_STEPS, ANY) X(FOLLOWER_THEN_LOOK, GENMC) X(LEADER_THEN_LOOK, BY_HAND) X(FD_THEN_LOOK, ANY)
 #define MODEL_THREADS 3
 #define MODEL_FUTEX
 #define db_sync_group model_sync_group

@@ -87,8 +87,8 @@ class Work:
         return data
 
     def configure(self, kind, options):
-        subprocess.run(["cmake", "-G", "Ninja", "-S", self.tree, "-B", self.path / kind] + options, check=True,
-                       stdout=subprocess.DEVNULL)
+        command = ["cmake", "-G", "Ninja", "-S", self.tree, "-B", self.path / kind]
+        subprocess.run(command + options, check=True, stdout=subprocess.DEVNULL)
 
     def build(self, kind, test):
         done = subprocess.run(["cmake", "--build", self.path / kind, f"-j{self.jobs}", "--target", test],
