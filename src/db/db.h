@@ -30,7 +30,7 @@ enum {
     WINDOW_BYTES_MOST = 64 << 20,
     SEGMENT_BYTES_MIN = 2 << 20,
     SEGMENT_BYTES_MOST = 64 << 20,
-    WINDOWS_LIVE_MAX = 3,      /* active + waiting for flush; more only from recovery and oversize batches */
+    WINDOWS_LIVE_MAX = 3, /* active + waiting for flush; more only from recovery and oversize batches */
     PREPARED_MAX = 2,
     WINDOWS_RECOVERED_MAX = 8, /* more are flushed before open returns */
     L0_TRIGGER = 4,
@@ -159,7 +159,9 @@ struct esker_db {
     struct stripe *stripes;
 
     /* owned by the rest job */
-    uint64_t rest_seen_lsn;
+    uint64_t rest_seen_lsn, rest_since_ns; /* no commit since then */
+    bool rest_long;                        /* as long that logs are made as small as they can be */
+    _Atomic bool rest_asked;               /* for the rest job: not to wait as long */
 
     /* owned by the flush job */
     uint64_t flush_seen_gets;
@@ -176,7 +178,7 @@ struct esker_db {
 
     /* guarded by mu */
     struct mutex mu CACHE_ALIGNED;
-    struct cond changed;     /* a version was installed, a window prepared, a job failed or ended */
+    struct cond changed; /* a version was installed, a window prepared, a job failed or ended */
     struct window *prepared[PREPARED_MAX]; /* the next windows, their log files begun; NULL behind the last */
     struct db_log_pool pool;
     uint64_t log_gen_max;
@@ -382,6 +384,9 @@ NODISCARD esker_status db_rotate_oversize(esker_db *db, struct thread_state *sel
  * *end_lsn_out means that everything written before the call is. */
 NODISCARD esker_status db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns,
                                       uint64_t *end_lsn_out);
+/* The same for a window that nothing stands in, too. */
+NODISCARD esker_status db_replace_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns,
+                                         uint64_t *end_lsn_out);
 /* A window for the log that follows: file from the pool or new, header begun. Not under mu. */
 NODISCARD esker_status db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_lsn,
                                       uint64_t prev_gen, uint64_t prev_end_lsn, struct window **out);
@@ -401,9 +406,9 @@ void db_discard_window_locked(esker_db *db, struct window *window);
 /* ---- db_prepare.c --------------------------------------------------------- */
 
 void db_prepare_job(struct job *job);
-/* The first of the prepared windows was made active, or all of them go back. mu held. */
+/* The first of the prepared windows was made active, or all but the first `keep` go back. mu held. */
 void db_prepared_shift_locked(esker_db *db);
-void db_discard_prepared_locked(esker_db *db);
+void db_discard_prepared_locked(esker_db *db, uint32_t keep);
 
 /* ---- db_populate.c -------------------------------------------------------- */
 
@@ -532,6 +537,8 @@ enum { DB_POPULATE_STEP = 1 << 20 }; /* writers ask for more each time they pass
 enum { DB_REST_NS = 1000000000 }; /* idle that long counts as at rest */
 
 void db_rest_job(struct job *job);
+/* Logs need not wait long for a rest: whoever merged everything is through with writing. */
+void db_rest_soon(esker_db *db);
 /* At close: as the rest job, but waits for the flush that it takes. */
 NODISCARD esker_status db_shrink_logs(esker_db *db, struct thread_state *self);
 

@@ -279,6 +279,7 @@ esker_compact(esker_db *db, const esker_slice *lower, const esker_slice *upper)
     if (status == ESKER_OK) {
         status = compact_all_of(db, &range);
     }
+    db_rest_soon(db);
     db_call_exit(&call);
     return status;
 }

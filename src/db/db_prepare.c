@@ -29,9 +29,9 @@ db_prepared_shift_locked(esker_db *db)
 }
 
 void
-db_discard_prepared_locked(esker_db *db)
+db_discard_prepared_locked(esker_db *db, uint32_t keep)
 {
-    for (uint32_t i = PREPARED_MAX; i-- > 0;) {
+    for (uint32_t i = PREPARED_MAX; i-- > keep;) {
         if (db->prepared[i] != NULL) {
             db_discard_window_locked(db, db->prepared[i]);
             db->prepared[i] = NULL;

@@ -147,7 +147,7 @@ prepare__what_was_never_used_goes_last_first(void **state)
     uint64_t large = f->db->prepared[1]->cap_bytes;
     assert_true(small < large); /* by size alone the first would go, and the last stay */
     mutex_lock(&f->db->mu);
-    db_discard_prepared_locked(f->db);
+    db_discard_prepared_locked(f->db, 0);
     size_t count = f->db->pool.count;
     mutex_unlock(&f->db->mu);
     assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);

@@ -242,7 +242,7 @@ prepare__what_it_follows_stays_meanwhile(void **state)
     gate_wait_for_company();
     mutex_lock(&db->mu);
     db->rotating = true; /* nor anything else, later */
-    db_discard_prepared_locked(db);
+    db_discard_prepared_locked(db, 0);
     mutex_unlock(&db->mu);
     assert_int_equal(db_drop_pool(db, 0, 0), ESKER_OK);
     gate_set(NULL);

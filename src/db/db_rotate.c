@@ -359,7 +359,7 @@ rotate_fit_prepared_locked(esker_db *db, uint64_t need_bytes, uint32_t need_ops)
     }
     const struct window *next = db->prepared[0];
     if (next != NULL && (next->cap_bytes < need_bytes || next->op_cap < need_ops)) {
-        db_discard_prepared_locked(db);
+        db_discard_prepared_locked(db, 0);
     }
     if (db->prepared[0] == NULL) {
         db->window_bytes_want = want;
@@ -499,6 +499,14 @@ rotate_seal_active(esker_db *db, struct thread_state *self, uint64_t *end_lsn_ou
 }
 
 esker_status
+db_replace_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, uint64_t *end_lsn_out)
+{
+    TRY(rotate_seal_active(db, self, end_lsn_out));
+    TRY(db_rotate(db, self, 0, 0, deadline_ns));
+    return db_poison_status(db); /* then it may still be the active one, which nobody flushes */
+}
+
+esker_status
 db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, uint64_t *end_lsn_out)
 {
     TRY(db_poison_status(db));
@@ -514,9 +522,7 @@ db_seal_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, ui
         *end_lsn_out = base_lsn; /* nothing in it */
         return ESKER_OK;
     }
-    TRY(rotate_seal_active(db, self, end_lsn_out));
-    TRY(db_rotate(db, self, 0, 0, deadline_ns));
-    return db_poison_status(db); /* then it may still be the active one, which nobody flushes */
+    return db_replace_active(db, self, deadline_ns, end_lsn_out);
 }
 
 /* Becomes the only one who rotates. mu held. */
@@ -544,7 +550,7 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     esker_status status = rotate_claim_locked(db, deadline_ns);
     if (status == ESKER_OK) {
         db->rotating = true;
-        db_discard_prepared_locked(db);
+        db_discard_prepared_locked(db, 0);
     }
     mutex_unlock(&db->mu);
     TRY(status);
