@@ -152,7 +152,7 @@ struct esker_db {
     _Atomic uint64_t wait_untold_ns[ESKER_WAIT_CAUSES];
     _Atomic uint64_t debt_bytes;
     _Atomic uint32_t pace_level;  /* with the most debt */
-    _Atomic bool merges_are_idle; /* so little debt that merges may wait for idle processors */
+    _Atomic bool merges_are_idle; /* little debt, or late flushes: merges wait for idle processors */
     _Atomic uint64_t next_file_id, next_snapshot;
     uint64_t recovery_ns, recovery_bytes;
     uint64_t correct_bytes; /* of db_tuning */

@@ -151,13 +151,14 @@ db_pace_update_locked(esker_db *db)
     const struct level_run *level0 = version->levels[0];
     bool l0_behind = level0 != NULL && level0->count > config.l0_trigger;
     bool waiting = version->window_count + 1 >= WINDOWS_LIVE_MAX;
+    bool flush_behind = version->window_count >= WINDOWS_LIVE_MAX; /* and writers about to wait for it */
     uint64_t bytes = pace_debt_bytes(version, &config, targets);
     /* relaxed, all of them: hints for writers and jobs, and statistics. */
     store_relaxed(&db->pace_level, debt.level);      /* relaxed: told only */
     store_relaxed(&db->pace_ns_per_mib, ns_per_mib); /* relaxed: a hint */
     store_relaxed(&db->debt_bytes, bytes);           /* relaxed: statistic */
-    store_relaxed(&db->merges_are_idle, !l0_behind && !waiting && debt.share == 0 &&
-                                            bytes < config.base_bytes); /* relaxed: a hint */
+    bool little = !l0_behind && !waiting && bytes < config.base_bytes;
+    store_relaxed(&db->merges_are_idle, debt.share == 0 && (little || flush_behind)); /* relaxed: a hint */
 }
 
 void

@@ -17,7 +17,13 @@
  */
 #include "db/db.h"
 
-enum { PREPARE_BURST_NS = 50000000 }; /* half a window in less time is a burst */
+enum {
+    PREPARE_BURST_NS = 50000000,    /* half a window in less time is a burst */
+    PREPARE_LARGE_OP_BYTES = 2048,  /* entries of this size need little index, */
+    PREPARE_LARGE_OP_SHARE = 512,   /* room in it for one per so many bytes, */
+    PREPARE_LARGE_WINDOW = 1 << 20, /* where windows are at least so large */
+    PREPARE_LARGE_STEPS = 4         /* in a window's size */
+};
 
 void
 db_prepared_shift_locked(esker_db *db)
@@ -75,8 +81,42 @@ struct prepare_plan {
     bool needed;
     uint32_t place;      /* in `prepared` */
     struct window *next; /* the one prepared first, referenced; nullable */
-    uint64_t base_lsn, prev_gen, cap_bytes, bytes_per_op, attempt;
+    uint64_t base_lsn, prev_gen, want_bytes, bytes_per_op, attempt;
+    uint64_t cap_bytes; /* want_bytes, or more */
+    uint32_t op_cap;
 };
+
+/* Memory of a window, its mapped log included. */
+static uint64_t
+prepare_memory(uint64_t cap_bytes, uint32_t op_cap)
+{
+    return window_bytes_max(cap_bytes, op_cap) + cap_bytes;
+}
+
+/* A window's memory is reckoned for the smallest entries, of which half is index.
+ * Where entries are large that half serves better as room for more of them: each
+ * window costs some syncs to begin and to flush, however little is in it. */
+static void
+prepare_shape(const esker_db *db, struct prepare_plan *plan)
+{
+    uint64_t want = plan->want_bytes;
+    plan->cap_bytes = want;
+    plan->op_cap = window_op_capacity(want);
+    if (want < db->window_bytes_max || want < PREPARE_LARGE_WINDOW ||
+        plan->bytes_per_op < PREPARE_LARGE_OP_BYTES) {
+        return;
+    }
+    uint64_t most =
+        MAX(prepare_memory(want, plan->op_cap), db->options.memory_budget_bytes / 2 / WINDOWS_LIVE_MAX);
+    uint64_t step = want / PREPARE_LARGE_STEPS;
+    for (uint64_t cap = want + step; cap <= want * 4 && cap <= WINDOW_BYTES_MOST; cap += step) {
+        uint32_t ops = (uint32_t)(cap / PREPARE_LARGE_OP_SHARE);
+        if (prepare_memory(cap, ops) <= most) {
+            plan->cap_bytes = cap;
+            plan->op_cap = ops;
+        }
+    }
+}
 
 static struct prepare_plan
 prepare_begin(esker_db *db)
@@ -87,7 +127,7 @@ prepare_begin(esker_db *db)
     plan.needed = prepare_wants_more_locked(db, plan.place);
     plan.base_lsn = last->end_lsn;
     plan.prev_gen = last->gen;
-    plan.cap_bytes = db->window_bytes_want;
+    plan.want_bytes = db->window_bytes_want;
     plan.bytes_per_op = window_bytes_per_op(load_acquire(&db->current)->windows[0]); /* pairs: CURRENT */
     db->preparing = plan.needed;
     db->preparing_behind = plan.needed ? plan.prev_gen : 0;
@@ -95,6 +135,7 @@ prepare_begin(esker_db *db)
         window_ref(plan.next);
     }
     mutex_unlock(&db->mu);
+    prepare_shape(db, &plan);
     return plan;
 }
 
@@ -111,7 +152,7 @@ prepare_end(esker_db *db, const struct prepare_plan *plan, struct window *window
                 !db->rotating && db->window_bytes_want <= plan->cap_bytes;
     if (fits) {
         db->prepared[count] = window;
-        db->window_bytes_want = MIN(plan->cap_bytes * prepare_growth_locked(db), db->window_bytes_max);
+        db->window_bytes_want = MIN(plan->want_bytes * prepare_growth_locked(db), db->window_bytes_max);
     } else {
         db_discard_window_locked(db, window);
     }
@@ -127,8 +168,8 @@ static esker_status
 prepare_one(esker_db *db, const struct prepare_plan *plan)
 {
     struct window *window = NULL;
-    esker_status status = db_make_window(db, plan->cap_bytes, window_op_capacity(plan->cap_bytes),
-                                         plan->base_lsn, plan->prev_gen, plan->base_lsn, &window);
+    esker_status status = db_make_window(db, plan->cap_bytes, plan->op_cap, plan->base_lsn, plan->prev_gen,
+                                         plan->base_lsn, &window);
     if (status != ESKER_OK) {
         mutex_lock(&db->mu);
         db->preparing = false;
@@ -161,5 +202,5 @@ db_prepare_job(struct job *job)
     }
     db_background_ok(db, job);
     /* Windows only grow while there is work: smaller files are of no use any more. */
-    IGNORE_STATUS(db_drop_pool(db, UINT64_MAX, plan.cap_bytes), "a file too many is dropped another time");
+    IGNORE_STATUS(db_drop_pool(db, UINT64_MAX, plan.want_bytes), "a file too many is dropped another time");
 }

@@ -2,7 +2,8 @@
 /*
  * Goal: the next windows stand ready, one while windows are small and two once
  * they have grown; what was made ready and never used can go, in an order that
- * leaves a directory that opens; conditional batches have windows made ready, too.
+ * leaves a directory that opens; conditional batches have windows made ready, too;
+ * where entries are large, windows take more of them in the same memory.
  * Method: a simulated disk without threads, so that background work is done when
  * the test says so.
  */
@@ -25,17 +26,27 @@ struct fixture {
     uint32_t puts;
 };
 
+static const struct db_tuning prepare_small = {
+    .window_bytes_first = PREPARE_FIRST_BYTES, .window_bytes_max = 32768, .segment_bytes = 65536};
+
+static const struct db_tuning prepare_large = {
+    .window_bytes_first = 1 << 20, .window_bytes_max = 1 << 20, .segment_bytes = 4 << 20};
+
 static void
-prepare_open(struct fixture *f)
+prepare_open_with(struct fixture *f, const struct db_tuning *tuning)
 {
-    static const struct db_tuning tuning = {
-        .window_bytes_first = PREPARE_FIRST_BYTES, .window_bytes_max = 32768, .segment_bytes = 65536};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
     options.memory_budget_bytes = 8 << 20;
     assert_int_equal(io_sim_open(f->disk, &mem_default, &io), ESKER_OK);
-    assert_int_equal(db_open_on(io, &options, &tuning, true, &f->db), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, tuning, true, &f->db), ESKER_OK);
+}
+
+static void
+prepare_open(struct fixture *f)
+{
+    prepare_open_with(f, &prepare_small);
 }
 
 static int
@@ -179,6 +190,38 @@ prepare__conditional_batches_look_ahead(void **state)
     assert_non_null(f->db->prepared[0]);
 }
 
+static void
+prepare_put_sized(struct fixture *f, size_t size)
+{
+    static const uint8_t value[64 << 10] = {1};
+    char key[16];
+    snprintf(key, sizeof key, "key-%06u", f->puts++);
+    assert_int_equal(esker_put(f->db, esker_str(key), esker_bytes(value, size), NULL), ESKER_OK);
+}
+
+static void
+prepare__windows_take_more_of_large_entries_in_the_same_memory(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    prepare_open_with(f, &prepare_large);
+    uint64_t most = window_bytes_max(1 << 20, window_op_capacity(1 << 20)) + (1 << 20);
+    most = MAX(most, (uint64_t)(8 << 20) / 2 / WINDOWS_LIVE_MAX);
+    for (int i = 0; i < 100; i++) {
+        prepare_put_sized(f, 64 << 10);
+        while (i % 8 == 0 && !job_idle(&f->db->prepare_job) && workers_run_one()) {
+        }
+        const struct window *active = prepare_active(f);
+        assert_true(window_bytes_max(active->cap_bytes, active->op_cap) + active->cap_bytes <= most);
+    }
+    assert_true(prepare_active(f)->cap_bytes > 1 << 20);
+    for (int i = 0; i < 40000 && prepare_active(f)->cap_bytes > 1 << 20; i++) {
+        prepare_put_sized(f, 40); /* small again: room for them, too */
+    }
+    assert_int_equal(prepare_active(f)->cap_bytes, 1 << 20);
+    assert_int_equal(prepare_active(f)->op_cap, window_op_capacity(1 << 20));
+}
+
 #define CASE(fn)                                                                                             \
     {                                                                                                        \
         .name = #fn, .test_func = fn, .setup_func = fixture_setup, .teardown_func = fixture_teardown         \
@@ -192,6 +235,7 @@ main(void)
         CASE(prepare__two_are_ready_once_windows_have_grown),
         CASE(prepare__what_was_never_used_goes_last_first),
         CASE(prepare__conditional_batches_look_ahead),
+        CASE(prepare__windows_take_more_of_large_entries_in_the_same_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
 
 #include "base/assert.h"
 
-enum { WINDOW_OPS_SAMPLE = 1000 }; /* so many say what an entry takes */
+enum { WINDOW_OPS_SAMPLE = 1000, WINDOW_BYTES_SAMPLE = 64 << 10 }; /* so much says what an entry takes */
 
 uint32_t
 window_op_capacity(uint64_t cap_bytes)
@@ -146,7 +146,8 @@ window_bytes_per_op(const struct window *window)
 {
     uint64_t tail = load_relaxed(&window->tail); /* relaxed: an estimate */
     uint64_t ops = window_tail_ops(tail);
-    return ops < WINDOW_OPS_SAMPLE ? 0 : MAX(window_tail_bytes(tail) / ops, 1U);
+    bool few = ops == 0 || (ops < WINDOW_OPS_SAMPLE && window_tail_bytes(tail) < WINDOW_BYTES_SAMPLE);
+    return few ? 0 : MAX(window_tail_bytes(tail) / ops, 1U);
 }
 
 void
