@@ -21,52 +21,6 @@
 
 /* ---- Manifest ------------------------------------------------------------- */
 
-static esker_status
-recover_add_segment(struct recover_state *state, const struct segment_meta *meta)
-{
-    const struct mem *mem = &state->db->mem;
-    if (state->segment_count == state->segment_cap) {
-        size_t cap = MAX(state->segment_cap * 2, (size_t)64);
-        struct recover_segment **grown = mem_alloc_array(mem, cap, sizeof *grown);
-        if (grown == NULL) {
-            return FAIL_NO_MEMORY("the list of segments");
-        }
-        if (state->segment_count > 0) {
-            memcpy(grown, state->segments, state->segment_count * sizeof *grown);
-        }
-        mem_free(mem, state->segments);
-        state->segments = grown;
-        state->segment_cap = cap;
-    }
-    struct recover_segment *segment = mem_alloc(mem, sizeof *segment);
-    if (segment == NULL) {
-        return FAIL_NO_MEMORY("the list of segments");
-    }
-    segment->meta = *meta;
-    if (meta->min_key.len > 0) {
-        memcpy(segment->keys, meta->min_key.ptr, meta->min_key.len);
-    }
-    if (meta->max_key.len > 0) {
-        memcpy(segment->keys + EDIT_KEY_BYTES_MAX, meta->max_key.ptr, meta->max_key.len);
-    }
-    segment->meta.min_key = bytes_make(segment->keys, meta->min_key.len);
-    segment->meta.max_key = bytes_make(segment->keys + EDIT_KEY_BYTES_MAX, meta->max_key.len);
-    state->segments[state->segment_count++] = segment;
-    return ESKER_OK;
-}
-
-static void
-recover_drop_segment(struct recover_state *state, uint64_t id)
-{
-    for (size_t i = 0; i < state->segment_count; i++) {
-        if (state->segments[i]->meta.id == id) {
-            mem_free(&state->db->mem, state->segments[i]);
-            state->segments[i] = state->segments[--state->segment_count];
-            return;
-        }
-    }
-}
-
 esker_status
 recover_apply(void *ctx, const struct edit *edit)
 {
@@ -391,12 +345,7 @@ recover_is_listed(const struct recover_state *state, const struct db_file *file)
     esker_db *db = state->db;
     switch (file->kind) {
     case DB_FILE_SEGMENT:
-        for (size_t i = 0; i < state->segment_count; i++) {
-            if (state->segments[i]->meta.id == file->number) {
-                return true;
-            }
-        }
-        return false;
+        return recover_find_segment(state, file->number) != NULL;
     case DB_FILE_LOG:
         for (size_t i = 0; i < db->log_number_count; i++) {
             if (db->log_numbers[i] == file->number) {
@@ -435,17 +384,20 @@ recover_remove_orphans(struct recover_state *state, const struct db_file_list *f
 
 /* ---- All together ------------------------------------------------------------ */
 
-/* A listed segment must be there at its size, even before anyone reads it. */
+/* A listed segment must be there, even before anyone reads it. */
 static esker_status
 recover_check_segments(struct recover_state *state, const struct db_file_list *files)
 {
-    for (size_t i = 0; i < state->segment_count; i++) {
-        bool found = false;
-        for (size_t k = 0; k < db_file_count(files) && !found; k++) {
-            const struct db_file *file = db_file_at(files, k);
-            found = file->kind == DB_FILE_SEGMENT && file->number == state->segments[i]->meta.id;
+    for (size_t i = 0; i < db_file_count(files); i++) {
+        const struct db_file *file = db_file_at(files, i);
+        struct recover_segment *segment =
+            file->kind == DB_FILE_SEGMENT ? recover_find_segment(state, file->number) : NULL;
+        if (segment != NULL) {
+            segment->is_there = true;
         }
-        if (!found) {
+    }
+    for (size_t i = 0; i < state->segment_count; i++) {
+        if (!state->segments[i]->is_there) {
             char name[40];
             segment_file_name(state->segments[i]->meta.id, name);
             return FAIL_AT(ESKER_CORRUPT, name, 0, "%s is listed in the manifest but missing", name);
@@ -492,17 +444,6 @@ out:
     }
     db_file_list_fini(&files);
     return status;
-}
-
-void
-recover_state_fini(struct recover_state *state)
-{
-    for (size_t i = 0; i < state->segment_count; i++) {
-        mem_free(&state->db->mem, state->segments[i]);
-    }
-    mem_free(&state->db->mem, state->segments);
-    state->segments = NULL;
-    state->segment_count = 0;
 }
 
 esker_status

@@ -8,16 +8,31 @@
 struct recover_segment {
     struct segment_meta meta;
     uint8_t keys[2 * EDIT_KEY_BYTES_MAX];
+    bool is_there; /* the directory has its file */
+};
+
+struct recover_place {
+    uint64_t id;
+    size_t place; /* in the list, and one; 0: it was dropped */
+    bool is_used;
 };
 
 struct recover_state {
     esker_db *db;
     struct recover_segment **segments;
     size_t segment_count, segment_cap;
+    struct recover_place *index; /* db_recover_list.c */
+    size_t index_cap, index_used;
     uint64_t next_file_id, wal_min_gen, wal_min_lsn, durable_lsn;
     uint64_t seen_file_id; /* highest number among the directory's files */
     bool read_only;        /* logs are only looked at */
 };
+
+/* ---- db_recover_list.c ---- */
+NODISCARD esker_status recover_add_segment(struct recover_state *state, const struct segment_meta *meta);
+void recover_drop_segment(struct recover_state *state, uint64_t id);
+/* NULL: it is not in the list. */
+struct recover_segment *recover_find_segment(const struct recover_state *state, uint64_t id);
 
 /* A manifest_apply_fn over a struct recover_state. */
 esker_status recover_apply(void *ctx, const struct edit *edit);
