@@ -244,7 +244,7 @@ ESKER_API ESKER_NODISCARD esker_status esker_options_parse(esker_options *option
  * Blocks: reads the log (about 0.3 s per 64 MiB).
  * Returns: OK; INVALID (exists and error_if_exists, missing without
  * create_if_missing, bad option); BUSY; IO (not a directory, no permission);
- * CORRUPT (damage, or files of ours without CURRENT); UNSUPPORTED (a newer
+ * CORRUPT (damage, or files of ours without CURRENT); UNSUPPORTED (another
  * format); NO_SPACE; NO_MEMORY. Nothing is written on INVALID, BUSY, CORRUPT
  * or UNSUPPORTED. */
 ESKER_API ESKER_NODISCARD esker_status esker_open(const char *path,

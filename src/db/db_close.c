@@ -59,7 +59,9 @@ close_make_durable(esker_db *db, struct thread_state *self)
     TRY(db_wait_durable(db, self, load_acquire(&db->visible), 0)); /* pairs: VISIBLE */
     if (!close_append_seal(db, self)) {
         uint64_t end_lsn = 0;
-        TRY(db_seal_active(db, self, 0, &end_lsn));
+        if (db_seal_active(db, self, 0, &end_lsn) != ESKER_OK) {
+            return db_poison_status(db); /* no room for a seal, but everything is durable */
+        }
         TRY(db_wait_durable(db, self, load_acquire(&db->visible), 0)); /* pairs: VISIBLE */
         if (!close_append_seal(db, self)) {
             return ESKER_OK; /* no seal: the next open recovers as after a crash */

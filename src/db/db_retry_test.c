@@ -150,6 +150,47 @@ damage__answers_writers_with_threads(void **state)
     retry_answers_writers(false);
 }
 
+/* Level 0 is full, the window too, and no merge will make room: close ends all the same, without a
+ * seal, and nothing is lost. stuck: it is known why; else it looks as if merges would get through. */
+static void
+retry_closes(bool manual, bool stuck)
+{
+    struct retry_fixture f;
+    uint64_t id;
+    retry_create(&f, false, &id);
+    retry_flip(&f, id);
+    retry_open(&f, manual);
+    retry_expect_damage(&f, retry_fill(&f), id);
+    if (!stuck) {
+        mutex_lock(&f.db->mu);
+        f.db->level0_stuck = false;
+        f.db->merge_failure = (esker_error){0};
+        mutex_unlock(&f.db->mu);
+    }
+    assert_int_equal(esker_close(f.db), ESKER_OK);
+    retry_flip(&f, id);
+    uint32_t puts = f.puts - 1; /* the last one was refused */
+    retry_open(&f, true);
+    for (uint32_t i = puts - 100; i < puts; i++) {
+        char key[16];
+        uint8_t value[RETRY_VALUE_BYTES];
+        size_t size = 0;
+        snprintf(key, sizeof key, "key%04u", i * 7 % 100);
+        assert_int_equal(esker_get_copy(f.db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
+        assert_int_equal(value[0], i % 251);
+    }
+    retry_destroy(&f);
+}
+
+static void
+close__ends_although_level_0_is_full(void **state)
+{
+    (void)state;
+    retry_closes(true, true);
+    retry_closes(true, false);
+    retry_closes(false, true);
+}
+
 /* What is older than the damage can be merged, and is. */
 static void
 damage__keeps_only_what_is_newer(void **state)
@@ -235,6 +276,7 @@ main(void)
         cmocka_unit_test(damage__answers_writers_without_threads),
         cmocka_unit_test(damage__answers_writers_with_threads),
         cmocka_unit_test(damage__keeps_only_what_is_newer),
+        cmocka_unit_test(close__ends_although_level_0_is_full),
         cmocka_unit_test(retry__pauses_grow_until_something_succeeds),
         cmocka_unit_test(retry__comes_at_once_when_there_is_room),
     };

@@ -392,6 +392,9 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     if (level0_full && db->level0_stuck) {
         return status_restore(&db->damage);
     }
+    if (level0_full && load_relaxed(&db->cancel)) { /* relaxed: close set it on this thread */
+        return FAIL(ESKER_BUSY, "the database is being closed, and merges that would make room have ended");
+    }
     if (stall->since_ns == 0) {
         stall->since_ns = io_monotonic_ns(db->io);
         stall->cause = version->window_count >= WINDOWS_LIVE_MAX ? ESKER_WAIT_MEMORY

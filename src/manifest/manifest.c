@@ -45,9 +45,9 @@ struct manifest {
     struct io_file *file;  /* open for writing, or NULL after manifest_open */
     uint64_t number_tried; /* the highest file number that this handle has used */
     uint64_t rewrite_bytes;
-    bool dead;             /* nothing may be appended to `at` */
-    bool torn;             /* dead because open found a torn last edit, not because a write failed */
-    bool unconfirmed;      /* what open read may not be durable yet */
+    bool dead;        /* nothing may be appended to `at` */
+    bool torn;        /* dead because open found a torn last edit, not because a write failed */
+    bool unconfirmed; /* what open read may not be durable yet */
 };
 
 void
@@ -354,7 +354,8 @@ manifest_read_current(struct io *io, const struct mem *mem, struct file_head *ou
     if (status == ESKER_OK) {
         status = current_decode(buf_bytes(&buf), out);
         if (status == ESKER_UNSUPPORTED) {
-            status = FAIL_AT(status, manifest_current_name, 8, "written by a newer version of this library");
+            status = FAIL_AT(status, manifest_current_name, 8,
+                             "written in a format that this version of the library does not read");
         } else if (status != ESKER_OK) {
             status = FAIL_AT(status, manifest_current_name, 0, "the pointer to the manifest is damaged");
         }
@@ -370,7 +371,8 @@ manifest_check_header(const struct manifest_reader *reader)
     struct file_head head;
     esker_status status = manifest_header_decode(reader->bytes, &head);
     if (status == ESKER_UNSUPPORTED) {
-        return FAIL_AT(status, at->name, 8, "written by a newer version of this library");
+        return FAIL_AT(status, at->name, 8,
+                       "written in a format that this version of the library does not read");
     }
     if (status != ESKER_OK) {
         return FAIL_AT(status, at->name, 0, "the manifest's header is damaged");

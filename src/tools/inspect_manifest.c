@@ -28,7 +28,8 @@ inspect_head(struct inspect *inspect, bool current, struct file_head *out)
     TRY(inspect_view(inspect, 0, current ? CURRENT_BYTES : MANIFEST_HEADER_BYTES, &bytes));
     esker_status status = current ? current_decode(bytes, out) : manifest_header_decode(bytes, out);
     if (status == ESKER_UNSUPPORTED) {
-        return FAIL_AT(status, inspect->name, 8, "written by a newer version of this library");
+        return FAIL_AT(status, inspect->name, 8,
+                       "written in a format that this version of the library does not read");
     }
     return status == ESKER_OK ? ESKER_OK : FAIL_AT(status, inspect->name, 0, "the header is not valid");
 }

@@ -52,7 +52,8 @@ inspect_segment_ends(struct inspect *inspect, bool told, struct segment_footer *
     }
     esker_status status = segment_footer_decode(bytes, inspect->size, uuid, id, out);
     if (status == ESKER_UNSUPPORTED) {
-        return FAIL_AT(status, inspect->name, footer_at, "written by a newer version of this library");
+        return FAIL_AT(status, inspect->name, footer_at,
+                       "written in a format that this version of the library does not read");
     }
     return status == ESKER_OK ? ESKER_OK
                               : FAIL_AT(ESKER_CORRUPT, inspect->name, footer_at, "the footer is not valid");
