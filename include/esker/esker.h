@@ -9,7 +9,8 @@
  *    strings ordered by memcmp; a shorter key sorts before its extensions.
  *  - Threads: any number of threads may call anything on one database at the
  *    same time. Batches, iterators and values belong to one thread at a time.
- *    No thread registers; a thread may exit at any moment.
+ *    No thread registers; a thread may exit at any moment. One that is
+ *    cancelled (pthread_cancel, of the deferred type) ends behind its call.
  *  - Errors: a result below 0 is a failure; esker_last_error() then has the
  *    story in one sentence. Output parameters are untouched by a failure.
  *    A write that failed with ESKER_IO or ESKER_POISONED after it was handed

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/status.h"
+#include "sync/thread.h"
 
 int
 io_event_create(void)
@@ -21,6 +22,7 @@ io_event_create(void)
 void
 io_event_signal(int fd)
 {
+    THREAD_UNCANCELLED;
     uint64_t one = 1;
     ssize_t written = write(fd, &one, sizeof one);
     (void)written; /* a full counter is readable already */
@@ -29,6 +31,7 @@ io_event_signal(int fd)
 void
 io_event_close(int fd)
 {
+    THREAD_UNCANCELLED;
     if (fd >= 0) {
         (void)close(fd);
     }

@@ -42,10 +42,8 @@
 #include "base/hash.h"
 #include "sync/fork.h"
 #include "sync/mutex.h"
+#include "sync/thread.h"
 
-#ifndef STATX_MNT_ID_UNIQUE
-#define STATX_MNT_ID_UNIQUE 0x00004000U
-#endif
 #ifndef XFS_SUPER_MAGIC
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
@@ -80,6 +78,7 @@ posix_name_is_plain(const char *name)
 static int
 posix_open_at(int dir_fd, const char *name, int how)
 {
+    THREAD_UNCANCELLED;
     if (!posix_name_is_plain(name)) {
         return -EINVAL;
     }
@@ -129,6 +128,7 @@ posix_open_file(struct io *io, const char *name, unsigned flags, struct io_file 
 static void
 posix_close_file(struct io *io, struct io_file *file)
 {
+    THREAD_UNCANCELLED;
     if (file != NULL) {
         close(io_posix_fd(file));
         mem_free(io->mem, file);
@@ -150,6 +150,7 @@ posix_file_size(struct io *io, struct io_file *file, uint64_t *out)
 static int
 posix_truncate_file(struct io *io, struct io_file *file, uint64_t size)
 {
+    THREAD_UNCANCELLED;
     (void)io;
     if (size > INT64_MAX) {
         return -EFBIG;
@@ -160,6 +161,7 @@ posix_truncate_file(struct io *io, struct io_file *file, uint64_t size)
 static void
 posix_start_writeback(struct io *io, struct io_file *file, uint64_t offset, uint64_t len)
 {
+    THREAD_UNCANCELLED;
     (void)io;
     int failed = sync_file_range(io_posix_fd(file), (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
     (void)failed; /* the sync that follows is what counts, and what reports */
@@ -184,6 +186,7 @@ posix_write_sync(int fd, const struct io_req *req, size_t len)
 static void
 posix_run_one(struct io_req *req)
 {
+    THREAD_UNCANCELLED;
     int fd = io_posix_fd(req->file);
     size_t len = MIN(req->len, (uint32_t)POSIX_TRANSFER_MAX);
     ssize_t done = -1;
@@ -206,6 +209,7 @@ posix_run_one(struct io_req *req)
 static void
 posix_read_now(struct io_req *req)
 {
+    THREAD_UNCANCELLED;
     struct iovec piece = {.iov_base = req->data, .iov_len = MIN(req->len, (uint32_t)POSIX_TRANSFER_MAX)};
     ssize_t done = -1;
     errno = EINVAL;
@@ -269,12 +273,14 @@ io_posix_run(struct io *io, struct io_req *reqs, size_t count)
 static int
 posix_sync_dir(struct io *io)
 {
+    THREAD_UNCANCELLED;
     return fsync(posix_of(io)->dir_fd) == 0 ? 0 : -errno;
 }
 
 static int
 posix_rename_file(struct io *io, const char *from, const char *to)
 {
+    THREAD_UNCANCELLED;
     int dir_fd = posix_of(io)->dir_fd;
     if (!posix_name_is_plain(from) || !posix_name_is_plain(to)) {
         return -EINVAL;
@@ -285,6 +291,7 @@ posix_rename_file(struct io *io, const char *from, const char *to)
 static int
 posix_unlink_file(struct io *io, const char *name)
 {
+    THREAD_UNCANCELLED;
     if (!posix_name_is_plain(name)) {
         return -EINVAL;
     }
@@ -295,6 +302,7 @@ posix_unlink_file(struct io *io, const char *name)
 static int
 posix_list_at(int dir_fd, io_list_fn *each, void *ctx)
 {
+    THREAD_UNCANCELLED;
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return -errno;
@@ -363,6 +371,7 @@ posix_still_named(int dir_fd, const char *name, int fd)
 static int
 posix_lock_once(int dir_fd, const char *name, bool shared, int *fd_out)
 {
+    THREAD_UNCANCELLED;
     int fd = posix_open_at(dir_fd, name, shared ? O_RDONLY : O_RDWR | O_CREAT);
     if (fd < 0) {
         return fd;
@@ -430,6 +439,7 @@ posix_lock_shared(struct io *io, const char *name)
 static void
 posix_unlock(struct io *io)
 {
+    THREAD_UNCANCELLED;
     struct posix_lock *lock = &posix_of(io)->lock;
     mutex_lock(&posix_lock_guard);
     if (lock->fd >= 0) {
@@ -610,43 +620,6 @@ posix_random64(struct io *io)
     return hash_mix(hash_mix(value, (uint64_t)getpid()), (uint64_t)(uintptr_t)io);
 }
 
-/* Sixteen bytes from the text form with dashes; zeros (unknown) if it is not one. */
-static void
-posix_read_boot_id(uint8_t out[16])
-{
-    char text[64];
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return;
-    }
-    ssize_t len = read(fd, text, sizeof text);
-    close(fd);
-    uint8_t id[16] = {0};
-    size_t digits = 0;
-    for (ssize_t at = 0; at < len && digits < 32; at++) {
-        int c = text[at];
-        int value = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-        if (value >= 0) {
-            id[digits / 2] = (uint8_t)(id[digits / 2] << 4 | value);
-            digits++;
-        }
-    }
-    if (digits == 32) {
-        memcpy(out, id, sizeof id);
-    }
-}
-
-static void
-posix_read_machine(int dir_fd, struct io_machine_id *out)
-{
-    posix_read_boot_id(out->boot_id);
-    struct statx info;
-    if (statx(dir_fd, "", AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &info) == 0 &&
-        (info.stx_mask & STATX_MNT_ID_UNIQUE) != 0) {
-        out->mount_id = info.stx_mnt_id;
-    }
-}
-
 static void
 posix_machine_id(struct io *io, struct io_machine_id *out)
 {
@@ -711,6 +684,7 @@ static const struct io_ops posix_ops = {
 void
 io_posix_destroy(struct io *io)
 {
+    THREAD_UNCANCELLED;
     struct io_posix *posix = posix_of(io);
     posix_unlock(io);
     if (posix->dir_fd >= 0) {
@@ -732,6 +706,7 @@ posix_stop_listing(void *ctx, const char *name)
 static int
 posix_sync_parent(int dir_fd)
 {
+    THREAD_UNCANCELLED;
     int parent = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0) {
         return errno == EACCES && syncfs(dir_fd) == 0 ? 0 : -errno;
@@ -744,6 +719,7 @@ posix_sync_parent(int dir_fd)
 static esker_status
 posix_open_dir(struct io_posix *posix, const char *path, bool create)
 {
+    THREAD_UNCANCELLED;
     bool made = false;
     if (create) {
         made = mkdir(path, 0700) == 0;
@@ -793,7 +769,7 @@ io_posix_open(const char *path, bool create, const struct mem *mem, struct io_po
         io_posix_destroy(&posix->base);
         return status;
     }
-    posix_read_machine(posix->dir_fd, &posix->machine);
+    io_posix_read_machine(posix->dir_fd, &posix->machine);
     *out = posix;
     return ESKER_OK;
 }

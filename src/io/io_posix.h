@@ -51,6 +51,8 @@ void io_posix_discard(struct io *io, void *ptr, uint64_t len);
 void io_posix_populate(struct io *io, void *ptr, uint64_t len);
 void io_posix_unmap(struct io *io, void *ptr, uint64_t len);
 void io_posix_destroy(struct io *io);
+/* What cannot be found out stays as it is. */
+void io_posix_read_machine(int dir_fd, struct io_machine_id *out);
 
 /* Makes `posix` use rings. Returns 0, or a negated errno and nothing changed;
  * either way `reason` says what was tried and found. */

@@ -50,6 +50,7 @@
 #include "base/assert.h"
 #include "sync/fork.h"
 #include "sync/mutex.h"
+#include "sync/thread.h"
 
 enum {
     URING_RINGS = 2,
@@ -170,6 +171,7 @@ uring_reap(struct uring *uring, struct io_req *reqs, size_t count)
 static void
 uring_pause(void)
 {
+    THREAD_UNCANCELLED;
     struct timespec pause = {.tv_nsec = 100000};
     (void)nanosleep(&pause, NULL);
 }
@@ -223,7 +225,10 @@ uring_run_batch(struct uring *uring, struct io_req *reqs, size_t count, size_t *
 static int
 uring_probe(struct uring *uring)
 {
+    THREAD_UNCANCELLED;
+
     enum { NUMBER = 0x5eed };
+
     uint64_t got = 0;
     struct posix_file file = {.fd = eventfd(NUMBER, EFD_CLOEXEC)};
     if (file.fd < 0) {

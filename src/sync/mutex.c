@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <time.h>
 
+#include "sync/thread.h"
+
 void
 mutex_init(struct mutex *mutex)
 {
@@ -58,6 +60,7 @@ cond_fini(struct cond *cond)
 void
 cond_wait(struct cond *cond, struct mutex *mutex)
 {
+    THREAD_UNCANCELLED;
     int failed = pthread_cond_wait(&cond->raw, &mutex->raw);
     ASSERT(failed == 0);
 }
@@ -65,6 +68,7 @@ cond_wait(struct cond *cond, struct mutex *mutex)
 bool
 cond_wait_until(struct cond *cond, struct mutex *mutex, uint64_t deadline_ns)
 {
+    THREAD_UNCANCELLED;
     struct timespec until = {
         .tv_sec = (time_t)(deadline_ns / 1000000000u),
         .tv_nsec = (long)(deadline_ns % 1000000000u),

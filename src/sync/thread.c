@@ -63,6 +63,7 @@ thread_start(pthread_t *thread_out, const char *name, void *(*run)(void *arg), v
 void
 thread_join(pthread_t thread)
 {
+    THREAD_UNCANCELLED;
     int failed = pthread_join(thread, NULL);
     ASSERT(failed == 0);
 }

@@ -12,4 +12,25 @@ NODISCARD esker_status thread_start(pthread_t *thread_out, const char *name, voi
                                     void *arg);
 void thread_join(pthread_t thread);
 
+static inline void
+thread_cancel_restore(const int *state)
+{
+    (void)pthread_setcancelstate(*state, NULL);
+}
+
+static inline int
+thread_cancel_disable(void)
+{
+    int state = PTHREAD_CANCEL_ENABLE;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    return state;
+}
+
+/* To the end of the block the host may cancel this thread (pthread_cancel), but it goes on: what
+ * others wait for, a leader's sync, a lock, is not left behind. In every function that calls what
+ * POSIX names a cancellation point, so that a thread in a public call ends behind it. */
+#define THREAD_UNCANCELLED                                                                                   \
+    __attribute__((cleanup(thread_cancel_restore))) const int thread_cancel_state = thread_cancel_disable(); \
+    (void)thread_cancel_state
+
 #endif

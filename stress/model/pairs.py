@@ -75,7 +75,7 @@ class Work:
                 shutil.copymode(source, to)
         self.texts = {path: path.read_text() for path in sorted((self.tree / "src").rglob("*.[ch]"))
                       if not path.name.endswith("_test.c") and path.name != "atomic.h"}
-        common = ["-DESKER_DEBUG=ON", "-DESKER_TESTS=threads"]
+        common = ["-DESKER_DEBUG=ON", "-DESKER_TESTS=code"]
         self.configure("tsan", ["-DESKER_SANITIZE=tsan", "-DCMAKE_C_COMPILER=clang-19",
                                 "-DCMAKE_CXX_COMPILER=clang++-19"] + common)
         self.configure("plain", ["-DCMAKE_BUILD_TYPE=Debug"] + common)
@@ -94,7 +94,7 @@ class Work:
         done = subprocess.run(["cmake", "--build", self.path / kind, f"-j{self.jobs}", "--target", test],
                               capture_output=True, text=True)
         if done.returncode != 0:
-            sys.exit(f"{test} does not build:\n{done.stdout[-3000:]}")
+            sys.exit(f"{test} does not build:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
 
     def fails(self, kind, test, args, tries):
         """Whether the program fails in one of so many runs."""
