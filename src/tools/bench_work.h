@@ -31,6 +31,7 @@ int bench_work_seek(struct bench_run *run);
 int bench_work_scan(struct bench_run *run);
 
 int bench_work_mixed(struct bench_run *run);
+int bench_work_fill_paced(struct bench_run *run);
 int bench_work_ycsb(struct bench_run *run);
 
 int bench_work_large_fill(struct bench_run *run);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workloads in which reads and writes meet: readers beside one writer, and
- * YCSB A to F (Cooper et al., "Benchmarking cloud serving systems with YCSB",
- * 2010).
+ * Workloads in which something meets a writer: readers beside one writer, a
+ * writer at 90 % of what the engine keeps up, beside an idle thread, and YCSB A
+ * to F (Cooper et al., "Benchmarking cloud serving systems with YCSB", 2010).
  *
  * The paced writer has a plan: write i is due at start + i * interval, and its
  * latency counts from when it was due, not from when the writer got round to
@@ -63,17 +63,23 @@ mix_write_role(struct bench_worker *worker)
     }
 }
 
+struct mix_pace {
+    uint64_t interval_ns;
+    uint64_t records; /* there are so many */
+};
+
 static void
 mix_paced_role(struct bench_worker *worker)
 {
     struct bench_run *run = worker->run;
     uint32_t size = run->config->value_bytes;
-    uint64_t interval_ns = 1000000000ULL / run->workload->arg2;
+    const struct mix_pace *pace = worker->role->arg;
+    uint64_t interval_ns = pace->interval_ns;
     uint64_t start_ns = bench_now_ns();
     uint64_t due_ns = start_ns;
     for (; bench_more(worker); due_ns += interval_ns) {
         mix_sleep_until(due_ns);
-        bench_key_of(&run->keys, rng_below(&worker->rng, run->keys.records), worker->key);
+        bench_key_of(&run->keys, rng_below(&worker->rng, pace->records), worker->key);
         bench_value_fill(worker->key, mix_version(worker), worker->value, size);
         int answer = run->engine->put(worker->session, bytes_make(worker->key, BENCH_KEY_BYTES),
                                       bytes_make(worker->value, size));
@@ -91,16 +97,81 @@ int
 bench_work_mixed(struct bench_run *run)
 {
     bool paced = run->workload->arg2 != 0;
+    struct mix_pace pace = {.records = run->keys.records,
+                            .interval_ns = paced ? 1000000000ULL / run->workload->arg2 : 0};
     const struct bench_role roles[] = {
         {.name = "read", .fn = mix_read_role, .threads = run->workload->arg, .for_ns = run->config->phase_ns},
         {.name = "write",
          .fn = paced ? mix_paced_role : mix_write_role,
          .threads = 1,
-         .for_ns = run->config->phase_ns},
+         .for_ns = run->config->phase_ns,
+         .arg = &pace},
     };
     if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK ||
         bench_team(run, roles, COUNTOF(roles), true) != BENCH_OK ||
         bench_check_count(run, run->keys.records) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    return bench_close(run);
+}
+
+/* ---- A writer that the engine can keep up with ------------------------------------------ */
+
+enum { MIX_FILL_PERCENT = 90, MIX_FILL_FACTOR = 4, MIX_SPIN_NS = 1000000 };
+
+static void
+mix_fill_role(struct bench_worker *worker)
+{
+    uint64_t *count = worker->role->arg;
+    while (bench_more(worker) && bench_put_timed(worker, worker->ops, 0)) {
+    }
+    *count = worker->ops;
+}
+
+/* Does nothing: wakes every millisecond, and says by how much too late. What it
+ * suffers, no engine is to blame for. */
+static void
+mix_idle_role(struct bench_worker *worker)
+{
+    uint64_t due_ns = bench_now_ns();
+    while (bench_more(worker)) {
+        due_ns = MAX(due_ns, bench_now_ns()) + MIX_SPIN_NS;
+        mix_sleep_until(due_ns);
+        histogram_add(worker->latency, bench_now_ns() - due_ns);
+        worker->now = bench_ticks();
+        worker->ops++;
+    }
+}
+
+int
+bench_work_fill_paced(struct bench_run *run)
+{
+    struct mix_pace pace = {0};
+    const struct bench_role fill = {.name = "fill",
+                                    .fn = mix_fill_role,
+                                    .threads = 1,
+                                    .ops_max = run->keys.records,
+                                    .for_ns = run->config->phase_ns * MIX_FILL_FACTOR,
+                                    .arg = &pace.records};
+    const struct bench_role roles[] = {
+        {.name = "write",
+         .fn = mix_paced_role,
+         .threads = 1,
+         .for_ns = run->config->phase_ns * MIX_FILL_FACTOR,
+         .arg = &pace},
+        {.name = "idle", .fn = mix_idle_role, .threads = 1, .follows = true},
+    };
+    uint64_t began_ns = bench_now_ns();
+    uint64_t quiet_since_ns = 0;
+    if (bench_open(run) != BENCH_OK || bench_team(run, &fill, 1, false) != BENCH_OK ||
+        bench_settle(run, &quiet_since_ns) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    uint64_t took_ns = MAX(quiet_since_ns, began_ns + 1) - began_ns;
+    pace.interval_ns = MAX(took_ns / MAX(pace.records, 1u) * 100 / MIX_FILL_PERCENT, 1u);
+    bench_set_metric(run, "sustained_per_second", (double)pace.records * 1e9 / (double)took_ns);
+    if (bench_team(run, roles, COUNTOF(roles), true) != BENCH_OK ||
+        bench_check_count(run, pace.records) != BENCH_OK) {
         return BENCH_FAILED;
     }
     return bench_close(run);

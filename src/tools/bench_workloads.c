@@ -19,6 +19,8 @@ const struct bench_workload bench_workloads[] = {
      .arg = 2, .cost = 1},
     {"fillrandom-settled", "put in random order, and wait until merges have caught up",
      .run = bench_work_fill_settled, FRESH, OPS, .memory_percent = 50, .arg = 1, .cost = 1},
+    {"fill-paced", "put over random records at 90 % of the rate kept up, beside an idle thread",
+     .run = bench_work_fill_paced, FRESH, OPS, .memory_percent = 50, .once = true, .cost = 1},
     {"fillsync-1", "put, durable before the next, 1 thread", .run = bench_work_fillsync, FRESH, OPS,
      .level = BENCH_SYNC, .memory_percent = 50, .arg = 1},
     {"fillsync-4", "the same by 4 threads", .run = bench_work_fillsync, FRESH, OPS, .level = BENCH_SYNC,
