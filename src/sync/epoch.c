@@ -143,6 +143,8 @@ epoch_after_fork(void)
         thread_calls_forget(state);
         store_relaxed(&state->used, 0); /* relaxed: one thread */
     }
+    /* What is retired is the parent's: to free it here would take locks that its threads held. */
+    store_relaxed(&retired_head, NULL); /* relaxed: one thread */
     pass_mutex = (struct mutex)MUTEX_INIT;
     epoch_runtime.mutex = (struct mutex)MUTEX_INIT;
     epoch_runtime.holder_count = 0;
