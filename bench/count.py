@@ -3,19 +3,25 @@
 """count.py PROGRAM [--engines A,B] [--ops N] [--records N] [--out FILE.json]
 
 Counts per operation, on each engine: instructions, memory accesses that miss a
-simulated first-level and last-level cache, locked read-modify-writes, system
-calls, and bytes written. Nothing here looks at a clock.
+simulated first-level and last-level cache, cache lines that such an operation
+brings in, locked read-modify-writes, system calls, and bytes read and written.
+Nothing here looks at a clock.
 
   instructions   callgrind: what the adapter's function costs with all that it
                  calls, per call. The instrument's own work is outside of it.
   misses         callgrind's cache model (32 KiB, 32 MiB), the same calls.
+  lines          callgrind's cache model with a first level of 256 lines: what every
+                 operation touches stays in it (stack, handle, version), what only
+                 this one needs does not (bucket, entry, filter, index, block). Beside it
+                 what the design expects of a get in which everything is cached.
   RMWs           callgrind counts each instruction; objdump says which of them
                  are locked (a lock prefix, or xchg with memory). A run of N
                  and one of 2N operations: the difference, divided by N. So
                  opening and closing cancel out, and background work that the
                  operations cause is included.
   system calls   strace -f -c, N and 2N in the same way.
-  bytes          /proc/self/io of one run: pages made dirty, less those dropped.
+  bytes read     strace: what read and pread returned, N and 2N. Not what is mapped.
+  bytes written  /proc/self/io of one run: pages made dirty, less those dropped.
 
 esker runs with io=posix under callgrind, which knows no io_uring polling.
 """
@@ -32,8 +38,15 @@ PREFIXES = {"esker": "engine_esker", "rocksdb": "rocks", "leveldb": "level", "lm
             "wiredtiger": "wired", "sqlite": "lite"}
 # operation -> (workload, the adapter's function)
 OPERATIONS = {"get, in memtable": ("readmem", "get"), "get, flushed": ("readrandom", "get"),
-              "get, absent": ("readmissing", "get"), "put": ("fillrandom", "put"),
+              "get, absent": ("readmissing", "get"), "get, beyond the cache": ("readsmall", "get"), "put": ("fillrandom", "put"),
               "put, synced": ("fillsync-1", "put"), "row of a scan": ("scan", "iter_step")}
+# Cache lines of a get that finds everything cached: bucket, entry, value; one filter and the fence
+# before it; and for a row in a block filter, fence, index 1-2, frame pointer, frame and fingerprints, row 1-2.
+PREDICTED = {"get, in memtable": "2-3", "get, flushed": "7-9", "get, absent": "2"}
+LINES_D1 = "16384,16,64"
+DATA_D1 = "32768,8,64"
+# What the least budget does not hold.
+BEYOND_RECORDS = 100000
 LOCKED = re.compile(r"^\s*([0-9a-f]+):\s+(?:lock\b|xchg\s+%\w+,\S*\(|xchg\s+\S*\([^)]*\),%)")
 
 
@@ -115,11 +128,11 @@ def locked_total(profile):
                if address in locked_addresses(path))
 
 
-def callgrind(base, engine, function):
+def callgrind(base, engine, function, first_level=DATA_D1):
     with tempfile.TemporaryDirectory() as directory:
         out = os.path.join(directory, "callgrind.out")
         run(["valgrind", "--tool=callgrind", "--dump-instr=yes", "--compress-strings=no",
-             "--compress-pos=no", "--cache-sim=yes", "--D1=32768,8,64", "--LL=33554432,16,64",
+             "--compress-pos=no", "--cache-sim=yes", f"--D1={first_level}", "--LL=33554432,16,64",
              f"--callgrind-out-file={out}"] + base)
         return Profile(out, f"{PREFIXES[engine]}_{function}")
 
@@ -134,6 +147,15 @@ def system_calls(base):
             if len(words) >= 5 and words[0][0].isdigit() and words[-1] != "total":
                 calls[words[-1]] += int(words[3])
         return calls
+
+
+READ_LINE = re.compile(r"\b(?:read|pread64|preadv2?)\(.*= (\d+)$")
+
+
+def read_bytes(base):
+    with tempfile.NamedTemporaryFile(mode="r", suffix=".strace") as out:
+        run(["strace", "-f", "-q", "-e", "trace=read,pread64,preadv,preadv2", "-o", out.name] + base)
+        return sum(int(match.group(1)) for match in map(READ_LINE.search, out) if match)
 
 
 def written_bytes(base):
@@ -153,10 +175,12 @@ def measure(arguments, engine, operation, directory):
     def base(count, with_options=options):
         # A fill must have enough records for both runs.
         records = max(arguments.records, count) if function == "put" else arguments.records
+        records = max(records, BEYOND_RECORDS) if workload == "readsmall" else records
         return command(arguments.program, engine, workload, count, records, directory, with_options)
 
     once = callgrind(base(ops), engine, function)
     twice = callgrind(base(2 * ops), engine, function)
+    lines = callgrind(base(ops), engine, function, LINES_D1)
     calls_once, calls_twice = system_calls(base(ops, "")), system_calls(base(2 * ops, ""))
     done = max(twice.calls - once.calls, 1)
     calls = calls_twice.copy()
@@ -164,6 +188,9 @@ def measure(arguments, engine, operation, directory):
     return {"instructions": twice.per_call("Ir"),
             "d1_misses": twice.per_call("D1mr", "D1mw"),
             "ll_misses": twice.per_call("DLmr", "DLmw"),
+            "lines": lines.per_call("D1mr", "D1mw"),
+            "lines_predicted": PREDICTED.get(operation) if engine == "esker" else None,
+            "bytes_read": max(read_bytes(base(2 * ops)) - read_bytes(base(ops)), 0) / done,
             "locked": max(locked_total(twice) - locked_total(once), 0) / done,
             "system_calls": max(sum(calls.values()), 0) / done,
             "chief_calls": {name: round(count / done, 4) for name, count in calls.most_common(3)
@@ -172,12 +199,13 @@ def measure(arguments, engine, operation, directory):
 
 
 def show(results, engines):
-    columns = [("instructions", "%.0f"), ("d1_misses", "%.1f"), ("ll_misses", "%.2f"), ("locked", "%.2f"),
-               ("system_calls", "%.3f"), ("bytes_written", "%.0f")]
-    names = ["operation", "engine", "instructions", "L1 misses", "LL misses", "locked RMWs", "system calls",
-             "bytes written"]
+    columns = [("instructions", "%.0f"), ("d1_misses", "%.1f"), ("ll_misses", "%.2f"), ("lines", "%.1f"),
+               ("lines_predicted", "%s"), ("locked", "%.2f"), ("system_calls", "%.3f"),
+               ("bytes_read", "%.0f"), ("bytes_written", "%.0f")]
+    names = ["operation", "engine", "instructions", "L1 misses", "LL misses", "lines", "lines expected",
+             "locked RMWs", "system calls", "bytes read", "bytes written"]
     print("| " + " | ".join(names) + " |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("|" + "---|" * len(names))
     for operation in results:
         for engine in engines:
             row = results[operation].get(engine)
