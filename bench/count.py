@@ -8,7 +8,8 @@ brings in, locked read-modify-writes, system calls, and bytes read and written.
 Nothing here looks at a clock.
 
   instructions   callgrind: what the adapter's function costs with all that it
-                 calls, per call. The instrument's own work is outside of it.
+                 calls, per call; of N and 2N operations the difference. The
+                 instrument's own work is outside of it.
   misses         callgrind's cache model (32 KiB, 32 MiB), the same calls.
   lines          callgrind's cache model with a first level of 256 lines: what every
                  operation touches stays in it (stack, handle, version), what only
@@ -38,10 +39,11 @@ PREFIXES = {"esker": "engine_esker", "rocksdb": "rocks", "leveldb": "level", "lm
             "wiredtiger": "wired", "sqlite": "lite"}
 # operation -> (workload, the adapter's function)
 OPERATIONS = {"get, in memtable": ("readmem", "get"), "get, flushed": ("readrandom", "get"),
-              "get, absent": ("readmissing", "get"), "get, beyond the cache": ("readsmall", "get"), "put": ("fillrandom", "put"),
+              "get, absent": ("readmissing", "get"), "get, beyond the cache": ("readsmall", "get"),
+              "put": ("fillrandom", "put"),
               "put, synced": ("fillsync-1", "put"), "row of a scan": ("scan", "iter_step")}
 # Cache lines of a get that finds everything cached: bucket, entry, value; one filter and the fence
-# before it; and for a row in a block filter, fence, index 1-2, frame pointer, frame and fingerprints, row 1-2.
+# before it; for a row in a block filter, fence, index 1-2, frame pointer, frame and fingerprints, row 1-2.
 PREDICTED = {"get, in memtable": "2-3", "get, flushed": "7-9", "get, absent": "2"}
 LINES_D1 = "16384,16,64"
 DATA_D1 = "32768,8,64"
@@ -102,10 +104,13 @@ class Profile:
             for i, cost in enumerate(costs):
                 self.inclusive[i] += cost
 
-    def per_call(self, *names):
-        if self.calls == 0:
+    def per_call(self, once, *names):
+        """Of the calls that this run made and the shorter one did not: loading and warming cancel out."""
+        calls = self.calls - once.calls
+        if calls <= 0:
             return None
-        return sum(self.inclusive[self.events.index(name)] for name in names) / self.calls
+        return sum(self.inclusive[at] - once.inclusive[at]
+                   for at in (self.events.index(name) for name in names)) / calls
 
 
 LOCKED_CACHE = {}
@@ -180,15 +185,16 @@ def measure(arguments, engine, operation, directory):
 
     once = callgrind(base(ops), engine, function)
     twice = callgrind(base(2 * ops), engine, function)
-    lines = callgrind(base(ops), engine, function, LINES_D1)
+    lines_once = callgrind(base(ops), engine, function, LINES_D1)
+    lines_twice = callgrind(base(2 * ops), engine, function, LINES_D1)
     calls_once, calls_twice = system_calls(base(ops, "")), system_calls(base(2 * ops, ""))
     done = max(twice.calls - once.calls, 1)
     calls = calls_twice.copy()
     calls.subtract(calls_once)
-    return {"instructions": twice.per_call("Ir"),
-            "d1_misses": twice.per_call("D1mr", "D1mw"),
-            "ll_misses": twice.per_call("DLmr", "DLmw"),
-            "lines": lines.per_call("D1mr", "D1mw"),
+    return {"instructions": twice.per_call(once, "Ir"),
+            "d1_misses": twice.per_call(once, "D1mr", "D1mw"),
+            "ll_misses": twice.per_call(once, "DLmr", "DLmw"),
+            "lines": lines_twice.per_call(lines_once, "D1mr", "D1mw"),
             "lines_predicted": PREDICTED.get(operation) if engine == "esker" else None,
             "bytes_read": max(read_bytes(base(2 * ops)) - read_bytes(base(ops)), 0) / done,
             "locked": max(locked_total(twice) - locked_total(once), 0) / done,
