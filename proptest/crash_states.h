@@ -305,6 +305,7 @@ run_step(struct crash_run *run, struct sim_disk *disk, esker_db **db, struct rng
         break;
     case STEP_BACKGROUND:
         while (workers_run_one()) {
+            epoch_drain(); /* else files that merges replaced stay until the close */
         }
         break;
     case STEPS:

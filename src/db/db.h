@@ -572,8 +572,9 @@ NODISCARD esker_status db_open_on(struct io *io, const esker_options *options, c
 
 /* esker_verify over a given seam: takes over io (also on failure). */
 NODISCARD esker_status db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx);
-/* esker_repair over a given seam: takes over io (also on failure). */
-NODISCARD esker_status db_repair_on(struct io *io, esker_repair_fn *say, void *ctx);
+/* esker_repair over a given seam: takes over io (also on failure). allocator: nullable. */
+NODISCARD esker_status db_repair_on(struct io *io, const esker_allocator *allocator, esker_repair_fn *say,
+                                    void *ctx);
 
 /* ---- db_dead.c ------------------------------------------------------------ */
 

@@ -265,7 +265,7 @@ repair_block(struct sim_disk *good, const char *segment_name, const struct damag
                       (content.len - SEGMENT_FOOTER_BYTES) * 8 + 3); /* where the root is */
     }
     assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
-    assert_int_equal(db_repair_on(io, each_sentence, &sentences), ESKER_OK);
+    assert_int_equal(db_repair_on(io, NULL, each_sentence, &sentences), ESKER_OK);
     /* Without an index nothing says that something followed the last whole block. */
     assert_true(sentences.range_told || (index && block->end_key == KEYS));
     assert_int_equal(damage_open(disk, &db), ESKER_OK);

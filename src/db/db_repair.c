@@ -91,22 +91,28 @@ repair_file_uuid(const struct db_file *file, const uint8_t *head, size_t len, ui
     }
 }
 
-static size_t
-repair_read_head(struct repair *repair, const struct db_file *file, uint8_t head[LOG_HEADER_BYTES])
+/* *len_out: 0 for what is no file. */
+static esker_status
+repair_read_head(struct repair *repair, const struct db_file *file, uint8_t head[LOG_HEADER_BYTES],
+                 size_t *len_out)
 {
     struct io *io = repair->db->io;
     struct io_file *handle = NULL;
     uint64_t size = 0;
-    if (io_open_file(io, file->name, IO_OPEN_READ, &handle) != ESKER_OK) {
-        return 0;
+    *len_out = 0;
+    esker_status status = io_open_file(io, file->name, IO_OPEN_READ, &handle);
+    if (status != ESKER_OK) {
+        return repair_is_damage(status) ? ESKER_OK : status;
     }
-    size_t len = 0;
-    if (io_file_size(io, handle, &size) == ESKER_OK) {
-        len = (size_t)MIN(size, (uint64_t)LOG_HEADER_BYTES);
-        len = len > 0 && io_read_full(io, handle, 0, head, len) == ESKER_OK ? len : 0;
+    status = io_file_size(io, handle, &size);
+    size_t len = (size_t)MIN(size, (uint64_t)LOG_HEADER_BYTES);
+    if (status == ESKER_OK && len > 0) {
+        status = io_read_full(io, handle, 0, head, len);
     }
     io_close_file(io, handle);
-    return len;
+    TRY(status);
+    *len_out = len;
+    return ESKER_OK;
 }
 
 /* Most files of a directory belong to one database; that is the one. */
@@ -126,7 +132,8 @@ repair_find_owner(struct repair *repair)
             repair->next_id = MAX(repair->next_id, MIN(file->number, EDIT_NUMBER_MAX / 4) + 1);
         }
         any = any || file->kind != DB_FILE_LOCK;
-        size_t len = repair_read_head(repair, file, head);
+        size_t len = 0;
+        TRY(repair_read_head(repair, file, head, &len));
         if (repair_file_uuid(file, head, len, uuid)) {
             /* Of two files of two databases the manifest says more. */
             repair_vote(owners, uuid, file->kind == DB_FILE_MANIFEST ? 3 : 2);
@@ -159,13 +166,16 @@ repair_forget(struct repair *repair)
 }
 
 /* A log of ours that was begun when a later edit was durable: the manifest has lost its end. */
-static bool
-repair_is_cut(struct repair *repair)
+static esker_status
+repair_is_cut(struct repair *repair, bool *cut_out)
 {
     uint8_t head[LOG_HEADER_BYTES];
     for (size_t i = 0; i < db_file_count(&repair->files); i++) {
         const struct db_file *file = db_file_at(&repair->files, i);
-        size_t len = file->kind == DB_FILE_LOG ? repair_read_head(repair, file, head) : 0;
+        size_t len = 0;
+        if (file->kind == DB_FILE_LOG) {
+            TRY(repair_read_head(repair, file, head, &len));
+        }
         for (size_t at = 0; at + LOG_PAGE_BYTES <= len; at += LOG_PAGE_BYTES) {
             struct log_header header;
             bool unsupported;
@@ -175,11 +185,13 @@ repair_is_cut(struct repair *repair)
                 repair_say(repair, "%s knows of edit %llu, the manifest ends with %llu: its end is lost",
                            file->name, (unsigned long long)header.edit_no,
                            (unsigned long long)manifest_edit_no(repair->db->manifest));
-                return true;
+                *cut_out = true;
+                return ESKER_OK;
             }
         }
     }
-    return false;
+    *cut_out = false;
+    return ESKER_OK;
 }
 
 static esker_status
@@ -190,17 +202,18 @@ repair_try_manifest(struct repair *repair, uint64_t number, bool *good_out)
     memcpy(head.uuid, db->uuid, sizeof head.uuid);
     esker_status status =
         manifest_open_at(db->io, &db->mem, &head, recover_apply, &repair->state, &db->manifest);
-    if (status == ESKER_NO_MEMORY) {
+    if (status != ESKER_OK && !repair_is_damage(status)) {
         return status;
-    }
-    if (status == ESKER_UNSUPPORTED) {
-        return status; /* a later version wrote it: nothing here is for this one to change */
     }
     if (status != ESKER_OK) {
         repair_say(repair, "%s is damaged at byte %llu: %s", status_last()->file,
                    (unsigned long long)status_last()->offset, status_last()->message);
     }
-    *good_out = status == ESKER_OK && !repair_is_cut(repair);
+    bool cut = false;
+    if (status == ESKER_OK) {
+        TRY(repair_is_cut(repair, &cut));
+    }
+    *good_out = status == ESKER_OK && !cut;
     if (!*good_out) {
         repair_forget(repair);
     }
@@ -242,7 +255,7 @@ repair_lose_manifest(struct repair *repair)
             head.number = file->number;
             esker_status status =
                 manifest_scan(repair->db->io, &repair->db->mem, &head, repair_scan_edit, repair);
-            if (status == ESKER_NO_MEMORY) {
+            if (status != ESKER_OK && !repair_is_damage(status)) {
                 return status;
             }
         }
@@ -259,7 +272,7 @@ repair_open_manifest(struct repair *repair)
     struct file_head head;
     bool good = false;
     esker_status status = manifest_current(db->io, &db->mem, &head);
-    if (status == ESKER_NO_MEMORY || status == ESKER_UNSUPPORTED) {
+    if (status != ESKER_OK && !repair_is_damage(status)) {
         return status;
     }
     repair->current_bad = status != ESKER_OK || memcmp(head.uuid, db->uuid, sizeof head.uuid) != 0;
@@ -327,7 +340,7 @@ repair_segments(struct repair *repair, uint64_t *damaged_out)
             repair->rows_kept += meta->row_count;
             continue;
         }
-        if (status == ESKER_NO_MEMORY || status == ESKER_UNSUPPORTED) {
+        if (!repair_is_damage(status)) {
             return status;
         }
         (*damaged_out)++;
@@ -437,10 +450,10 @@ repair_closed(esker_db *db, esker_repair_fn *say, void *ctx)
 }
 
 esker_status
-db_repair_on(struct io *io, esker_repair_fn *say, void *ctx)
+db_repair_on(struct io *io, const esker_allocator *allocator, esker_repair_fn *say, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(db_closed_open_on(io, false, &db));
+    TRY(db_closed_open_on(io, false, allocator, &db));
     return repair_closed(db, say, ctx);
 }
 

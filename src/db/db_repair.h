@@ -11,6 +11,9 @@
  *  R2 CURRENT's rename is the one moment in which the database changes: a crash before
  *     leaves the damaged database as it was, one behind it the repaired one.
  *  R3 A row is kept only if its checksum proves it to be this database's.
+ *  R4 Damage is what bytes that were read say, and a missing file. A file that
+ *     cannot be read (now), a full disk, no memory, a later version's file: the
+ *     repair fails with that, and R1 holds.
  */
 #ifndef ESKER_DB_DB_REPAIR_H
 #define ESKER_DB_DB_REPAIR_H
@@ -42,6 +45,13 @@ struct repair {
     const char *salvaging; /* the file that losses are told of */
     uint64_t salvaging_min_lsn, salvaging_max_lsn;
 };
+
+/* R4 */
+static inline bool
+repair_is_damage(esker_status status)
+{
+    return status == ESKER_CORRUPT || status == ESKER_NOT_FOUND;
+}
 
 /* One sentence for whoever asked for the repair. */
 void repair_say(struct repair *repair, const char *format, ...) PRINTF_LIKE(2, 3);

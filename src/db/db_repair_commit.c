@@ -65,11 +65,13 @@ repair_copy(struct repair *repair, const char *name)
     struct io_file *from = NULL;
     struct io_file *to = NULL;
     char copy_name[40];
-    if (io_open_file(io, name, IO_OPEN_READ, &from) != ESKER_OK) {
+    esker_status status = io_open_file(io, name, IO_OPEN_READ, &from);
+    if (status != ESKER_OK && repair_is_damage(status)) { /* there is no such file, or it is none */
         repair_say(repair, "%s cannot be read and is not copied: %s", name, status_last()->message);
         return ESKER_OK;
     }
-    esker_status status = repair_copy_name(repair, name, copy_name);
+    TRY(status);
+    status = repair_copy_name(repair, name, copy_name);
     if (status == ESKER_OK) {
         status = io_unlink(io, repair_copy_tmp);
     }

@@ -115,7 +115,7 @@ repair_salvage_segment(struct repair *repair, const struct segment_meta *meta)
     repair->salvaging_max_lsn = meta->max_lsn;
     TRY(repair_open_segment(repair, meta, &segment));
     esker_status status = segment_salvage(segment, repair_segment_loss, repair, &rows);
-    if (status == ESKER_NO_MEMORY) {
+    if (status != ESKER_OK && !repair_is_damage(status)) {
         goto out;
     }
     status = status == ESKER_OK ? repair_write(repair, rows, meta->level, &count) : ESKER_OK;
@@ -264,16 +264,17 @@ repair_add_source(struct repair_sources *sources, const struct db_file *file)
             segment_unref(segment);
             return status;
         }
-        if (db_verify_segment(repair->db, &meta) == ESKER_OK) {
+        status = db_verify_segment(repair->db, &meta);
+        if (status == ESKER_OK) {
             status = segment_iter_create(segment, false, &iter);
             repair->state.wal_min_lsn = MAX(repair->state.wal_min_lsn, meta.max_lsn + 1);
-        } else {
+        } else if (repair_is_damage(status)) {
             repair_say(repair, "%s is damaged; what is left of it is taken", file->name);
             repair->salvaging_max_lsn = LSN_MAX;
             status = segment_salvage(segment, repair_merge_loss, repair, &iter);
         }
     }
-    if (status == ESKER_NO_MEMORY) {
+    if (status != ESKER_OK && !repair_is_damage(status)) {
         return status;
     }
     if (status != ESKER_OK) {

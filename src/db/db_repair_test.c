@@ -25,6 +25,7 @@
 enum { KEYS = 60, ROUNDS = 5, VALUE_BYTES = 200, FILES_MAX = 32 };
 
 static uint32_t stride = 97;
+static const esker_allocator *repair_allocator; /* NULL: the usual one */
 
 /* ---- The database ---------------------------------------------------------------------- */
 
@@ -198,7 +199,7 @@ repair_run(struct sim_disk *disk, struct report *report)
     struct io *io = NULL;
     *report = (struct report){0};
     assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
-    return db_repair_on(io, each_sentence, report);
+    return db_repair_on(io, repair_allocator, each_sentence, report);
 }
 
 static esker_status
@@ -510,6 +511,158 @@ crash__on_the_way_can_be_repaired(void **state)
     sim_disk_destroy(good);
 }
 
+/* ---- Faults on the way -------------------------------------------------------------------- */
+
+static uint64_t alloc_count, alloc_fail_at, alloc_out;
+static bool alloc_sticky;
+
+static bool
+fault_alloc_fails(void)
+{
+    alloc_count++;
+    return alloc_fail_at != 0 &&
+           (alloc_count == alloc_fail_at || (alloc_sticky && alloc_count > alloc_fail_at));
+}
+
+static void *
+fault_alloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    void *ptr = fault_alloc_fails() ? NULL : malloc(size);
+    alloc_out += ptr != NULL;
+    return ptr;
+}
+
+static void *
+fault_aligned_alloc(void *ctx, size_t alignment, size_t size)
+{
+    (void)ctx;
+    void *ptr = fault_alloc_fails() ? NULL : aligned_alloc(alignment, size);
+    alloc_out += ptr != NULL;
+    return ptr;
+}
+
+static void
+fault_free(void *ctx, void *ptr)
+{
+    (void)ctx;
+    alloc_out -= ptr != NULL;
+    free(ptr);
+}
+
+static const esker_allocator fault_allocator = {fault_alloc, fault_aligned_alloc, fault_free, NULL};
+
+/* One damage: of which file, where. */
+struct fault_damage {
+    const char *file; /* part of its name; the last one where it is damage */
+    uint64_t bit;     /* UINT64_MAX: the file is missing */
+};
+
+static const struct fault_damage fault_damages[] = {
+    {".seg", 100 * 8}, {"log-", (8192 + 40) * 8}, {"manifest", 100 * 8}, {"CURRENT", UINT64_MAX}};
+
+static struct sim_disk *
+fault_disk(struct sim_disk *good, const struct fault_damage *damage, char name[40])
+{
+    struct sim_disk *disk = sim_disk_clone(good);
+    struct sim_file_info files[FILES_MAX];
+    size_t count = sim_disk_files(disk, files, FILES_MAX);
+    for (size_t i = count; i-- > 0;) {
+        if (strstr(files[i].name, damage->file) == NULL) {
+            continue;
+        }
+        memcpy(name, files[i].name, sizeof files[i].name);
+        if (damage->bit == UINT64_MAX) {
+            sim_disk_delete(disk, name);
+        } else {
+            sim_disk_flip(disk, name, damage->bit);
+        }
+        if (verify_run(disk) == ESKER_CORRUPT) {
+            return disk;
+        }
+        sim_disk_flip(disk, name, damage->bit); /* a bit of no meaning: of a spare log */
+    }
+    fail();
+    return disk;
+}
+
+/* A repair under one fault; then one without. What the second leaves is what a first would have.
+ * op: as in sim_disk_script, or NULL for allocations. False: the fault was not met any more. */
+static bool
+fault_once(struct sim_disk *good, const struct fault_damage *damage, const char *op, uint64_t nth,
+           bool sticky, uint32_t exact)
+{
+    char script[80];
+    char name[40];
+    struct report report;
+    struct bytes content = {0};
+    struct sim_disk *disk = fault_disk(good, damage, name);
+    bool missing = damage->bit == UINT64_MAX;
+    assert_true(missing || sim_disk_get(disk, name, &content));
+    uint64_t evidence = missing ? 0 : hash64(content.ptr, content.len, 1);
+    if (op != NULL) {
+        char kind[16];
+        char action[16];
+        assert_int_equal(sscanf(op, "%15[^:]:%15s", kind, action), 2);
+        snprintf(script, sizeof script, "%s:%llu:%s%s", kind, (unsigned long long)nth, action,
+                 sticky ? ":sticky" : "");
+        assert_true(sim_disk_script(disk, script));
+    }
+    alloc_count = alloc_out = 0;
+    alloc_fail_at = op == NULL ? nth : 0;
+    alloc_sticky = sticky;
+    repair_allocator = &fault_allocator;
+    esker_status status = repair_run(disk, &report);
+    bool fired = op != NULL ? sim_disk_fired(disk) > 0 : alloc_count >= nth;
+    alloc_fail_at = 0;
+    repair_allocator = NULL;
+    if (getenv("REPAIR_SHOW") != NULL) {
+        print_message("%s %s:%llu:%d: %s\n", damage->file, op != NULL ? op : "memory",
+                      (unsigned long long)nth, sticky, esker_status_name(status));
+    }
+    assert_int_equal(alloc_out, 0);
+    assert_true(status != ESKER_CORRUPT && status != ESKER_NOT_FOUND); /* a fault is no damage */
+    assert_true(fired || status == ESKER_OK);
+    sim_disk_heal(disk);
+    if (!missing) {
+        expect_evidence(disk, name, evidence);
+    }
+    sim_disk_crash(disk, SIM_CRASH_POWER_RANDOM, nth);
+    assert_int_equal(repair_run(disk, &report), ESKER_OK);
+    assert_int_equal(use(disk).exact, exact);
+    if (!missing) {
+        expect_evidence(disk, name, evidence);
+    }
+    sim_disk_destroy(disk);
+    return fired;
+}
+
+static void
+fault__on_the_way_makes_nothing_worse(void **state)
+{
+    (void)state;
+    static const char *const ops[] = {NULL,           "read:EIO", "open:EMFILE",  "open:EIO",   "write:EIO",
+                                      "write:ENOSPC", "sync:EIO", "syncdir:EIO",  "rename:EIO", "unlink:EIO",
+                                      "list:EIO",     "size:EIO", "memory:ENOMEM"};
+    struct sim_disk *good = repair_create(5, true);
+    for (size_t d = 0; d < COUNTOF(fault_damages); d++) {
+        char name[40];
+        struct report report;
+        struct sim_disk *plain = fault_disk(good, &fault_damages[d], name);
+        assert_int_equal(repair_run(plain, &report), ESKER_OK);
+        uint32_t exact = use(plain).exact;
+        sim_disk_destroy(plain);
+        for (size_t i = 0; i < 2 * COUNTOF(ops); i++) {
+            uint64_t nth = 1;
+            while (fault_once(good, &fault_damages[d], ops[i / 2], nth, i % 2 != 0, exact)) {
+                nth += stride > 50 && ops[i / 2] == NULL && nth > 40 ? 7 : 1;
+                assert_true(nth < 100000);
+            }
+        }
+    }
+    sim_disk_destroy(good);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -523,6 +676,7 @@ main(int argc, char **argv)
         cmocka_unit_test(broken_frame__costs_its_own_batch_only),
         cmocka_unit_test(unproven__frames_end_the_log),
         cmocka_unit_test(crash__on_the_way_can_be_repaired),
+        cmocka_unit_test(fault__on_the_way_makes_nothing_worse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

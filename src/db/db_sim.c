@@ -64,7 +64,11 @@ esker_sim_open(esker_sim *sim, const esker_options *options, esker_db **db_out)
 int
 esker_sim_run_background(void)
 {
-    return workers_manual() && workers_run_one();
+    if (!workers_manual()) {
+        return 0;
+    }
+    epoch_drain(); /* nobody else lets go of what merges replaced */
+    return workers_run_one();
 }
 
 esker_status

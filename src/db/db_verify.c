@@ -33,11 +33,13 @@ closed_lock(struct io *io, bool shared)
 }
 
 esker_status
-db_closed_open_on(struct io *io, bool shared, esker_db **out)
+db_closed_open_on(struct io *io, bool shared, const esker_allocator *allocator, esker_db **out)
 {
-    esker_options options;
+    esker_options options, defaults;
     esker_db *db = NULL;
-    esker_status status = db_options_resolve(NULL, &options);
+    esker_options_init(&defaults);
+    defaults.allocator = allocator;
+    esker_status status = db_options_resolve(&defaults, &options);
     if (status == ESKER_OK) {
         status = closed_lock(io, shared);
     }
@@ -61,7 +63,7 @@ db_closed_open(const char *path, bool shared, esker_db **out)
         return FAIL(ESKER_INVALID, "the path is empty");
     }
     TRY(io_open_dir(path, false, ESKER_IO_POSIX, &mem_default, &io));
-    return db_closed_open_on(io, shared, out);
+    return db_closed_open_on(io, shared, NULL, out);
 }
 
 void
@@ -215,7 +217,7 @@ esker_status
 db_verify_on(struct io *io, esker_verify_fn *each_finding, void *ctx)
 {
     esker_db *db = NULL;
-    TRY(db_closed_open_on(io, true, &db));
+    TRY(db_closed_open_on(io, true, NULL, &db));
     return verify_closed(db, each_finding, ctx);
 }
 

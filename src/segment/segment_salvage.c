@@ -138,7 +138,7 @@ salvage_list_blocks(struct segment_salvage *salvage)
 {
     struct segment_loaded *loaded = NULL;
     esker_status status = segment_loaded_create(salvage->segment, &loaded);
-    if (status == ESKER_NO_MEMORY) {
+    if (status != ESKER_OK && status != ESKER_CORRUPT) {
         return status;
     }
     if (status != ESKER_OK) {

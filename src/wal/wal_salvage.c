@@ -111,8 +111,8 @@ wal_salvage_open_all(struct salvage_run *run)
     for (size_t i = 0; i < input->log_count; i++) {
         struct log_file *file = NULL;
         esker_status status = wal_salvage_open(run, input->log_numbers[i], &file);
-        if (status == ESKER_NO_MEMORY) {
-            return status;
+        if (status != ESKER_OK && status != ESKER_CORRUPT && status != ESKER_NOT_FOUND) {
+            return status; /* it cannot be read now: that is no damage */
         }
         if (status != ESKER_OK) {
             char name[40];
