@@ -199,8 +199,8 @@ esker_iter_create(esker_db *db, const esker_read_options *options, esker_iter **
 }
 
 /* Iterator calls need not announce themselves to close: a live iterator makes it BUSY. */
-static esker_status
-iterate_check(const struct esker_iter *it)
+static inline esker_status
+iterate_check_handle(const struct esker_iter *it)
 {
     if (it == NULL || it->magic != ITER_MAGIC) {
         return FAIL(ESKER_INVALID, "the iterator handle is not valid");
@@ -209,6 +209,14 @@ iterate_check(const struct esker_iter *it)
     if (load_relaxed(&fork_generation) != it->db->fork_generation) {
         return FAIL(ESKER_FORKED, "the iterator belongs to the parent process");
     }
+    return ESKER_OK;
+}
+
+/* For calls that go on to the rows. */
+static esker_status
+iterate_check(const struct esker_iter *it)
+{
+    TRY(iterate_check_handle(it));
     if (thread_state_get() == NULL) {
         return FAIL_NO_MEMORY("this thread's state");
     }
@@ -306,7 +314,7 @@ esker_iter_key(const esker_iter *it)
 esker_status
 esker_iter_value(esker_iter *it, esker_slice *out)
 {
-    TRY(iterate_check(it));
+    TRY(iterate_check_handle(it));
     if (out == NULL || !it->positioned || it->keys_only) {
         return FAIL(ESKER_INVALID, "the iterator %s",
                     it->keys_only ? "reads keys only" : "is not positioned, or the output pointer is NULL");

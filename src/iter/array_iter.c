@@ -85,6 +85,8 @@ array_stand_at(struct array_iter *array, size_t at)
     array->base.value = row->value;
     array->base.lsn = row->lsn;
     array->base.op = row->op;
+    array->base.only = (at == 0 || !bytes_equal(row[-1].key, row->key)) &&
+                       (at + 1 == array->count || !bytes_equal(row[1].key, row->key));
     return UNLIKELY(array->copies) ? array_copy_out(array) : ESKER_OK;
 }
 

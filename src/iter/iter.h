@@ -45,6 +45,9 @@ struct iter {
     uint64_t lsn;
     uint8_t op;   /* enum entry_op: ENTRY_PUT or ENTRY_DELETE */
     uint8_t heat; /* enum iter_heat */
+    /* No row that follows, in the direction of the last step, has this row's key; of those that the
+     * walk has met some may. False: that is not known. */
+    bool only;
 };
 
 static inline esker_status

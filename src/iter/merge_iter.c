@@ -237,8 +237,9 @@ merge_choose_skip(struct merge_iter *merge)
 
 /* ---- Steps ------------------------------------------------------------------ */
 
+/* alone: every other child stands on another key, or on none. */
 static esker_status
-merge_publish(struct merge_iter *merge)
+merge_publish(struct merge_iter *merge, bool alone)
 {
     if (!merge->live[merge->winner]) {
         merge->positioned = false;
@@ -250,6 +251,7 @@ merge_publish(struct merge_iter *merge)
     merge->base.lsn = source->lsn;
     merge->base.op = source->op;
     merge->base.heat = source->heat;
+    merge->base.only = alone && source->only;
     return ESKER_OK;
 }
 
@@ -281,12 +283,12 @@ merge_advance(struct merge_iter *merge)
     if (merge->skip > 0 && merge->live[child] &&
         !merge_starts_with_shared(merge, merge->children[child]->key)) {
         merge_choose_skip(merge);
-        return merge_publish(merge);
+        return merge_publish(merge, false);
     }
     struct merge_player player = {.code = merge_code(merge, child), .child = child};
     if (merge->runner_up.child != MERGE_NONE) {
         if (LIKELY(merge_beats(merge, player, merge->runner_up))) {
-            return merge_publish(merge);
+            return merge_publish(merge, player.code != merge->runner_up.code);
         }
         merge->runner_up.child = MERGE_NONE;
         merge->streak = 0;
@@ -299,7 +301,7 @@ merge_advance(struct merge_iter *merge)
     if (UNLIKELY(merge->ties > merge->ties_limit)) {
         merge_choose_skip(merge);
     }
-    return merge_publish(merge);
+    return merge_publish(merge, false);
 }
 
 /* Brings one child over to the other side of the current row; merge->backward
@@ -332,7 +334,7 @@ merge_turn(struct merge_iter *merge)
     TRY(merge_step_child(merge, merge->winner));
     merge->skip = 0;
     merge_play_all(merge);
-    return merge_publish(merge);
+    return merge_publish(merge, false);
 }
 
 static esker_status
@@ -372,7 +374,7 @@ merge_first(struct iter *it)
         TRY(merge_take(merge, child, iter_first(merge->children[child])));
     }
     merge_play_all(merge);
-    return merge_publish(merge);
+    return merge_publish(merge, false);
 }
 
 static esker_status
@@ -384,7 +386,7 @@ merge_last(struct iter *it)
         TRY(merge_take(merge, child, iter_last(merge->children[child])));
     }
     merge_play_all(merge);
-    return merge_publish(merge);
+    return merge_publish(merge, false);
 }
 
 static esker_status
@@ -396,7 +398,7 @@ merge_seek(struct iter *it, struct bytes key)
         TRY(merge_take(merge, child, iter_seek(merge->children[child], key)));
     }
     merge_play_all(merge);
-    return merge_publish(merge);
+    return merge_publish(merge, false);
 }
 
 static esker_status
@@ -408,7 +410,7 @@ merge_seek_before(struct iter *it, struct bytes key)
         TRY(merge_take(merge, child, iter_seek_before(merge->children[child], key)));
     }
     merge_play_all(merge);
-    return merge_publish(merge);
+    return merge_publish(merge, false);
 }
 
 /* ---- Life ---------------------------------------------------------------------- */

@@ -16,7 +16,8 @@
  * States, and where the source stands:
  *
  *   NOWHERE   anywhere. Before the first positioning, and after a failure.
- *   ON_ROW    on the row that is the entry; value points into it.
+ *   ON_ROW    on the row that is the entry; value points into it, and so does
+ *             the key, unless has_key.
  *   BEHIND    on a row before the entry's row, or ended (source_ended); key
  *             and value are copies. Never on a visible row of a key that is
  *             neither the entry's nor before it.
@@ -29,6 +30,10 @@
  *             key when ended; scan forward    stands; AT_START when ended
  *   AT_END    END                             as last
  *   AT_START  as first                        END
+ *
+ * A row that its source knows to be the only one left of its key is shown where
+ * it stands, in both directions, and nothing is copied. (What a live memtable
+ * takes in meanwhile has an LSN >= S: wherever it comes by, it is no entry.)
  *
  * Both scans start behind the entry's key: its remaining rows are passed over
  * (`passing`). seek and first end in AT_END, seek_before and last in AT_START,
@@ -63,6 +68,7 @@ struct visible_iter {
     uint64_t upper_prefix;
     enum visible_state state;
     bool source_ended; /* BEHIND: the source has no row before the entry's */
+    bool has_key;      /* `key` is the entry's; else ON_ROW, and no other row has its key */
     struct buf key;    /* the entry's; inside a scan: the key whose rows are being passed or weighed */
     struct buf value;  /* BEHIND: the entry's */
     struct buf target; /* what is sought: the caller's key may lie in a row of ours */
@@ -115,6 +121,7 @@ static void
 visible_publish(struct visible_iter *visible, enum visible_state state, struct bytes value, uint64_t lsn)
 {
     visible->state = state;
+    visible->has_key = true;
     visible->base.key = buf_bytes(&visible->key);
     visible->base.value = value;
     visible->base.lsn = lsn;
@@ -192,6 +199,32 @@ visible_dead_ended_at_edge(struct visible_iter *visible)
     }
 }
 
+/* ---- Rows that are alone ------------------------------------------------------- */
+
+/* The source's row, which is of another key than those before it, is the entry, whatever follows. */
+ALWAYS_INLINE bool
+visible_is_alone(const struct visible_iter *visible)
+{
+    const struct iter *source = visible->source;
+    return source->only && source->lsn < visible->snapshot_lsn && source->op == ENTRY_PUT;
+}
+
+static inline esker_status
+visible_publish_alone(struct visible_iter *visible, bool backward)
+{
+    const struct iter *source = visible->source;
+    if (UNLIKELY(visible->dead_run != 0)) {
+        visible_dead_ended(visible, source->key, backward);
+    }
+    visible->state = VISIBLE_ON_ROW;
+    visible->has_key = false;
+    visible->base.key = source->key;
+    visible->base.value = source->value;
+    visible->base.lsn = source->lsn;
+    visible->base.op = ENTRY_PUT;
+    return ESKER_OK;
+}
+
 /* ---- Forward ------------------------------------------------------------------- */
 
 static esker_status
@@ -221,6 +254,9 @@ visible_scan_forward(struct visible_iter *visible, esker_status status, bool pas
                 status = iter_next(source);
             }
             continue;
+        }
+        if (visible_is_alone(visible)) {
+            return visible_publish_alone(visible, false);
         }
         if (source->lsn < visible->snapshot_lsn) {
             status = buf_assign(&visible->key, source->key);
@@ -377,6 +413,9 @@ visible_scan_backward(struct visible_iter *visible, esker_status status, bool pa
                 have_key = false;
                 continue;
             }
+            if (visible_is_alone(visible)) {
+                return visible_publish_alone(visible, true);
+            }
             status = buf_assign(&visible->key, source->key);
             if (UNLIKELY(status != ESKER_OK)) {
                 continue;
@@ -461,7 +500,7 @@ visible_next(struct iter *it)
     struct iter *source = visible->source;
     switch (visible->state) {
     case VISIBLE_ON_ROW:
-        return visible_scan_forward(visible, iter_next(source), true);
+        return visible_scan_forward(visible, iter_next(source), visible->has_key);
     case VISIBLE_BEHIND:
         return visible_scan_forward(
             visible, visible->source_ended ? iter_seek(source, buf_bytes(&visible->key)) : iter_next(source),
@@ -482,7 +521,7 @@ visible_prev(struct iter *it)
     struct visible_iter *visible = visible_of(it);
     switch (visible->state) {
     case VISIBLE_ON_ROW:
-        return visible_scan_backward(visible, iter_prev(visible->source), true);
+        return visible_scan_backward(visible, iter_prev(visible->source), visible->has_key);
     case VISIBLE_BEHIND:
         return visible_scan_backward(visible, visible->source_ended ? ESKER_END : ESKER_OK, true);
     case VISIBLE_AT_END:

@@ -86,6 +86,15 @@ segment_iter_start(struct segment_iter *it)
 
 /* ---- Rows --------------------------------------------------------------- */
 
+/* Its neighbours have other keys, as eight bytes tell. What is in the next block is not looked at. */
+static inline bool
+segment_iter_row_is_only(const struct block *block, uint32_t row)
+{
+    const uint8_t *prefix = block->pfx + 8 * (size_t)row;
+    return row > 0 && row + 1 < block->row_count && le64_load(prefix - 8) != le64_load(prefix) &&
+           le64_load(prefix + 8) != le64_load(prefix);
+}
+
 /* Presents a row of the block whose common prefix key_buf holds. */
 static inline esker_status
 segment_iter_show(struct segment_iter *it, uint32_t row)
@@ -104,6 +113,7 @@ segment_iter_show(struct segment_iter *it, uint32_t row)
     it->base.value = block_value(block, row);
     it->base.lsn = block_lsn(block, row);
     it->base.op = (uint8_t)block_op(block, row);
+    it->base.only = segment_iter_row_is_only(block, row);
     return ESKER_OK;
 }
 

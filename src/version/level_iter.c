@@ -43,6 +43,7 @@ level_iter_settle(struct level_iter *level, esker_status status)
         level->base.value = level->child->value;
         level->base.lsn = level->child->lsn;
         level->base.op = level->child->op;
+        level->base.only = level->child->only;
         level->base.heat = level->child->heat;
     }
     return status;

@@ -193,6 +193,9 @@ version_iter_create(const struct version *version, uint64_t limit_lsn, const str
     size_t count = 0;
     esker_status status = ESKER_OK;
     for (uint32_t i = 0; i < version->window_count; i++) {
+        if (limit_lsn <= version->windows[i]->rows_lsn) {
+            continue; /* nothing in it is visible: often it is the only one, and empty */
+        }
         TRY_OUT(memtable_iter_create(version->windows[i]->table, limit_lsn, mem, &children[count]));
         count++;
     }
