@@ -149,57 +149,87 @@ commit_check_requires(esker_db *db, struct thread_state *self, struct version *v
     return ESKER_OK;
 }
 
+/* Fails early, without taking space. *seen_out: what was looked at. */
 static esker_status
-commit_conditional(esker_db *db, struct thread_state *self, const struct commit *commit,
-                   struct reservation *place, uint64_t *end_lsn_out)
+commit_look_first(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t *seen_out)
 {
     struct version *version = db_current_ref(db, self);
     /* pairs: VISIBLE */
-    uint64_t seen = MIN(load_acquire(&db->visible), version->end_lsn);
-    esker_status status = commit_check_requires(db, self, version, commit->batch, 0, seen);
+    *seen_out = MIN(load_acquire(&db->visible), version->end_lsn);
+    esker_status status = commit_check_requires(db, self, version, commit->batch, 0, *seen_out);
     version_unref(version);
-    TRY(status);
-    TRY(commit_reserve(db, self, commit, place));
-    version = place->version;
-    version_ref(version);
-    epoch_exit(self);
-    commit_look_ahead(db, place->offset, place->offset + place->frame_bytes,
-                      commit_prepare_at(place->window));
+    return status;
+}
 
+/* The reserved frame becomes the batch or a PAD. The window is referenced. */
+static esker_status
+commit_judge(esker_db *db, struct thread_state *self, const struct commit *commit,
+             const struct reservation *place, uint64_t seen)
+{
     uint64_t lsn = window_lsn(place->window, place->offset);
     db_wait_visible(db, self, lsn);
     struct version *now = db_current_ref(db, self);
-    status = commit_check_requires(db, self, now, commit->batch, seen, lsn);
+    esker_status status = commit_check_requires(db, self, now, commit->batch, seen, lsn);
+    version_unref(now);
     if (status == ESKER_OK) {
         commit_fill(db, commit, place);
-        *end_lsn_out = lsn + place->frame_bytes / LSN_BYTES;
     } else {
         db_write_frame(db, place->window, place->offset, place->frame_bytes, FRAME_PAD, FRAME_BACK_NO_CLAIM);
         window_set_applied(place->window, place->offset);
         db_ratchet(db, self);
     }
-    version_unref(now);
-    version_unref(version);
     return status;
 }
 
 static esker_status
-commit_oversize(esker_db *db, struct thread_state *self, const struct commit *commit,
-                struct reservation *place)
+commit_conditional(esker_db *db, struct thread_state *self, const struct commit *commit,
+                   struct reservation *place, uint64_t *end_lsn_out)
 {
-    TRY(db_poison_status(db));
-    struct window *window = NULL; /* referenced, all of it reserved for this frame */
-    if (commit->batch != NULL && commit->batch->requires.len > 0) {
-        return FAIL(ESKER_TOO_LARGE, "a conditional batch may take up a quarter of a memtable at most");
+    uint64_t seen = 0;
+    TRY(commit_look_first(db, self, commit, &seen));
+    TRY(commit_reserve(db, self, commit, place));
+    struct version *version = place->version;
+    version_ref(version);
+    epoch_exit(self);
+    commit_look_ahead(db, place->offset, place->offset + place->frame_bytes,
+                      commit_prepare_at(place->window));
+    esker_status status = commit_judge(db, self, commit, place, seen);
+    if (status == ESKER_OK) {
+        *end_lsn_out = window_lsn(place->window, place->offset) + place->frame_bytes / LSN_BYTES;
     }
+    version_unref(version);
+    return status;
+}
+
+/* A window of its own, all of it reserved for this frame; its place in the order is fixed with that. */
+static esker_status
+commit_oversize(esker_db *db, struct thread_state *self, const struct commit *commit,
+                struct reservation *place, uint64_t *end_lsn_out)
+{
+    bool conditional = commit->batch != NULL && commit->batch->requires.len > 0;
+    uint64_t seen = 0;
+    TRY(db_poison_status(db));
+    if (conditional) {
+        TRY(commit_look_first(db, self, commit, &seen));
+    }
+    struct window *window = NULL; /* referenced */
     TRY(db_rotate_oversize(db, self, place->frame_bytes, commit->op_count, commit->deadline_ns, &window));
     place->window = window;
     place->offset = 0;
-    commit_fill(db, commit, place);
-    if (place->frame_bytes < window->cap_bytes) {
-        commit_write_pad(db, window, place->frame_bytes);
+    esker_status status = ESKER_OK;
+    if (conditional) {
+        status = commit_judge(db, self, commit, place, seen);
+    } else {
+        commit_fill(db, commit, place);
     }
-    return ESKER_OK;
+    commit_write_pad(db, window, place->frame_bytes);
+    if (status == ESKER_OK) {
+        *end_lsn_out = window_lsn(window, 0) + place->frame_bytes / LSN_BYTES;
+    } else {
+        db_ratchet(db, self);
+    }
+    window_unref(window);
+    return status;
 }
 
 esker_status
@@ -214,9 +244,7 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
     uint64_t end_lsn = 0;
     TRY(db_pace(db, place.frame_bytes, commit->deadline_ns));
     if (oversize) {
-        TRY(commit_oversize(db, self, commit, &place));
-        end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
-        window_unref(place.window);
+        TRY(commit_oversize(db, self, commit, &place, &end_lsn));
     } else if (conditional) {
         TRY(commit_conditional(db, self, commit, &place, &end_lsn));
     } else {
