@@ -68,7 +68,7 @@ check() {
 
 # The archive stands alone in a folder, else the linker would take the shared library beside it.
 mkdir "$work/static_only"
-cp "$lib_dir/libesker.a" "$work/static_only/"
+cp "$lib_dir/libesker.a" "$lib_dir/libesker-sim.a" "$work/static_only/"
 shared_flags=$(pkg-config --cflags --libs esker)
 static_flags=$(pkg-config --cflags --libs --static esker | sed "s|-L[^ ]*/prefix/[^ ]*||g")
 compile="$cc -std=c17 -Wall -Wextra -Werror $work/program/main.c"
@@ -97,6 +97,14 @@ sed -n '/^```c$/,/^```$/p' "$simulation" | sed '/^```/d' >"$work/program/simulat
 # shellcheck disable=SC2046 # lists of words
 "$cc" -std=c17 -Wall -Wextra -Werror "$work/program/simulation.c" -o "$work/simulation" \
     $(pkg-config --cflags --libs esker-sim)
+# shellcheck disable=SC2046 # lists of words
+"$cc" -std=c17 -Wall -Wextra -Werror "$work/program/simulation.c" -o "$work/simulation_static" \
+    "-L$work/static_only" $(pkg-config --cflags --libs --static esker-sim | sed "s|-L[^ ]*/prefix/[^ ]*||g")
+if ldd "$work/simulation_static" | grep -q libesker ||
+    [ "$("$work/simulation_static")" != "cut short in every way: the sum held" ]; then
+    echo "install_test: the example of simulation.md failed with libesker-sim.a" >&2
+    exit 1
+fi
 if [ "$(LD_LIBRARY_PATH="$lib_dir" "$work/simulation")" != "cut short in every way: the sum held" ]; then
     echo "install_test: the example of simulation.md failed" >&2
     exit 1

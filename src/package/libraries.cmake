@@ -27,15 +27,18 @@ target_include_directories(esker_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_IN
 
 # The rooms' names are made local to one object file, so that a program may
 # have a wal_append of its own.
-set(one_object ${CMAKE_BINARY_DIR}/esker_rooms.o)
-add_custom_command(OUTPUT ${one_object}
-  COMMAND ${CMAKE_LINKER} -r -o ${one_object} ${room_objects}
-  COMMAND ${CMAKE_OBJCOPY} --localize-hidden --wildcard --keep-global-symbol=esker_* ${one_object}
-  DEPENDS ${room_objects} COMMAND_EXPAND_LISTS VERBATIM)
-add_library(esker_static STATIC ${one_object})
-set_target_properties(esker_static PROPERTIES LINKER_LANGUAGE C OUTPUT_NAME esker)
-target_link_libraries(esker_static INTERFACE ${private_libraries})
-target_include_directories(esker_static INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+function(esker_add_archive target output_name)
+  set(one_object ${CMAKE_BINARY_DIR}/${target}_rooms.o)
+  add_custom_command(OUTPUT ${one_object}
+    COMMAND ${CMAKE_LINKER} -r -o ${one_object} ${ARGN}
+    COMMAND ${CMAKE_OBJCOPY} --localize-hidden --wildcard --keep-global-symbol=esker_* ${one_object}
+    DEPENDS ${ARGN} COMMAND_EXPAND_LISTS VERBATIM)
+  add_library(${target} STATIC ${one_object})
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE C OUTPUT_NAME ${output_name})
+  target_link_libraries(${target} INTERFACE ${private_libraries})
+  target_include_directories(${target} INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+endfunction()
+esker_add_archive(esker_static esker ${room_objects})
 
 # ---- libesker-sim: for embedders' tests, linked instead of libesker ------------
 
@@ -48,6 +51,7 @@ target_link_libraries(esker_sim_shared PRIVATE esker_flags PkgConfig::CK PkgConf
 target_link_options(esker_sim_shared PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/src/package/esker.map
   -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,--as-needed)
 target_include_directories(esker_sim_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+esker_add_archive(esker_sim_static esker-sim ${sim_room_objects})
 
 # ---- Install ----------------------------------------------------------------
 
@@ -55,7 +59,7 @@ include(CMakePackageConfigHelpers)
 set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/esker)
 install(TARGETS esker_shared EXPORT eskerTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS esker_sim_shared EXPORT eskerTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS esker_static EXPORT eskerTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS esker_static esker_sim_static EXPORT eskerTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES include/esker/esker.h include/esker/esker_sim.h include/esker/version.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/esker)
 install(EXPORT eskerTargets NAMESPACE esker:: DESTINATION ${cmake_dir})

@@ -202,7 +202,7 @@ if(ESKER_TESTS STREQUAL "all" AND TARGET esker_shared AND NOT ESKER_INSTRUMENT)
     esker_add_test(exports_sim LABELS house
       COMMAND ${Python3_EXECUTABLE} ${package}/exports.py ${CMAKE_NM}
       ${CMAKE_SOURCE_DIR}/include/esker/esker.h,${CMAKE_SOURCE_DIR}/include/esker/esker_sim.h
-      $<TARGET_FILE:esker_sim_shared>)
+      $<TARGET_FILE:esker_sim_shared> $<TARGET_FILE:esker_sim_static>)
   endif()
   file(GLOB readme CONFIGURE_DEPENDS README.md)
   if(Python3_FOUND AND readme)
