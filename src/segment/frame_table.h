@@ -110,16 +110,17 @@ frame_data(struct frame_ref *frame)
     return (uint8_t *)frame + align_up(sizeof *frame, CACHE_LINE_BYTES);
 }
 
-/* Starts the misses of a lookup in the frame: its two lines and the
- * fingerprints, which follow the raw block's header. */
+/* Starts the misses of a lookup in the frame: its two lines and the first so many of
+ * the raw block, which begins with what a lookup compares. The data may end before. */
 static inline void
-frame_prefetch(struct frame_ref *frame)
+frame_prefetch(struct frame_ref *frame, uint32_t lines)
 {
     const uint8_t *data = frame_data(frame);
     PREFETCH_READ(frame);
     PREFETCH_READ((const uint8_t *)frame + CACHE_LINE_BYTES);
-    PREFETCH_READ(data + CACHE_LINE_BYTES);
-    PREFETCH_READ(data + 2 * CACHE_LINE_BYTES);
+    for (uint32_t line = 0; line < lines; line++) {
+        PREFETCH_READ(data + (size_t)line * CACHE_LINE_BYTES);
+    }
 }
 
 /* Marks a frame as used since the clock's hand passed. */

@@ -101,7 +101,7 @@ segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uin
     if (frame == NULL) {
         return SEGMENT_NEEDS_IO;
     }
-    frame_prefetch(frame);
+    frame_prefetch(frame, loaded->head_lines);
     frame_touch(frame);
     block_cache_count_hit(segment->cache);
     uint32_t row = block_find(&frame->block, key, snapshot_lsn, NULL);

@@ -26,7 +26,8 @@ enum {
     SEGMENT_NAME_BYTES = 40,
     SEGMENT_INDEX_STORED_MAX = 1 << 30, /* all index blocks of a file together */
     SEGMENT_PIECE_BYTES = 256 << 10,    /* one request of a larger transfer */
-    SEGMENT_PIECES = 4                  /* requests in flight */
+    SEGMENT_PIECES = 4,                 /* requests in flight */
+    SEGMENT_HEAD_LINES_MAX = 12         /* about as many misses as a core has under way at once */
 };
 
 /* One opened index block of the level that points at data blocks. */
@@ -51,6 +52,7 @@ struct segment_loaded {
     uint8_t *filter_stored; /* 64-aligned; the pages stand at its start */
     const uint8_t *filter;  /* NULL: no filter */
     struct frame_table frames;
+    uint32_t head_lines; /* cache lines at the start of a data block that a lookup wants at once */
     uint64_t charged_bytes;
     struct cache_holder holder;          /* in the cache's ring while the segment points here */
     struct segment *segment;             /* only for evict, that is while in the ring */

@@ -346,6 +346,21 @@ segment_open_read(struct segment_opening *opening)
     return io_run_full(segment->io, reqs, footer->filter_kind != SEGMENT_FILTER_NONE ? 2 : 1);
 }
 
+/* Header, fingerprints, key prefixes and tails of an average block, where these are few
+ * lines: then one miss brings what would be three, one after the other. Else the
+ * fingerprints, which say where to go on. */
+static uint32_t
+segment_open_head_lines(const struct segment_footer *footer)
+{
+    uint64_t rows = footer->row_count / MAX(footer->data_block_count, 1U) + 1;
+    uint64_t fingerprints = BLOCK_HEADER_BYTES + align_up(rows, 32);
+    uint64_t lines = (fingerprints + 2 * sizeof(uint64_t) * rows) / CACHE_LINE_BYTES + 1;
+    if (lines > SEGMENT_HEAD_LINES_MAX) {
+        lines = MIN(fingerprints / CACHE_LINE_BYTES + 1, (uint64_t)SEGMENT_HEAD_LINES_MAX);
+    }
+    return (uint32_t)lines;
+}
+
 static esker_status
 segment_open_all(struct segment_opening *opening)
 {
@@ -357,6 +372,7 @@ segment_open_all(struct segment_opening *opening)
     }
     TRY(status);
     TRY(segment_open_ends(segment, loaded->file, &loaded->footer));
+    loaded->head_lines = segment_open_head_lines(&loaded->footer);
     opening->index_budget = MAX(4 * segment->meta.size_bytes, (uint64_t)1 << 20);
     TRY(segment_open_read(opening));
     TRY(segment_open_index(opening));
