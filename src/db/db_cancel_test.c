@@ -93,7 +93,7 @@ cancel__ends_a_thread_between_calls(void **state)
 {
     (void)state;
 #if defined(__SANITIZE_ADDRESS__)
-    skip(); /* the frames that a cancelled thread leaves stay poisoned on its stack, and its end runs over them */
+    skip(); /* the frames that a cancelled thread leaves stay poisoned on its stack; its end meets them */
 #endif
     cancel_some(ESKER_IO_POSIX);
     cancel_some(ESKER_IO_URING);
