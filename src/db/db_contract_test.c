@@ -358,6 +358,119 @@ require__an_absent_key_has_not_changed(void **state)
 }
 
 /* The state that the last write made can be had by its LSN, also after a flush. */
+/* 3 MB: the windows that 8 MiB of budget have are a sixteenth of that. */
+static esker_status
+contract_large_batch(esker_db *db, esker_lsn since, char fill, esker_lsn *end_out)
+{
+    static char value[3000];
+    char key[16];
+    esker_batch *batch = NULL;
+    memset(value, fill, sizeof value);
+    assert_int_equal(esker_batch_create(&batch), ESKER_OK);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(key, sizeof key, "large%04d", i);
+        assert_int_equal(esker_batch_put(batch, esker_str(key), esker_bytes(value, sizeof value)), ESKER_OK);
+    }
+    assert_int_equal(esker_batch_require(batch, esker_str("guard"), since), ESKER_OK);
+    esker_status status = esker_write(db, batch, NULL, end_out);
+    esker_batch_destroy(batch);
+    return status;
+}
+
+static void
+contract_expect_large(esker_db *db, char fill)
+{
+    char key[16];
+    char value[3000];
+    size_t size = 0;
+    for (int i = 0; i < 1000; i++) {
+        snprintf(key, sizeof key, "large%04d", i);
+        assert_int_equal(esker_get_copy(db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
+        assert_int_equal(size, sizeof value);
+        assert_int_equal(value[0], fill);
+        assert_int_equal(value[size - 1], fill);
+    }
+}
+
+static void
+require__holds_for_a_batch_of_any_size(void **state)
+{
+    struct contract_fixture *f = *state;
+    esker_db *db = contract_open(f, "large");
+    esker_snapshot *at;
+    esker_lsn end = 0;
+    contract_put(db, "guard", "1");
+    assert_int_equal(esker_snapshot_create(db, &at), ESKER_OK);
+    assert_int_equal(contract_large_batch(db, esker_snapshot_lsn(at), 'a', &end), ESKER_OK);
+    assert_true(end > esker_snapshot_lsn(at));
+    contract_put(db, "guard", "2");
+    end = 4711;
+    assert_int_equal(contract_large_batch(db, esker_snapshot_lsn(at), 'b', &end), ESKER_CONFLICT);
+    assert_int_equal(end, 4711);
+    contract_put(db, "after", "1");
+    contract_expect_large(db, 'a');
+    esker_snapshot_release(at);
+    for (int life = 0; life < 2; life++) {
+        assert_int_equal(esker_close(db), ESKER_OK);
+        db = contract_open(f, "large");
+        contract_expect_large(db, 'a');
+        assert_int_equal(esker_snapshot_create(db, &at), ESKER_OK);
+        assert_int_equal(contract_large_batch(db, esker_snapshot_lsn(at), 'a', &end), ESKER_OK);
+        esker_snapshot_release(at);
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+}
+
+struct contract_rival {
+    esker_db *db;
+    _Atomic bool stop;
+};
+
+static void *
+contract_rival_main(void *arg)
+{
+    struct contract_rival *rival = arg;
+    while (!rival->stop) {
+        contract_put(rival->db, "guard", "x");
+    }
+    return NULL;
+}
+
+/* The key changes all the time: mostly between the first look, before the window is made, and the last. */
+static void
+require__refuses_a_large_batch_at_its_turn(void **state)
+{
+    struct contract_fixture *f = *state;
+    struct contract_rival rival = {.db = contract_open(f, "rival")};
+    esker_lsn end = 0;
+    contract_put(rival.db, "guard", "1");
+    assert_int_equal(contract_large_batch(rival.db, 1 << 30, 'a', &end), ESKER_OK);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, contract_rival_main, &rival), 0);
+    int conflicts = 0;
+    char fill = 'a';
+    for (int i = 0; i < 30; i++) {
+        esker_snapshot *at;
+        assert_int_equal(esker_snapshot_create(rival.db, &at), ESKER_OK);
+        char wanted = (char)('b' + i % 20);
+        esker_status status = contract_large_batch(rival.db, esker_snapshot_lsn(at), wanted, &end);
+        esker_snapshot_release(at);
+        assert_true(status == ESKER_OK || status == ESKER_CONFLICT);
+        fill = status == ESKER_OK ? wanted : fill;
+        conflicts += status == ESKER_CONFLICT;
+        contract_expect_large(rival.db, fill);
+    }
+    rival.stop = true;
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(conflicts > 0);
+    for (int life = 0; life < 2; life++) {
+        assert_int_equal(esker_close(rival.db), ESKER_OK);
+        rival.db = contract_open(f, "rival");
+        contract_expect_large(rival.db, fill);
+    }
+    assert_int_equal(esker_close(rival.db), ESKER_OK);
+}
+
 static void
 snapshot_at__the_present_commit_outlives_a_flush(void **state)
 {
@@ -490,6 +603,10 @@ main(void)
         cmocka_unit_test_setup_teardown(destroy__leaves_what_is_not_ours, contract_setup, contract_teardown),
         cmocka_unit_test_setup_teardown(verify__tells_each_damaged_block, contract_setup, contract_teardown),
         cmocka_unit_test_setup_teardown(require__an_absent_key_has_not_changed, contract_setup,
+                                        contract_teardown),
+        cmocka_unit_test_setup_teardown(require__holds_for_a_batch_of_any_size, contract_setup,
+                                        contract_teardown),
+        cmocka_unit_test_setup_teardown(require__refuses_a_large_batch_at_its_turn, contract_setup,
                                         contract_teardown),
         cmocka_unit_test_setup_teardown(snapshot_at__the_present_commit_outlives_a_flush, contract_setup,
                                         contract_teardown),
