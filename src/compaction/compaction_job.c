@@ -12,7 +12,7 @@
  *     its story (file, offset) whatever the clean-up meets.
  *  I4 Between steps the source stands on a row that was not judged yet, so a
  *     job resumes where it stopped, on whatever thread. The end of an output
- *     (index, filter, sync) is a step of its own.
+ *     (index and filter) is a step of its own, and its sync is another.
  *
  * Durability: when the last step is done the contents of every output are
  * synced, the names are not; the caller syncs the directory before an edit
@@ -97,13 +97,10 @@ compaction_job_begin_output(struct compaction_job *job)
     return segment_writer_create(spec->io, spec->mem, &options, &job->writer);
 }
 
-/* Finishes the open output, if there is one. */
+/* Syncs the open output, which is sealed, and takes it. */
 static esker_status
 compaction_job_end_output(struct compaction_job *job)
 {
-    if (job->writer == NULL) {
-        return ESKER_OK;
-    }
     TRY(compaction_job_reserve_output(job));
     struct compaction_result *result = &job->result;
     struct compaction_output *output = mem_zalloc(job->spec->mem, sizeof *output);
@@ -246,11 +243,12 @@ static esker_status
 compaction_job_advance(struct compaction_job *job)
 {
     TRY(compaction_job_check_cancel(job));
-    if (job->output_full && job->writer != NULL) {
-        return compaction_job_end_output(job); /* the row that did not go into it is still to be written */
+    bool ends = job->output_full || job->stage == COMPACTION_AT_END;
+    if (ends && job->writer != NULL) { /* the row that did not go into it is still to be written */
+        return segment_writer_is_sealed(job->writer) ? compaction_job_end_output(job)
+                                                     : segment_writer_seal(job->writer);
     }
     if (job->stage == COMPACTION_AT_END) {
-        TRY(compaction_job_end_output(job));
         job->stage = COMPACTION_AT_DONE;
         return ESKER_END;
     }

@@ -80,6 +80,19 @@ struct db_retry {
     uint64_t due_ns;   /* 0 = at once */
 };
 
+struct db_merge;
+
+/* The flush that is under way: between two steps it is nobody's but the flush job's. */
+struct db_flush {
+    struct window *window;   /* NULL: there is none */
+    struct version *version; /* what was older when it began */
+    struct db_merge *merge;
+    struct iter *source;
+    struct compaction_spec spec;
+    struct compaction_job *job;
+    uint64_t attempt, started_ns;
+};
+
 struct compact_part;
 struct compact_run;
 
@@ -157,6 +170,8 @@ struct esker_db {
     uint64_t recovery_ns, recovery_bytes;
     uint64_t correct_bytes; /* of db_tuning */
     struct stripe *stripes;
+
+    struct db_flush flush; /* owned by the flush job */
 
     /* owned by the rest job */
     uint64_t rest_seen_lsn, rest_since_ns; /* no commit since then */
@@ -489,6 +504,8 @@ NODISCARD esker_status db_sync_outputs(esker_db *db, struct compaction_result *r
 /* ---- db_flush.c, db_compact.c --------------------------------------------- */
 
 void db_flush_job(struct job *job);
+/* At close, when no job runs any more: undoes a flush that has not ended. */
+void db_flush_stop(esker_db *db);
 /* Until every row below end_lsn is in segments. */
 NODISCARD esker_status db_flush_until(esker_db *db, uint64_t end_lsn);
 /* Opens handles for the outputs and installs them with install->edit. On failure

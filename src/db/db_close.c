@@ -93,6 +93,7 @@ db_teardown(esker_db *db)
     store_relaxed(&db->cancel, true); /* relaxed: ends merges early, nothing else */
     job_owner_stop(&db->jobs);
     db_compact_stop(db);
+    db_flush_stop(db);
     epoch_drain();
     for (uint32_t i = 0; i < PREPARED_MAX; i++) {
         if (db->prepared[i] != NULL) {

@@ -3,6 +3,9 @@
  * A full window becomes a level-0 segment: the same work as a merge, with the
  * memtable as its source. Windows are flushed oldest first, so edits install in
  * LSN order and the durable watermark may follow each of them.
+ *
+ * A flush is a job of many short runs, as merges are: what logs need comes between
+ * two of its steps. Closing undoes one that is under way; its rows are in the log.
  */
 #include "db/db.h"
 
@@ -56,62 +59,118 @@ flush_floor_lsn(const struct window *window)
     return window->base_lsn;
 }
 
-static esker_status
-flush_build(esker_db *db, struct window *window, struct version *version, struct compaction_result *result)
+/* ---- One flush, in steps ------------------------------------------------------ */
+
+static void
+flush_fini(esker_db *db)
 {
-    struct db_merge merge = {.db = db, .version = version, .output_level = 0};
-    merge.warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
-    TRY(db_collect_stripes(db, flush_floor_lsn(window), &merge.stripes, &merge.stripe_count));
-    struct iter *source = NULL;
-    struct compaction_spec spec;
-    esker_status status = ESKER_OK;
-    TRY_OUT(memtable_iter_create(window->table, UINT64_MAX, &db->mem, &source));
-    db_merge_spec(&merge, source, &spec);
-    TRY_OUT(compaction_run(&spec, result));
-    status = db_sync_outputs(db, result);
-out:
-    iter_destroy(source);
-    mem_free(&db->mem, merge.stripes);
-    return status;
+    struct db_flush *flush = &db->flush;
+    esker_error story = *status_last();
+    compaction_job_destroy(flush->job);
+    iter_destroy(flush->source);
+    if (flush->merge != NULL) {
+        mem_free(&db->mem, flush->merge->stripes);
+        mem_free(&db->mem, flush->merge);
+    }
+    if (flush->version != NULL) {
+        version_unref(flush->version);
+    }
+    window_unref(flush->window);
+    *flush = (struct db_flush){.window = NULL};
+    if (story.status != ESKER_OK) {
+        IGNORE_STATUS(status_restore(&story), "keeps the first story");
+    }
 }
 
-static esker_status
-flush_one(esker_db *db, struct window *window)
+void
+db_flush_stop(esker_db *db)
 {
+    if (db->flush.window != NULL) {
+        flush_fini(db);
+    }
+}
+
+/* flush->window is set. */
+static esker_status
+flush_begin(esker_db *db)
+{
+    struct db_flush *flush = &db->flush;
+    struct window *window = flush->window;
     struct thread_state *self = thread_state_get();
     if (self == NULL) {
         return FAIL_NO_MEMORY("this thread's state");
     }
-    uint64_t started_ns = io_monotonic_ns(db->io);
+    flush->started_ns = io_monotonic_ns(db->io);
+    flush->version = db_current_ref(db, self);
+    db_dead_settle(flush->version, window->end_lsn);
+    flush->merge = mem_zalloc(&db->mem, sizeof *flush->merge);
+    if (flush->merge == NULL) {
+        return FAIL_NO_MEMORY("a flush");
+    }
+    struct db_merge *merge = flush->merge;
+    *merge = (struct db_merge){.db = db, .version = flush->version, .output_level = 0};
+    merge->warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
+    TRY(db_collect_stripes(db, flush_floor_lsn(window), &merge->stripes, &merge->stripe_count));
+    TRY(memtable_iter_create(window->table, UINT64_MAX, &db->mem, &flush->source));
+    db_merge_spec(merge, flush->source, &flush->spec);
+    return compaction_job_create(&flush->spec, &flush->job);
+}
+
+static esker_status
+flush_install(esker_db *db)
+{
+    struct db_flush *flush = &db->flush;
     struct compaction_result result = {0};
-    struct version *version = db_current_ref(db, self);
-    db_dead_settle(version, window->end_lsn);
-    esker_status status = flush_build(db, window, version, &result);
-    version_unref(version);
-    TRY(status);
-    struct install install = {.flushed = window};
+    struct install install = {.flushed = flush->window};
+    compaction_job_take(flush->job, &result);
     uint64_t bytes = result.bytes_written;
-    status = db_install_outputs(db, &install, &result);
+    esker_status status = db_sync_outputs(db, &result);
+    if (status == ESKER_OK) {
+        status = db_install_outputs(db, &install, &result);
+    }
     compaction_result_fini(&result, &db->mem);
     TRY(status);
     add_relaxed(&db->flushes, 1);                 /* relaxed: statistic */
     add_relaxed(&db->flush_bytes_written, bytes); /* relaxed: statistic */
-    db_emit(db, ESKER_EVENT_FLUSH, bytes, io_monotonic_ns(db->io) - started_ns, NULL);
+    db_emit(db, ESKER_EVENT_FLUSH, bytes, io_monotonic_ns(db->io) - flush->started_ns, NULL);
     return ESKER_OK;
+}
+
+/* OK: there is more to do. END: the window is a segment now. */
+static esker_status
+flush_step(esker_db *db)
+{
+    struct db_flush *flush = &db->flush;
+    if (flush->job == NULL) {
+        return flush_begin(db);
+    }
+    esker_status status = compaction_job_step(flush->job);
+    if (status == ESKER_END) {
+        TRY(flush_install(db));
+    }
+    return status;
 }
 
 void
 db_flush_job(struct job *job)
 {
     esker_db *db = CONTAINER_OF(job, struct esker_db, flush_job);
-    uint64_t attempt = db_background_begin(db);
-    struct window *window = flush_pick(db);
-    if (window == NULL) {
+    struct db_flush *flush = &db->flush;
+    if (flush->window == NULL) {
+        flush->attempt = db_background_begin(db);
+        flush->window = flush_pick(db);
+    }
+    if (flush->window == NULL) {
         return;
     }
-    esker_status status = flush_one(db, window);
-    window_unref(window);
-    if (status != ESKER_OK) {
+    esker_status status = flush_step(db);
+    if (status == ESKER_OK) {
+        job_kick(job);
+        return;
+    }
+    uint64_t attempt = flush->attempt;
+    flush_fini(db);
+    if (status != ESKER_END) {
         db_background_failed(db, job, attempt);
         return;
     }

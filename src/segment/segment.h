@@ -51,6 +51,10 @@ NODISCARD esker_status segment_writer_add(struct segment_writer *writer, struct 
                                           enum entry_op op, struct bytes value);
 uint64_t segment_writer_size_bytes(const struct segment_writer *writer); /* written so far, estimate */
 uint64_t segment_writer_row_count(const struct segment_writer *writer);
+/* All of segment_writer_finish but the sync, which takes a disk's time: for callers that have something
+ * else to do in between. Not needed before it. */
+NODISCARD esker_status segment_writer_seal(struct segment_writer *writer);
+bool segment_writer_is_sealed(const struct segment_writer *writer);
 /* At least one row, else INVALID. Writes index, filter and footer, syncs the file (not the directory) and
  * fills *meta_out; its keys are copied into keys_out (at most 2 x 256 B). */
 NODISCARD esker_status segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_out,

@@ -196,13 +196,11 @@ segment_finish_file(struct segment_finish *finish)
     uint8_t encoded[SEGMENT_FOOTER_BYTES];
     segment_footer_encode(&footer, encoded);
     TRY(buf_append(&writer->pending, encoded, sizeof encoded));
-    TRY(segment_writer_flush(writer, true));
-    return MUTANT(1) ? ESKER_OK : io_sync(writer->io, writer->file);
+    return segment_writer_flush(writer, true);
 }
 
 esker_status
-segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_out,
-                      uint8_t keys_out[2 * EDIT_KEY_BYTES_MAX])
+segment_writer_seal(struct segment_writer *writer)
 {
     TRY(segment_writer_usable(writer));
     struct segment_finish finish = {.writer = writer};
@@ -211,6 +209,25 @@ segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_o
     buf_fini(&finish.raw);
     block_builder_destroy(finish.leaf);
     block_builder_destroy(finish.root);
+    TRY(writer->failed);
+    writer->sealed = true;
+    return ESKER_OK;
+}
+
+bool
+segment_writer_is_sealed(const struct segment_writer *writer)
+{
+    return writer->sealed;
+}
+
+esker_status
+segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_out,
+                      uint8_t keys_out[2 * EDIT_KEY_BYTES_MAX])
+{
+    if (!writer->sealed) {
+        TRY(segment_writer_seal(writer));
+    }
+    writer->failed = MUTANT(1) ? ESKER_OK : io_sync(writer->io, writer->file);
     TRY(writer->failed);
     writer->finished = true;
     uint8_t *max_key = keys_out + EDIT_KEY_BYTES_MAX;

@@ -34,6 +34,7 @@ struct segment_writer {
     size_t batch_bytes; /* what is pending leaves in multiples of it */
     uint64_t charged_bytes;
     esker_status failed; /* sticky */
+    bool sealed; /* all is written, not synced */
     bool finished;
     uint32_t rows_used, rows_fresh; /* of the open block, by their heat */
     struct segment_warm *warm;      /* nullable */

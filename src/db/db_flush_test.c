@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: a flush is many short runs of its job, between which others have their turn;
+ * the sync of its segment is a run of its own; one that is stopped in between leaves
+ * nothing behind and is begun anew.
+ * Method: no threads, so that the test says when a job runs; calls to the simulated
+ * disk counted run by run.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "db/db.h"
+#include "io/io_sim.h"
+
+enum { FLUSH_RUNS_MOST = 10000, FLUSH_FILES = 64 };
+
+static void
+flush_open(struct sim_disk *disk, esker_db **db)
+{
+    static const struct db_tuning tuning = {.window_bytes_first = 64 << 10,
+                                            .window_bytes_max = 64 << 10,
+                                            .segment_bytes = 1 << 20,
+                                            .merge_step_work = 4096};
+    struct io *io = NULL;
+    esker_options options;
+    esker_options_init(&options);
+    options.memory_budget_bytes = 16 << 20;
+    assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &tuning, true, db), ESKER_OK);
+}
+
+static void
+flush_put(esker_db *db, uint32_t number)
+{
+    char key[16];
+    char value[400] = {0};
+    snprintf(key, sizeof key, "%08u", number);
+    assert_int_equal(esker_put(db, esker_str(key), esker_bytes(value, sizeof value), NULL), ESKER_OK);
+}
+
+/* Until a window waits to be flushed and the flush has begun. */
+static uint32_t
+flush_fill(esker_db *db)
+{
+    uint32_t puts = 0;
+    while (db->flush.job == NULL) {
+        flush_put(db, puts++);
+        if (load_acquire(&db->current)->window_count > 1) { /* pairs: CURRENT */
+            (void)workers_run_one();
+        }
+        assert_true(puts < 10000);
+    }
+    return puts;
+}
+
+static void
+flush_expect(esker_db *db, uint32_t puts)
+{
+    for (uint32_t i = 0; i < puts; i++) {
+        char key[16];
+        char value[400];
+        size_t size = 0;
+        snprintf(key, sizeof key, "%08u", i);
+        assert_int_equal(esker_get_copy(db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
+    }
+}
+
+static size_t
+flush_segment_files(struct sim_disk *disk)
+{
+    struct sim_file_info files[FLUSH_FILES];
+    size_t count = sim_disk_files(disk, files, FLUSH_FILES);
+    size_t segments = 0;
+    for (size_t i = 0; i < count; i++) {
+        segments += strstr(files[i].name, ".seg") != NULL ? 1 : 0;
+    }
+    return segments;
+}
+
+static void
+flush__goes_in_steps(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(11);
+    esker_db *db = NULL;
+    flush_open(disk, &db);
+    uint32_t puts = flush_fill(db);
+    uint32_t runs = 0;
+    uint32_t syncs_alone = 0;
+    while (db->flush.job != NULL) {
+        uint64_t writes = sim_disk_count(disk, SIM_WRITE);
+        uint64_t syncs = sim_disk_count(disk, SIM_SYNC);
+        uint64_t flushes = load_relaxed(&db->flushes); /* relaxed: no threads */
+        db_flush_job(&db->flush_job);
+        bool wrote = sim_disk_count(disk, SIM_WRITE) != writes;
+        bool installed = load_relaxed(&db->flushes) != flushes; /* relaxed: no threads */
+        if (!installed && sim_disk_count(disk, SIM_SYNC) != syncs) {
+            assert_false(wrote);
+            syncs_alone++;
+        }
+        runs++;
+        assert_true(runs < FLUSH_RUNS_MOST);
+    }
+    assert_int_equal(syncs_alone, 1);
+    assert_true(runs > 8); /* 64 KiB of log in steps of 4 KiB */
+    flush_put(db, puts++);
+    flush_expect(db, puts);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+static void
+flush__that_is_stopped_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    for (uint32_t stop_after = 1; stop_after <= 20; stop_after++) {
+        struct sim_disk *disk = sim_disk_create(stop_after);
+        esker_db *db = NULL;
+        flush_open(disk, &db);
+        uint32_t puts = flush_fill(db);
+        for (uint32_t i = 0; i < stop_after && db->flush.job != NULL; i++) {
+            db_flush_job(&db->flush_job);
+        }
+        size_t before = (size_t)load_relaxed(&db->flushes); /* relaxed: no threads */
+        db_flush_stop(db);
+        assert_null(db->flush.window);
+        assert_int_equal(flush_segment_files(disk), before);
+        flush_expect(db, puts);
+        assert_int_equal(esker_flush(db), ESKER_OK); /* anew */
+        flush_expect(db, puts);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        flush_open(disk, &db);
+        flush_expect(db, puts);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        sim_disk_destroy(disk);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(flush__goes_in_steps),
+        cmocka_unit_test(flush__that_is_stopped_leaves_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
