@@ -454,12 +454,14 @@ typedef struct esker_stats {
     /* The oldest state that an iterator, a value or a call still reads though it was replaced: its number
      * (0 = none), how long ago that was, and the bytes of memtables and segments that it alone keeps. */
     uint64_t oldest_version_id, oldest_version_age_ns, oldest_version_bytes;
-    /* Memory by what it is for. Windows are counted as if full; frames are cached blocks. */
+    /* Memory by what it is for: windows with index and mapped logs, the active one as it will be
+     * when full; frames are cached blocks; slack is what the engine's heap holds beyond these. */
     uint64_t memory_budget_bytes;
     uint64_t memory_windows_bytes, memory_indexes_bytes, memory_frames_bytes;
     uint64_t memory_iterators_bytes, memory_merges_bytes;
     uint64_t cache_evictions, segments_open;
     uint64_t rows_skipped; /* deleted and old versions that iterators (counted when they end) stepped over */
+    uint64_t memory_slack_bytes;
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

@@ -25,8 +25,11 @@ enum {
     DB_MAGIC_OPEN = 0x6b6f7365,
     DB_MAGIC_CLOSED = 0x64656164,
     STRIPE_COUNT = 64,
+    HEAP_IDLE_SHARE = 64, /* of the budget: what the heap keeps present for the next who asks */
+    HEAP_IDLE_LEAST = 256 << 10,
     WINDOW_BYTES_FIRST = 256 << 10,
     WINDOW_BYTES_MIN = 64 << 10,
+    WINDOW_BUDGET_SMALL = 32 << 20,
     WINDOW_BYTES_MOST = 64 << 20,
     SEGMENT_BYTES_MIN = 2 << 20,
     SEGMENT_BYTES_MOST = 64 << 20,
@@ -34,6 +37,8 @@ enum {
     PREPARED_MAX = 2,
     WINDOWS_RECOVERED_MAX = 8, /* more are flushed before open returns */
     L0_TRIGGER = 4,
+    L0_STALL_FILES = 4, /* of the descriptors for the segments of level 0, at most */
+    L0_STALL_LEAST = 16,
     L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
     COMPACT_JOBS_MAX = 4,
     DB_FILES_RESERVED = 48, /* descriptors for logs, inputs and outputs of merges, and the process's own */
@@ -118,6 +123,8 @@ struct esker_db {
     _Atomic uint32_t magic; /* a late call may read it while close changes it */
     /* immutable after open */
     struct mem mem;
+    struct mem block_mem;   /* blocks, indexes, buffers: of the heap; mem where there is none */
+    struct page_heap *heap; /* nullable */
     struct io *io;
     struct esker_options options; /* allocator and struct_size already resolved */
     uint8_t uuid[16];
@@ -130,6 +137,7 @@ struct esker_db {
     bool populate_map;               /* the mapped log too */
     uint64_t window_bytes_first, window_bytes_max; /* windows start small and double with use */
     uint64_t segment_bytes;                        /* target size of merge outputs */
+    uint32_t l0_stall;                             /* writers wait from so many segments in level 0 on */
     uint64_t merge_step_work;                      /* of one step of a merge; 0 = as it comes */
     struct block_cache *cache;
     struct job_owner jobs;
@@ -408,6 +416,9 @@ NODISCARD esker_status db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t
 /* Tail mode: maps the window's log; where that is not to be had, a database
  * that is being opened gives tail mode up. */
 NODISCARD esker_status db_map_log(esker_db *db, struct window *window);
+/* So much of its mapping is present from now on, until it is unmapped: resident
+ * like other memory, also in the pool. Outside sections and locks. */
+void db_charge_log(esker_db *db, struct log_file *log, uint64_t bytes);
 /* The window's log goes back to the pool as soon as no leader uses it. mu held. */
 void db_release_log_locked(esker_db *db, struct window *window);
 void db_unpin_log_locked(esker_db *db, struct window *window);

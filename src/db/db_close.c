@@ -113,6 +113,7 @@ db_teardown(esker_db *db)
     if (db->cache != NULL) {
         block_cache_destroy(db->cache);
     }
+    page_heap_destroy(db->heap);
     mem_free(&db->mem, db->stripes);
     mem_free(&db->mem, db->pool.files);
     mem_free(&db->mem, db->log_numbers);

@@ -52,10 +52,10 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         total += version->levels[level] != NULL ? version->levels[level]->count : 0;
     }
-    tables->metas = mem_alloc_array(&db->mem, total, sizeof *tables->metas);
-    tables->claimed = mem_alloc_array(&db->mem, total, sizeof *tables->claimed);
-    tables->damaged = mem_alloc_array(&db->mem, total, sizeof *tables->damaged);
-    tables->skipped = mem_alloc_array(&db->mem, total, sizeof *tables->skipped);
+    tables->metas = mem_alloc_array(&db->block_mem, total, sizeof *tables->metas);
+    tables->claimed = mem_alloc_array(&db->block_mem, total, sizeof *tables->claimed);
+    tables->damaged = mem_alloc_array(&db->block_mem, total, sizeof *tables->damaged);
+    tables->skipped = mem_alloc_array(&db->block_mem, total, sizeof *tables->skipped);
     if (tables->metas == NULL || tables->claimed == NULL || tables->damaged == NULL ||
         tables->skipped == NULL) {
         return FAIL_NO_MEMORY("level tables");
@@ -82,10 +82,10 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
 static void
 plan_tables_fini(esker_db *db, struct plan_tables *tables)
 {
-    mem_free(&db->mem, tables->metas);
-    mem_free(&db->mem, tables->claimed);
-    mem_free(&db->mem, tables->damaged);
-    mem_free(&db->mem, tables->skipped);
+    mem_free(&db->block_mem, tables->metas);
+    mem_free(&db->block_mem, tables->claimed);
+    mem_free(&db->block_mem, tables->damaged);
+    mem_free(&db->block_mem, tables->skipped);
 }
 
 /* Do writes come in? Looked at every DB_LOOK_NS. mu held. */
@@ -247,7 +247,7 @@ static void
 plan_note_stuck_locked(esker_db *db, const struct version *version)
 {
     const struct level_run *level0 = version->levels[0];
-    if (db->damaged_count > 0 && db->claimed_count == 0 && level0 != NULL && level0->count >= L0_STALL) {
+    if (db->damaged_count > 0 && db->claimed_count == 0 && level0 != NULL && level0->count >= db->l0_stall) {
         db->level0_stuck = true;
         cond_broadcast(&db->changed);
     }
@@ -270,8 +270,8 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
         plan_note_stuck_locked(db, version);
         goto out;
     }
-    run->drop_ids =
-        mem_alloc_array(&db->mem, run->plan->input_count + run->plan->overlap_count, sizeof *run->drop_ids);
+    run->drop_ids = mem_alloc_array(&db->block_mem, run->plan->input_count + run->plan->overlap_count,
+                                    sizeof *run->drop_ids);
     if (run->drop_ids == NULL) {
         status = FAIL_NO_MEMORY("merge inputs");
         goto out;
@@ -290,7 +290,7 @@ out:
 static void
 plan_free(struct compact_run *run)
 {
-    const struct mem *mem = &run->db->mem;
+    const struct mem *mem = &run->db->block_mem;
     buf_fini(&run->borders);
     level_run_unref(run->inputs);
     level_run_unref(run->overlaps);
@@ -307,15 +307,15 @@ plan_free(struct compact_run *run)
 esker_status
 compact_plan(esker_db *db, const struct compact_range *range, struct compact_run **out)
 {
-    struct compact_run *run = mem_zalloc(&db->mem, sizeof *run);
+    struct compact_run *run = mem_zalloc(&db->block_mem, sizeof *run);
     if (run == NULL) {
         return FAIL_NO_MEMORY("a merge");
     }
     run->db = db;
     run->awaited = range != NULL;
     run->started_ns = io_monotonic_ns(db->io);
-    buf_init(&run->borders, &db->mem);
-    run->plan = mem_alloc(&db->mem, sizeof *run->plan);
+    buf_init(&run->borders, &db->block_mem);
+    run->plan = mem_alloc(&db->block_mem, sizeof *run->plan);
     esker_status status = run->plan != NULL ? ESKER_OK : FAIL_NO_MEMORY("a merge plan");
     bool found = false;
     mutex_lock(&db->mu);

@@ -21,7 +21,7 @@ run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_
          struct level_run **out)
 {
     esker_db *db = run->db;
-    struct segment **segments = mem_alloc_array(&db->mem, count, sizeof *segments);
+    struct segment **segments = mem_alloc_array(&db->block_mem, count, sizeof *segments);
     if (segments == NULL) {
         return FAIL_NO_MEMORY("merge inputs");
     }
@@ -31,15 +31,15 @@ run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_
         run->max_lsn = MAX(run->max_lsn, meta->max_lsn);
         run->bytes_in += meta->size_bytes;
     }
-    esker_status status = level_run_create(&db->mem, segments, (uint32_t)count, out);
-    mem_free(&db->mem, segments);
+    esker_status status = level_run_create(&db->block_mem, segments, (uint32_t)count, out);
+    mem_free(&db->block_mem, segments);
     return status;
 }
 
 static esker_status
 run_source(struct compact_run *run, struct iter **out)
 {
-    const struct mem *mem = &run->db->mem;
+    const struct mem *mem = &run->db->block_mem;
     size_t most = run->inputs->count + 1;
     struct iter **children = mem_alloc_array(mem, most, sizeof *children);
     if (children == NULL) {
@@ -79,7 +79,7 @@ run_collect_below(struct compact_run *run)
     if (below == NULL) {
         return ESKER_OK;
     }
-    run->below = mem_alloc_array(&run->db->mem, below->count, sizeof *run->below);
+    run->below = mem_alloc_array(&run->db->block_mem, below->count, sizeof *run->below);
     if (run->below == NULL) {
         return FAIL_NO_MEMORY("merge inputs");
     }
@@ -246,7 +246,7 @@ compact_part_ended(struct compact_part *part, esker_status status)
 static esker_status
 run_move(struct compact_run *run, struct install *install)
 {
-    const struct mem *mem = &run->db->mem;
+    const struct mem *mem = &run->db->block_mem;
     size_t count = run->inputs->count;
     struct segment_meta *metas = mem_alloc_array(mem, count, sizeof *metas);
     if (metas == NULL) {
@@ -272,7 +272,7 @@ run_gather(struct compact_run *run, struct compaction_result *out)
     for (uint32_t i = 0; i < run->part_count; i++) {
         count += run->parts[i].result.output_count;
     }
-    out->outputs = mem_alloc_array(&run->db->mem, count, sizeof *out->outputs);
+    out->outputs = mem_alloc_array(&run->db->block_mem, count, sizeof *out->outputs);
     if (out->outputs == NULL) {
         return FAIL_NO_MEMORY("the outputs of a merge");
     }
@@ -285,7 +285,7 @@ run_gather(struct compact_run *run, struct compaction_result *out)
         out->rows_out += part->rows_out;
         out->bytes_written += part->bytes_written;
         part->output_count = 0; /* they are in the list now */
-        compaction_result_fini(part, &run->db->mem);
+        compaction_result_fini(part, &run->db->block_mem);
     }
     return ESKER_OK;
 }
@@ -314,7 +314,7 @@ run_install(struct compact_run *run)
     db_pace_merged(db, run->plan->input_level, run->inputs->size_bytes, run->started_ns);
     db_emit(db, ESKER_EVENT_COMPACTION, bytes_out, io_monotonic_ns(db->io) - run->started_ns, NULL);
 out:
-    compaction_result_fini(&result, &db->mem);
+    compaction_result_fini(&result, &db->block_mem);
     return status;
 }
 

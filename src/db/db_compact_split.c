@@ -123,7 +123,7 @@ compact_split(struct compact_run *run, uint32_t part_count)
     if (part_count <= 1) {
         return ESKER_OK;
     }
-    struct split split = {.mem = &run->db->mem};
+    struct split split = {.mem = &run->db->block_mem};
     buf_init(&split.keys, split.mem);
     buf_init(&split.samples, split.mem);
     bool by_index = run->inputs->count + run->overlaps->count <= SPLIT_SAMPLED_MOST;

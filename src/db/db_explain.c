@@ -4,12 +4,14 @@
 #include "db/db.h"
 #include "version/window.h"
 
-/* The largest power of two times the least size that is at most a sixteenth of the budget. */
+/* The largest power of two times the least size that is at most a sixteenth of the budget; of
+ * one below 32 MiB a 32nd, since there indexes and buffers take as much as they would of a larger one. */
 static uint64_t
 explain_window_bytes(uint64_t budget)
 {
+    uint64_t share = budget < WINDOW_BUDGET_SMALL ? 32 : 16;
     uint64_t bytes = (uint64_t)WINDOW_BYTES_MIN;
-    while (bytes * 2 <= budget / 16 && bytes < WINDOW_BYTES_MOST) {
+    while (bytes * 2 <= budget / share && bytes < WINDOW_BYTES_MOST) {
         bytes *= 2;
     }
     return bytes;

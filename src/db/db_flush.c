@@ -69,8 +69,8 @@ flush_fini(esker_db *db)
     compaction_job_destroy(flush->job);
     iter_destroy(flush->source);
     if (flush->merge != NULL) {
-        mem_free(&db->mem, flush->merge->stripes);
-        mem_free(&db->mem, flush->merge);
+        mem_free(&db->block_mem, flush->merge->stripes);
+        mem_free(&db->block_mem, flush->merge);
     }
     if (flush->version != NULL) {
         version_unref(flush->version);
@@ -103,7 +103,7 @@ flush_begin(esker_db *db)
     flush->started_ns = io_monotonic_ns(db->io);
     flush->version = db_current_ref(db, self);
     db_dead_settle(flush->version, window->end_lsn);
-    flush->merge = mem_zalloc(&db->mem, sizeof *flush->merge);
+    flush->merge = mem_zalloc(&db->block_mem, sizeof *flush->merge);
     if (flush->merge == NULL) {
         return FAIL_NO_MEMORY("a flush");
     }
@@ -111,7 +111,7 @@ flush_begin(esker_db *db)
     *merge = (struct db_merge){.db = db, .version = flush->version, .output_level = 0};
     merge->warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
     TRY(db_collect_stripes(db, flush_floor_lsn(window), &merge->stripes, &merge->stripe_count));
-    TRY(memtable_iter_create(window->table, UINT64_MAX, &db->mem, &flush->source));
+    TRY(memtable_iter_create(window->table, UINT64_MAX, &db->block_mem, &flush->source));
     db_merge_spec(merge, flush->source, &flush->spec);
     return compaction_job_create(&flush->spec, &flush->job);
 }
@@ -128,7 +128,7 @@ flush_install(esker_db *db)
     if (status == ESKER_OK) {
         status = db_install_outputs(db, &install, &result);
     }
-    compaction_result_fini(&result, &db->mem);
+    compaction_result_fini(&result, &db->block_mem);
     TRY(status);
     add_relaxed(&db->flushes, 1);                 /* relaxed: statistic */
     add_relaxed(&db->flush_bytes_written, bytes); /* relaxed: statistic */

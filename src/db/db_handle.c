@@ -17,6 +17,7 @@ db_handle_alloc(const esker_options *options, esker_db **out)
     }
     memset(db, 0, sizeof *db);
     mem_init(&db->mem, options->allocator);
+    db->block_mem = db->mem;
     db->options = *options;
     db->fork_generation = load_relaxed(&fork_generation); /* relaxed: changes only in a forked child */
     store_relaxed(&db->event_fd, -1);                     /* relaxed: not shared yet */

@@ -56,8 +56,11 @@ install_segment_gone(void *ctx, uint64_t id, bool obsolete)
 esker_status
 db_open_segment(esker_db *db, const struct segment_meta *meta, struct segment **out)
 {
-    struct segment_open_options options = {
-        .io = db->io, .mem = &db->mem, .cache = db->cache, .gone = install_segment_gone, .gone_ctx = db};
+    struct segment_open_options options = {.io = db->io,
+                                           .mem = &db->block_mem,
+                                           .cache = db->cache,
+                                           .gone = install_segment_gone,
+                                           .gone_ctx = db};
     memcpy(options.uuid, db->uuid, sizeof options.uuid);
     return segment_create(&options, meta, out);
 }

@@ -88,7 +88,7 @@ iterate_set_bounds(struct esker_iter *it, const esker_read_options *options)
         TRY(buf_assign(&it->lower, prefix));
     }
     struct buf end;
-    buf_init(&end, &it->db->mem);
+    buf_init(&end, &it->db->block_mem);
     esker_status status = iterate_prefix_end(prefix, &end);
     if (status == ESKER_OK && end.len > 0 &&
         (it->upper.len == 0 || bytes_compare(buf_bytes(&end), buf_bytes(&it->upper)) < 0)) {
@@ -113,10 +113,10 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     }
     struct iter *source = NULL;
     struct iter *rows = NULL;
-    esker_status status = version_iter_create(version, lsn, &db->mem, &source);
+    esker_status status = version_iter_create(version, lsn, &db->block_mem, &source);
     if (status == ESKER_OK) {
         struct visible_bounds bounds = {.lower = buf_bytes(&it->lower), .upper = buf_bytes(&it->upper)};
-        status = visible_iter_create(source, lsn, bounds, &db->mem, &rows);
+        status = visible_iter_create(source, lsn, bounds, &db->block_mem, &rows);
     }
     if (status != ESKER_OK) {
         version_unref(version);
@@ -149,7 +149,7 @@ iterate_free(struct esker_iter *it)
     buf_fini(&it->upper);
     buf_fini(&it->keep);
     it->magic = 0;
-    mem_free(&it->db->mem, it);
+    mem_free(&it->db->block_mem, it);
 }
 
 static esker_status
@@ -158,16 +158,16 @@ iterate_create(esker_db *db, struct thread_state *self, const esker_read_options
     if (options != NULL) {
         TRY(db_check_read_options(db, options));
     }
-    struct esker_iter *it = mem_zalloc(&db->mem, sizeof *it);
+    struct esker_iter *it = mem_zalloc(&db->block_mem, sizeof *it);
     if (it == NULL) {
         return FAIL_NO_MEMORY("an iterator");
     }
     it->magic = ITER_MAGIC;
     it->db = db;
     it->dead = (struct visible_dead){.find = iterate_dead_find, .note = iterate_dead_note, .ctx = it};
-    buf_init(&it->lower, &db->mem);
-    buf_init(&it->upper, &db->mem);
-    buf_init(&it->keep, &db->mem);
+    buf_init(&it->lower, &db->block_mem);
+    buf_init(&it->upper, &db->block_mem);
+    buf_init(&it->keep, &db->block_mem);
     esker_status status = ESKER_OK;
     if (options != NULL) {
         it->keys_only = options->keys_only;

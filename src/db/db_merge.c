@@ -70,7 +70,7 @@ db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spe
 {
     esker_db *db = merge->db;
     *out = (struct compaction_spec){.io = db->io,
-                                    .mem = &db->mem,
+                                    .mem = &db->block_mem,
                                     .source = source,
                                     .stripes = merge->stripes,
                                     .stripe_count = merge->stripe_count,
@@ -97,7 +97,7 @@ db_remove_outputs(esker_db *db, struct compaction_result *result)
         segment_file_name(result->outputs[i]->meta.id, name);
         IGNORE_STATUS(io_unlink(db->io, name), "an orphan is removed at the next open");
     }
-    compaction_result_fini(result, &db->mem);
+    compaction_result_fini(result, &db->block_mem);
     if (story.status != ESKER_OK) {
         IGNORE_STATUS(status_restore(&story), "keeps the first story");
     }
@@ -121,8 +121,8 @@ db_install_outputs(esker_db *db, struct install *install, struct compaction_resu
 {
     size_t count = result->output_count;
     esker_status status = ESKER_OK;
-    struct segment_meta *metas = mem_zalloc_array(&db->mem, count, sizeof *metas);
-    struct segment **segments = mem_zalloc_array(&db->mem, count, sizeof *segments);
+    struct segment_meta *metas = mem_zalloc_array(&db->block_mem, count, sizeof *metas);
+    struct segment **segments = mem_zalloc_array(&db->block_mem, count, sizeof *segments);
     if (metas == NULL || segments == NULL) {
         status = FAIL_NO_MEMORY("an edit");
         goto out;
@@ -146,8 +146,8 @@ out:
             segment_unref(segments[i]);
         }
     }
-    mem_free(&db->mem, segments);
-    mem_free(&db->mem, metas);
+    mem_free(&db->block_mem, segments);
+    mem_free(&db->block_mem, metas);
     if (status != ESKER_OK && !install->unsure) {
         db_remove_outputs(db, result);
     }

@@ -135,7 +135,8 @@ db_create_fresh(esker_db *db)
     TRY_OUT(manifest_create(db->io, &db->mem, db->uuid, 1, &snapshot, &db->manifest));
     TRY_OUT(db_note_logs(db, &snapshot));
     TRY_OUT(db_map_log(db, window));
-    window_charge(window, db->cache);
+    window_charge(window, db->cache, window_expected_bytes(window, 0));
+    db_charge_log(db, window->log, cap_bytes);
     window->gen = 1;
     window->file_seed = log_file_seed(&header);
     db->wal_min_gen = 1;
@@ -249,8 +250,17 @@ open_start(esker_db *db, const struct db_tuning *tuning)
 {
     struct db_sizes sizes;
     db_sizes_derive(&db->options, &sizes);
-    TRY(block_cache_create(&db->mem, sizes.cache_bytes, &db->cache));
+    if (db->options.allocator == NULL && db->io->ops->map_aligned != NULL) {
+        uint64_t idle_bytes = MAX(sizes.cache_bytes / HEAP_IDLE_SHARE, (uint64_t)HEAP_IDLE_LEAST);
+        TRY(page_heap_create(db->io, idle_bytes, &db->heap));
+        page_heap_mem(db->heap, &db->block_mem);
+    }
+    TRY(block_cache_create(&db->block_mem, sizes.cache_bytes, &db->cache));
+    block_cache_use_heap(db->cache, db->heap);
     block_cache_limit_holders(db->cache, open_segments_max(db));
+    /* A merge of level 0 opens all of them at once. */
+    db->l0_stall = (uint32_t)MIN(MAX(io_files_max(db->io) / L0_STALL_FILES, (uint64_t)L0_STALL_LEAST),
+                                 (uint64_t)L0_STALL);
     db->stripes = mem_alloc_aligned(&db->mem, CACHE_LINE_BYTES, STRIPE_COUNT * sizeof *db->stripes);
     if (db->stripes == NULL) {
         return FAIL_NO_MEMORY("counters");

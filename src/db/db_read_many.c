@@ -206,7 +206,7 @@ many_fetch(const struct many *many, size_t *at)
         fetches[count++] =
             (struct segment_fetch){.segment = segment, .place = key->lookup.hit.place, .tag = (uint32_t)*at};
     }
-    segment_fetch_many(fetches, count, &many->db->mem, many->keys[0].lookup.fill_cache);
+    segment_fetch_many(fetches, count, &many->db->block_mem, many->keys[0].lookup.fill_cache);
     for (size_t i = 0; i < count; i++) {
         many_settle(&many->keys[fetches[i].tag], &fetches[i]);
     }
@@ -278,7 +278,7 @@ static esker_status
 many_get(struct many *many, const esker_slice keys[], const esker_read_options *options,
          esker_value values_out[], esker_status statuses_out[])
 {
-    many->keys = mem_alloc_array(&many->db->mem, many->count, sizeof *many->keys);
+    many->keys = mem_alloc_array(&many->db->block_mem, many->count, sizeof *many->keys);
     if (many->keys == NULL) {
         return FAIL_NO_MEMORY("many lookups");
     }
@@ -295,7 +295,7 @@ many_get(struct many *many, const esker_slice keys[], const esker_read_options *
     many_find(many);
     esker_status status = many_values(many, values_out, statuses_out);
     version_unref(many->version);
-    mem_free(&many->db->mem, many->keys);
+    mem_free(&many->db->block_mem, many->keys);
     return status;
 }
 

@@ -144,13 +144,24 @@ recover_walk(struct window *window, const uint8_t *image, uint64_t index_from, u
     return ops;
 }
 
+/* Made by an earlier, larger budget: nothing but what is there will be in it. Large
+ * enough for huge pages, of which it would then take more than it needs. */
+static bool
+recover_is_too_large(const esker_db *db, const struct log_header *header)
+{
+    return header->cap_bytes > db->window_bytes_max && header->cap_bytes >= IO_HUGE_FROM;
+}
+
 /* Reading the file touched every page of the image. A log that is continued
  * moves to fresh memory, of which only what is used takes space. */
 static esker_status
 recover_fresh_image(esker_db *db, const struct log_header *header, uint64_t bytes, uint8_t **image)
 {
     void *fresh = NULL;
-    if (db->io->ops->map_memory(db->io, header->cap_bytes, &fresh) != 0) {
+    bool small = recover_is_too_large(db, header) && db->io->ops->map_aligned != NULL;
+    int failed = small ? db->io->ops->map_aligned(db->io, header->cap_bytes, LOG_PAGE_BYTES, &fresh)
+                       : db->io->ops->map_memory(db->io, header->cap_bytes, &fresh);
+    if (failed != 0) {
         return FAIL_NO_MEMORY("a recovered memtable");
     }
     memcpy(fresh, *image, bytes);
@@ -170,7 +181,8 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     if (continued) {
         TRY(recover_fresh_image(db, header, bytes, &recovered->image));
     }
-    uint32_t op_cap = continued ? MAX(window_op_capacity(header->cap_bytes), ops) : MAX(ops, (uint32_t)1);
+    bool grows = continued && !recover_is_too_large(db, header);
+    uint32_t op_cap = grows ? MAX(window_op_capacity(header->cap_bytes), ops) : MAX(ops, (uint32_t)1);
     struct window *window = NULL;
     uint8_t *image = recovered->image;
     recovered->image = NULL;
@@ -183,14 +195,15 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     uint64_t index_from = min_lsn > header->base_lsn ? (min_lsn - header->base_lsn) * LSN_BYTES : 0;
     (void)recover_walk(window, window->data, index_from, bytes);
     if (continued) {
-        window_charge_used(window, db->cache, bytes);
+        window->small_pages = !grows;
+        window_charge(window, db->cache, window_resident_bytes(window, bytes));
         db->reopen_pending = true;
         db->reopen_offset = bytes;
         db->reopen_ops = ops;
         /* relaxed: not shared yet. Full until the REOPEN frame is written. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_cap + 1, window->cap_bytes + WINDOW_GRANULE));
     } else {
-        window_charge(window, db->cache);
+        window_charge(window, db->cache, window_resident_bytes(window, window->cap_bytes));
         window->end_lsn = MAX(window->base_lsn, header->base_lsn + bytes / LSN_BYTES);
         window->recovered = true;
         store_relaxed(&window->tail, window_tail(ops, bytes)); /* relaxed: not shared yet */
@@ -321,7 +334,7 @@ recover_logs(struct recover_state *state)
         uint64_t cap_bytes = db->window_bytes_first;
         TRY_OUT(db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
                                recovered.end_lsn, &windows[0]));
-        window_charge(windows[0], db->cache);
+        window_charge(windows[0], db->cache, window_expected_bytes(windows[0], 0));
     }
     recover_set_watermarks(db, &recovered, windows[0]);
     mutex_lock(&db->mu);

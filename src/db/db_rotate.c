@@ -203,6 +203,30 @@ rotate_begin_log(esker_db *db, struct log_file *log, uint64_t cap_bytes, uint64_
     return log_file_begin(log, &header);
 }
 
+static void
+rotate_unmapped(void *ctx, uint64_t bytes)
+{
+    esker_db *db = ctx;
+    block_cache_discharge(db->cache, MEMORY_WINDOWS, bytes);
+}
+
+void
+db_charge_log(esker_db *db, struct log_file *log, uint64_t bytes)
+{
+    if (log == NULL || log->map == NULL) {
+        return;
+    }
+    if (log->unmapped == NULL) {
+        log->unmapped = rotate_unmapped;
+        log->unmapped_ctx = db;
+    }
+    /* relaxed: each caller settles its own difference */
+    uint64_t before = load_relaxed(&log->touched_bytes);
+    while (bytes > before && !cas_relaxed(&log->touched_bytes, &before, bytes)) {
+    }
+    block_cache_charge(db->cache, MEMORY_WINDOWS, bytes - MIN(bytes, before));
+}
+
 esker_status
 db_map_log(esker_db *db, struct window *window)
 {
@@ -243,6 +267,7 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
     window->file_seed = log_file_seed(&log->header);
     window->log = log;
     TRY_OUT(db_map_log(db, window));
+    db_charge_log(db, log, cap_bytes);
     *out = window;
     return ESKER_OK;
 out:
@@ -307,7 +332,8 @@ rotate_reopen_locked(esker_db *db)
     db->reopening = true;
     mutex_unlock(&db->mu);
     if (!too_large) {
-        window_charge_rest(active);
+        window_charge(active, db->cache, window_expected_bytes(active, 0));
+        db_charge_log(db, active->log, active->cap_bytes);
     }
     esker_status status = rotate_sync_reopen(db, active);
     if (status != ESKER_OK) {
@@ -343,10 +369,10 @@ rotate_install_locked(esker_db *db, struct window *next)
 }
 
 static bool
-rotate_has_room_locked(const struct version *version)
+rotate_has_room_locked(const esker_db *db, const struct version *version)
 {
     const struct level_run *level0 = version->levels[0];
-    return version->window_count < WINDOWS_LIVE_MAX && (level0 == NULL || level0->count < L0_STALL);
+    return version->window_count < WINDOWS_LIVE_MAX && (level0 == NULL || level0->count < db->l0_stall);
 }
 
 /* Prepared windows that the frame would not fit are given back and a larger one is asked for. */
@@ -379,7 +405,7 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     /* pairs: CURRENT */
     const struct version *version = load_acquire(&db->current);
     const struct level_run *level0 = version->levels[0];
-    bool level0_full = level0 != NULL && level0->count >= L0_STALL;
+    bool level0_full = level0 != NULL && level0->count >= db->l0_stall;
     if (db->manual && stall->since_ns == 0) {
         db_try_again_locked(db); /* no timer does */
     }
@@ -431,6 +457,7 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
     esker_status status = ESKER_OK;
     struct rotate_stall stall = {0};
     struct window *installed = NULL;
+    struct window *filled = NULL;
     mutex_lock(&db->mu);
     for (;;) {
         /* pairs: CURRENT — installers hold mu. */
@@ -447,14 +474,16 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
             break;                              /* the caller's own check reports it */
         }
         rotate_fit_prepared_locked(db, need_bytes, need_ops);
-        if (db->prepared[0] != NULL && !db->rotating && rotate_has_room_locked(version)) {
+        if (db->prepared[0] != NULL && !db->rotating && rotate_has_room_locked(db, version)) {
             struct window *next = db->prepared[0];
             status = rotate_install_locked(db, next);
             if (status == ESKER_OK) {
                 db_prepared_shift_locked(db);
                 db_pace_update_locked(db);
                 installed = next;
+                filled = active;
                 window_ref(installed);
+                window_ref(filled);
                 cond_broadcast(&db->changed);
                 job_kick(&db->flush_job);
                 job_kick_after(&db->rest_job, DB_REST_NS);
@@ -469,8 +498,12 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
     rotate_count_stall(db, &stall);
     mutex_unlock(&db->mu);
     if (installed != NULL) {
-        window_charge(installed, db->cache);
+        window_charge(installed, db->cache, window_expected_bytes(installed, window_bytes_per_op(filled)));
+        if (filled->cap_bytes <= db->window_bytes_max) { /* else it was not filled: rotate_reopen_locked */
+            window_charge(filled, db->cache, window_resident_bytes(filled, filled->cap_bytes));
+        }
         window_unref(installed);
+        window_unref(filled);
     }
     db_ratchet(db, self);
     return status;
@@ -535,7 +568,7 @@ rotate_claim_locked(esker_db *db, uint64_t deadline_ns)
     struct rotate_stall stall = {0};
     esker_status status = ESKER_OK;
     /* pairs: CURRENT — installers hold mu. */
-    while (db->rotating || db->preparing || !rotate_has_room_locked(load_acquire(&db->current))) {
+    while (db->rotating || db->preparing || !rotate_has_room_locked(db, load_acquire(&db->current))) {
         status = rotate_wait_locked(db, deadline_ns, &stall);
         if (status != ESKER_OK) {
             break;
@@ -573,7 +606,7 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     if (status == ESKER_OK) {
         /* relaxed: published with the version below. Full from the start: it is all one frame's. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_count + 1, window->cap_bytes + WINDOW_GRANULE));
-        window_charge(window, db->cache);
+        window_charge(window, db->cache, window_expected_bytes(window, 0));
         window_ref(window);
     }
     mutex_lock(&db->mu);

@@ -239,7 +239,7 @@ esker_status
 db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint64_t **stripes_out, size_t *count_out)
 {
     mutex_lock(&db->snap_mu);
-    uint64_t *stripes = mem_alloc_array(&db->mem, db->snapshots.count, sizeof *stripes);
+    uint64_t *stripes = mem_alloc_array(&db->block_mem, db->snapshots.count, sizeof *stripes);
     size_t count = 0;
     if (stripes != NULL) {
         for (const struct esker_snapshot *snapshot = db->snapshots.oldest[0]; snapshot != NULL;

@@ -74,6 +74,7 @@ stats_of_memory(const esker_db *db, esker_stats *stats)
     stats->memory_frames_bytes = cache.frame_bytes;
     stats->memory_iterators_bytes = cache.charged_bytes[MEMORY_ITERATORS];
     stats->memory_merges_bytes = cache.charged_bytes[MEMORY_MERGES];
+    stats->memory_slack_bytes = cache.slack_bytes;
 }
 
 static esker_status
@@ -182,11 +183,12 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(memtables, "memtables in memory"),
     STATS_FIELD(memtable_bytes, "bytes of memtables, index included"),
     STATS_FIELD(memory_budget_bytes, "memory budget"),
-    STATS_FIELD(memory_windows_bytes, "of it: memtables with index, as if full"),
+    STATS_FIELD(memory_windows_bytes, "of it: memtables with index, and mapped logs"),
     STATS_FIELD(memory_indexes_bytes, "of it: indexes and filters of open segments"),
     STATS_FIELD(memory_frames_bytes, "of it: cached blocks"),
     STATS_FIELD(memory_iterators_bytes, "of it: iterators and what they read ahead"),
     STATS_FIELD(memory_merges_bytes, "of it: buffers of flushes and merges"),
+    STATS_FIELD(memory_slack_bytes, "of it: pages that are free between them, or not told apart"),
     STATS_FIELD(cache_bytes, "bytes in the block cache, indexes and filters included"),
     STATS_FIELD(cache_capacity_bytes, "what everything that is counted may take"),
     STATS_FIELD(cache_evictions, "blocks that left the cache for others"),

@@ -707,6 +707,9 @@ rest__an_idle_database_keeps_small_logs(void **state)
     struct fixture *f = *state;
     char key[32];
     char value[200] = {0};
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    f->options.memory_budget_bytes = 64 << 20;
+    fixture_open(f);
     for (int i = 0; i < 12000; i++) {
         snprintf(key, sizeof key, "%d", i);
         assert_int_equal(esker_put(f->db, esker_str(key), esker_bytes(value, sizeof value), NULL), ESKER_OK);

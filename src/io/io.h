@@ -73,6 +73,11 @@ struct io_machine_id {
  * no particular order, each name of the directory once, "." and ".." never. */
 typedef int io_list_fn(void *ctx, const char *name);
 
+enum {
+    IO_HUGE_FROM = 4 << 20, /* map_memory asks for huge pages: below, one wastes more than it saves */
+    IO_HUGE_BYTES = 2 << 20
+};
+
 struct io_ops {
     const char *label; /* "uring", "posix", "sim" */
     int (*open_file)(struct io *io, const char *name, unsigned flags, struct io_file **out);
@@ -102,7 +107,8 @@ struct io_ops {
     int (*map_memory)(struct io *io, uint64_t len, void **out);
     void (*unmap_memory)(struct io *io, void *ptr, uint64_t len);
     /* The same at a multiple of `alignment`, a power of two of at least a page, and in small
-     * pages only, so that what was never touched takes nothing. Nullable, with the next two. */
+     * pages only, so that what was never touched takes nothing. unmap_memory takes it back, too,
+     * from IO_HUGE_FROM on. Nullable, with the next two. */
     int (*map_aligned)(struct io *io, uint64_t len, uint64_t alignment, void **out);
     void (*unmap_aligned)(struct io *io, void *ptr, uint64_t len);
     /* Gives the memory of whole pages of such a mapping back until they are touched again: then

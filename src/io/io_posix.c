@@ -50,8 +50,6 @@
 
 enum {
     POSIX_TRANSFER_MAX = 1 << 30, /* a larger request is legal and completes short */
-    POSIX_HUGE_BYTES = 2 << 20,
-    POSIX_HUGE_FROM = 4 << 20, /* below this a huge page wastes more than it saves */
     POSIX_LOCK_TRIES = 16
 };
 
@@ -515,10 +513,10 @@ int
 io_posix_map_memory(struct io *io, uint64_t len, void **out)
 {
     (void)io;
-    bool huge = len >= POSIX_HUGE_FROM;
-    uint64_t slack = huge ? POSIX_HUGE_BYTES : 0;
+    bool huge = len >= IO_HUGE_FROM;
+    uint64_t slack = huge ? IO_HUGE_BYTES : 0;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    if (len == 0 || len > INT64_MAX - 2 * (uint64_t)POSIX_HUGE_BYTES) {
+    if (len == 0 || len > INT64_MAX - 2 * (uint64_t)IO_HUGE_BYTES) {
         return len == 0 ? -EINVAL : -ENOMEM;
     }
     uint64_t rounded = align_up(len, page);
@@ -530,7 +528,7 @@ io_posix_map_memory(struct io *io, uint64_t len, void **out)
         *out = whole;
         return 0;
     }
-    uint64_t lead = align_up((uint64_t)(uintptr_t)whole, POSIX_HUGE_BYTES) - (uint64_t)(uintptr_t)whole;
+    uint64_t lead = align_up((uint64_t)(uintptr_t)whole, IO_HUGE_BYTES) - (uint64_t)(uintptr_t)whole;
     if (lead > 0) {
         munmap(whole, lead);
     }

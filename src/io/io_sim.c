@@ -18,11 +18,7 @@
 #include "io/io_posix.h"
 #include "io/io_sim_call.h"
 
-enum {
-    SIM_CALL_NS = 1000,
-    SIM_MAP_ALIGNMENT = 4096,
-    SIM_HUGE_FROM = 4 << 20 /* page memory from here on comes from the machine, below from the handle's */
-};
+enum { SIM_CALL_NS = 1000, SIM_MAP_ALIGNMENT = 4096 };
 
 /* ---- Before every call ------------------------------------------------------ */
 
@@ -518,7 +514,7 @@ sim_map_memory(struct io *io, uint64_t len, void **out)
     if (failed != 0 || len == 0) {
         return failed != 0 ? failed : -EINVAL;
     }
-    if (len >= SIM_HUGE_FROM) {
+    if (len >= IO_HUGE_FROM) {
         return io_posix_map_memory(io, len, out);
     }
     void *ptr = mem_alloc_aligned(io->mem, SIM_MAP_ALIGNMENT, (size_t)len);
@@ -533,7 +529,7 @@ sim_map_memory(struct io *io, uint64_t len, void **out)
 static void
 sim_unmap_memory(struct io *io, void *ptr, uint64_t len)
 {
-    if (len >= SIM_HUGE_FROM) {
+    if (len >= IO_HUGE_FROM) {
         io_posix_unmap(io, ptr, len);
     } else {
         mem_free(io->mem, ptr);

@@ -172,11 +172,12 @@ memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t bod
 
 /* Populates [*done, upto) of a part. */
 static void
-memtable_populate_part(struct memtable *table, uint8_t *part, uint64_t *done, uint64_t upto)
+memtable_populate_part(struct memtable *table, uint8_t *part, _Atomic uint64_t *done, uint64_t upto)
 {
-    if (upto > *done) {
-        table->io->ops->populate(table->io, part + *done, upto - *done);
-        *done = upto;
+    uint64_t from = load_relaxed(done); /* relaxed: this thread's own */
+    if (upto > from) {
+        table->io->ops->populate(table->io, part + from, upto - from);
+        store_relaxed(done, upto); /* relaxed: others read an estimate */
     }
 }
 
@@ -229,6 +230,52 @@ void
 memtable_prefetch(const struct memtable *table, uint64_t hash)
 {
     hashdir_prefetch(&table->dir, hash);
+}
+
+/* ---- Memory ---------------------------------------------------------------------- */
+
+/* What a part of the region takes when its first `bytes` are touched. */
+static uint64_t
+memtable_touched(const struct memtable *table, uint64_t bytes)
+{
+    bool huge = table->region_bytes >= IO_HUGE_FROM;
+    return align_up(bytes, huge ? (uint64_t)IO_HUGE_BYTES : (uint64_t)MEMTABLE_PAGE_BYTES);
+}
+
+/* Keys go anywhere in the directory. */
+static uint64_t
+memtable_dir_touched(const struct memtable *table, uint64_t op_count)
+{
+    return MIN(memtable_touched(table, MIN(op_count * MEMTABLE_PAGE_BYTES, table->dir_bytes)),
+               table->dir_bytes);
+}
+
+uint64_t
+memtable_resident_bytes(const struct memtable *table)
+{
+    uint64_t count = load_relaxed(&table->vnodes.used);                 /* relaxed: an estimate */
+    uint64_t dir_populated = load_relaxed(&table->populated_dir);       /* relaxed: the same */
+    uint64_t vnodes_populated = load_relaxed(&table->populated_vnodes); /* relaxed: the same */
+    uint64_t arena_populated = load_relaxed(&table->populated_arena);   /* relaxed: the same */
+    uint64_t arena_used = index_arena_used_bytes(&table->arena);
+    uint64_t dir = MAX(memtable_dir_touched(table, count), dir_populated);
+    uint64_t vnodes = MAX((count + 1) * sizeof(struct vnode), vnodes_populated);
+    uint64_t arena = MAX(arena_used, arena_populated);
+    return MIN(dir + memtable_touched(table, vnodes) + memtable_touched(table, arena), table->region_bytes);
+}
+
+uint64_t
+memtable_expected_bytes(const struct memtable *table, uint64_t op_count)
+{
+    uint64_t count = load_relaxed(&table->vnodes.used); /* relaxed: an estimate */
+    uint64_t ops = MIN(MAX(op_count, count), (uint64_t)table->vnodes.count_max);
+    uint64_t vnodes = (ops + 1) * sizeof(struct vnode);
+    uint64_t arena_used = index_arena_used_bytes(&table->arena);
+    uint64_t arena = MAX(ops * MEMTABLE_ARENA_GUESS, arena_used);
+    uint64_t expected = memtable_dir_touched(table, ops) + memtable_touched(table, vnodes) +
+                        memtable_touched(table, MIN(arena, art_bytes_max(table->vnodes.count_max)));
+    uint64_t now = memtable_resident_bytes(table);
+    return MIN(MAX(expected, now), table->region_bytes);
 }
 
 /* ---- Statistics ------------------------------------------------------------------ */

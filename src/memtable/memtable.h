@@ -103,6 +103,10 @@ void memtable_dead_inherit(struct memtable *table, struct memtable *older);
 void memtable_dead_settle(struct memtable *table, struct memtable *older);
 
 uint64_t memtable_used_bytes(const struct memtable *table); /* index memory touched so far */
+/* The same as the machine sees it: whole pages, huge ones where they are, and what was populated. */
+uint64_t memtable_resident_bytes(const struct memtable *table);
+/* What that will about be with op_count entries. */
+uint64_t memtable_expected_bytes(const struct memtable *table, uint64_t op_count);
 
 #include "base/hash.h"
 

@@ -23,8 +23,8 @@ struct memtable {
     struct index_arena arena;
     struct art art;
     struct dead_ranges dead;
-    /* owned by whoever populates */
-    uint64_t populated_dir, populated_vnodes, populated_arena; /* bytes from the start of each */
+    /* bytes from the start of each; written by whoever populates, one thread at a time */
+    _Atomic uint64_t populated_dir, populated_vnodes, populated_arena;
 };
 
 /* Entries below this granule have LSN < lsn. */

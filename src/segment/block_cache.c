@@ -43,6 +43,7 @@ struct block_cache_counters {
 struct block_cache {
     /* immutable */
     const struct mem *mem;
+    const struct page_heap *heap; /* nullable */
     uint64_t capacity_bytes;
     /* guarded by ring_mutex */
     CACHE_ALIGNED struct mutex ring_mutex;
@@ -58,7 +59,7 @@ struct block_cache {
     /* atomic */
     CACHE_ALIGNED _Atomic uint64_t charged_bytes[MEMORY_ROLES];
     _Atomic uint64_t turned_away_bytes; /* the clock of the notes in slots */
-    _Atomic uint64_t retired_bytes;     /* frames that wait for the reclaimer */
+    _Atomic uint64_t retired_bytes;     /* frames and holders that wait for the reclaimer */
     _Atomic uint64_t retired_holders;
     /* atomic, statistics only */
     _Atomic uint64_t frame_bytes; /* of every living frame */
@@ -86,6 +87,12 @@ block_cache_create(const struct mem *mem, uint64_t capacity_bytes, struct block_
     }
     *out = cache;
     return ESKER_OK;
+}
+
+void
+block_cache_use_heap(struct block_cache *cache, const struct page_heap *heap)
+{
+    cache->heap = heap;
 }
 
 void
@@ -132,8 +139,7 @@ void
 block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats *out)
 {
     struct block_cache_stats stats = {.capacity_bytes = cache->capacity_bytes};
-    /* relaxed: statistics, each number for itself. */
-    stats.frame_bytes = load_relaxed(&cache->frame_bytes);
+    stats.frame_bytes = load_relaxed(&cache->frame_bytes);           /* relaxed: statistic */
     stats.evictions = load_relaxed(&cache->evictions);               /* relaxed: statistic */
     stats.holders = load_relaxed(&cache->holder_count);              /* relaxed: statistic */
     stats.holder_evictions = load_relaxed(&cache->holder_evictions); /* relaxed: statistic */
@@ -142,7 +148,14 @@ block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats 
         stats.charged_bytes[role] = load_relaxed(&cache->charged_bytes[role]); /* relaxed: statistic */
         stats.used_bytes += stats.charged_bytes[role];
     }
+    if (cache->heap != NULL) {
+        uint64_t named = stats.used_bytes - stats.charged_bytes[MEMORY_WINDOWS];
+        uint64_t resident = page_heap_resident_bytes(cache->heap);
+        stats.slack_bytes = resident - MIN(resident, named);
+        stats.used_bytes += stats.slack_bytes;
+    }
     for (size_t at = 0; at < BLOCK_CACHE_STRIPES; at++) {
+        /* relaxed: statistics */
         stats.hits += load_relaxed(&cache->counters[at].hits);
         stats.misses += load_relaxed(&cache->counters[at].misses);
     }
@@ -164,6 +177,7 @@ frame_create(struct block_cache *cache, size_t data_bytes)
     }
     memset(frame, 0, sizeof *frame);
     frame->cache = cache;
+    size = cache->heap != NULL ? page_heap_room(size) : size;
     frame->size_bytes = size;
     atomic_init(&frame->refs, 1);
     add_relaxed(&cache->frame_bytes, size); /* relaxed: a statistic. */
@@ -209,18 +223,34 @@ frame_retired(struct epoch_node *node)
 
 /* ---- The ring ----------------------------------------------------------- */
 
-/* What charges of these roles leave. A hint: charges are not under the mutex. */
+/* What is no frame. With a heap: all that is resident there, named or not. */
 static uint64_t
-block_cache_left(const struct block_cache *cache, bool after_indexes)
+block_cache_others(const struct block_cache *cache)
 {
     uint64_t charged = 0;
     for (size_t role = 0; role < MEMORY_ROLES; role++) {
-        if (after_indexes || role != MEMORY_INDEXES) {
-            charged +=
-                load_relaxed(&cache->charged_bytes[role]); /* relaxed: a sum that may be a little off */
-        }
+        charged += load_relaxed(&cache->charged_bytes[role]); /* relaxed: a sum that may be a little off */
     }
-    return cache->capacity_bytes - MIN(cache->capacity_bytes, charged);
+    if (cache->heap == NULL) {
+        return charged;
+    }
+    /* relaxed: sums that may be a little off */
+    uint64_t windows = load_relaxed(&cache->charged_bytes[MEMORY_WINDOWS]);
+    uint64_t frames = load_relaxed(&cache->frame_bytes); /* relaxed: the same */
+    uint64_t resident = page_heap_resident_bytes(cache->heap);
+    return windows + MAX(charged - MIN(charged, windows), resident - MIN(resident, frames));
+}
+
+/* What the others leave, with the indexes or without them. A hint: charges are not under the mutex. */
+static uint64_t
+block_cache_left(const struct block_cache *cache, bool after_indexes)
+{
+    uint64_t others = block_cache_others(cache);
+    if (!after_indexes) {
+        /* relaxed: a sum that may be a little off */
+        others -= MIN(others, load_relaxed(&cache->charged_bytes[MEMORY_INDEXES]));
+    }
+    return cache->capacity_bytes - MIN(cache->capacity_bytes, others);
 }
 
 /* What frames may take. */
@@ -392,11 +422,15 @@ block_cache_discharge(struct block_cache *cache, enum memory_role role, uint64_t
 }
 
 uint64_t
-block_cache_buffer_bytes(const struct block_cache *cache, uint64_t wanted)
+block_cache_buffer_bytes(const struct block_cache *cache, enum memory_role role, uint64_t wanted)
 {
-    enum { BUFFER_SHARE = 64, BUFFER_LEAST = 64 << 10 };
+    enum { BUFFER_SHARE = 64, BUFFER_ROLE_SHARE = 8, BUFFER_LEAST = 32 << 10 };
 
-    return MIN(wanted, MAX(cache->capacity_bytes / BUFFER_SHARE, (uint64_t)BUFFER_LEAST));
+    /* relaxed: a sum that may be a little off */
+    uint64_t taken = load_relaxed(&cache->charged_bytes[role]);
+    uint64_t share = cache->capacity_bytes / BUFFER_ROLE_SHARE;
+    uint64_t most = MIN(cache->capacity_bytes / BUFFER_SHARE, (share - MIN(share, taken)) / 4);
+    return MIN(wanted, MAX(most, (uint64_t)BUFFER_LEAST));
 }
 
 /* ---- Holders ------------------------------------------------------------ */
@@ -428,14 +462,15 @@ cache_holders_exceed_locked(const struct block_cache *cache, uint64_t evicted_by
            (bytes > share && bytes - share > evicted_bytes);
 }
 
-/* The clock over holders; `spared` is new and stays. What an evicted one takes
- * comes back only after a grace period, so it is estimated: an equal share. */
+/* The clock over holders; `spared` is new and stays. What is in use stays as long as only
+ * memory is short: it would not give any back, and the next who wants it would
+ * load it a second time. What an evicted one takes comes back only after a
+ * grace period, so it is taken off here. */
 static void
 cache_holders_evict_locked(struct block_cache *cache, const struct cache_holder *spared)
 {
     /* relaxed: under the mutex */
     uint64_t count = load_relaxed(&cache->holder_count);
-    uint64_t each = load_relaxed(&cache->charged_bytes[MEMORY_INDEXES]) / MAX(count, (uint64_t)1);
     uint64_t evicted_bytes = 0;
     for (uint64_t steps = 2 * count; steps > 0 && cache_holders_exceed_locked(cache, evicted_bytes);
          steps--) {
@@ -448,11 +483,19 @@ cache_holders_evict_locked(struct block_cache *cache, const struct cache_holder 
             store_relaxed(&holder->recent, 0);
             continue;
         }
-        cache_holder_remove_locked(cache, holder);
-        if (holder->evict(holder)) {
-            add_relaxed(&cache->retired_holders, 1); /* relaxed: a hint */
+        bool too_many =
+            load_relaxed(&cache->holder_count) > cache->holders_max; /* relaxed: under the mutex */
+        if (!too_many && holder->in_use(holder)) {
+            continue;
         }
-        evicted_bytes += each;
+        uint64_t bytes = holder->bytes; /* evicted it may be gone at once */
+        cache_holder_remove_locked(cache, holder);
+        add_relaxed(&cache->retired_holders, 1);   /* relaxed: a hint */
+        add_relaxed(&cache->retired_bytes, bytes); /* relaxed: a hint */
+        if (!holder->evict(holder)) {
+            cache_holder_retired(cache, bytes);
+        }
+        evicted_bytes += bytes;
         add_relaxed(&cache->holder_evictions, 1); /* relaxed: a statistic */
     }
 }
@@ -488,9 +531,10 @@ cache_holder_remove(struct block_cache *cache, struct cache_holder *holder)
 }
 
 void
-cache_holder_retired(struct block_cache *cache)
+cache_holder_retired(struct block_cache *cache, uint64_t bytes)
 {
     add_relaxed(&cache->retired_holders, -(uint64_t)1); /* relaxed: a hint */
+    add_relaxed(&cache->retired_bytes, -bytes);         /* relaxed: a hint */
 }
 
 void

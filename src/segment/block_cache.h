@@ -19,12 +19,16 @@
 #include "base/bytes.h"
 #include "base/mem.h"
 #include "base/status.h"
+#include "io/page_heap.h"
 
 struct block_cache;
 struct frame_ref; /* one cached block */
 
 NODISCARD esker_status block_cache_create(const struct mem *mem, uint64_t capacity_bytes,
                                           struct block_cache **out);
+/* The heap that the cache's mem allocates from, and so does everything else that is charged,
+ * but for windows: then what is resident counts, whatever it is for. Before the cache is shared. */
+void block_cache_use_heap(struct block_cache *cache, const struct page_heap *heap);
 /* All frames are gone: every segment of it was freed before (epoch_drain). */
 void block_cache_destroy(struct block_cache *cache);
 
@@ -33,7 +37,7 @@ void frame_unpin(struct frame_ref *frame); /* any time, any thread */
 
 /* What memory that is no frame is for. */
 enum memory_role {
-    MEMORY_WINDOWS,   /* live windows with their index, as if full */
+    MEMORY_WINDOWS,   /* windows with their index, and log files as far as they are mapped */
     MEMORY_INDEXES,   /* indexes, filters and frame tables of segments in use */
     MEMORY_ITERATORS, /* iterators over segments, and what they read ahead */
     MEMORY_MERGES,    /* buffers of flushes and merges */
@@ -41,7 +45,8 @@ enum memory_role {
 };
 
 struct block_cache_stats {
-    uint64_t used_bytes; /* all frames and charges */
+    uint64_t used_bytes;  /* all frames and charges, and slack */
+    uint64_t slack_bytes; /* resident in the heap beyond frames and charges: free, or not charged */
     uint64_t frame_bytes, capacity_bytes, hits, misses, evictions;
     uint64_t charged_bytes[MEMORY_ROLES];
     uint64_t holders, holder_evictions;
@@ -51,13 +56,18 @@ struct block_cache_stats {
 void block_cache_charge(struct block_cache *cache, enum memory_role role, uint64_t bytes);
 void block_cache_discharge(struct block_cache *cache, enum memory_role role, uint64_t bytes);
 
-/* `wanted` bytes for a buffer, or less where the budget is small: never more than
- * a 64th of it, or 64 KiB. */
-uint64_t block_cache_buffer_bytes(const struct block_cache *cache, uint64_t wanted);
+/* `wanted` bytes for one more buffer of that role, or less where the budget is small: never
+ * more than a 64th of it, nor than a quarter of what the role has left of an
+ * eighth of it; but 32 KiB. */
+uint64_t block_cache_buffer_bytes(const struct block_cache *cache, enum memory_role role, uint64_t wanted);
 
 /* How many holders, each with a file open, are kept at most; at first there is no
  * limit. Before the cache is shared. */
 void block_cache_limit_holders(struct block_cache *cache, uint64_t count);
+
+/* Waits for the reclaimer if too much waits for it. Outside sections; with no
+ * lock that the reclaimer may want. */
+void block_cache_settle(struct block_cache *cache);
 
 void block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats *out);
 

@@ -327,7 +327,7 @@ block_cache__remembers_what_was_checked(void **state)
 struct cache_thing {
     struct cache_holder holder;
     struct block_cache *cache;
-    bool evicted;
+    bool evicted, in_use;
 };
 
 static bool
@@ -339,11 +339,19 @@ cache_thing_evict(struct cache_holder *holder)
     return true;
 }
 
+static bool
+cache_thing_in_use(struct cache_holder *holder)
+{
+    return CONTAINER_OF(holder, struct cache_thing, holder)->in_use;
+}
+
 static void
 cache_thing_add(struct cache_fixture *fixture, struct cache_thing *thing, uint64_t bytes)
 {
     *thing = (struct cache_thing){.cache = fixture->cache};
     thing->holder.evict = cache_thing_evict;
+    thing->holder.in_use = cache_thing_in_use;
+    thing->holder.bytes = bytes;
     block_cache_charge(fixture->cache, MEMORY_INDEXES, bytes);
     cache_holder_add(fixture->cache, &thing->holder);
 }

@@ -59,6 +59,9 @@ struct cache_holder {
     _Atomic uint8_t recent; /* the clock's bit */
     /* guarded by the cache's ring mutex; next NULL = not in the ring */
     struct cache_holder *next, *prev;
+    uint64_t bytes; /* what it takes; set before it is added */
+    /* Called with the ring mutex held: somebody holds on to it. A hint. */
+    bool (*in_use)(struct cache_holder *holder);
     /* Called with the ring mutex held: makes the holder unreachable for new
      * users and retires it; its free then calls cache_holder_retired. False: its
      * owner was faster, and does all that. */
@@ -70,11 +73,7 @@ void cache_holder_add(struct block_cache *cache, struct cache_holder *holder);
 /* Takes it out, if it is in: after that evict is not called any more. */
 void cache_holder_remove(struct block_cache *cache, struct cache_holder *holder);
 
-void cache_holder_retired(struct block_cache *cache);
-
-/* Waits for the reclaimer if too much waits for it. Outside sections; with no
- * lock that the reclaimer may want. */
-void block_cache_settle(struct block_cache *cache);
+void cache_holder_retired(struct block_cache *cache, uint64_t bytes);
 
 /* Marks a holder as used since the clock's hand passed. */
 static inline void

@@ -4,9 +4,6 @@
  * reader moves on in one direction: 128 KiB, then double, up to a limit. A
  * block larger than that is read alone, and its memory is given back with the
  * next one. Owned by one reader; no sharing.
- *
- * The buffers are page memory: large pieces that come and go with each input of
- * each merge would leave the heap in pieces.
  */
 #include "segment/segment_internal.h"
 
@@ -16,18 +13,18 @@ void
 segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment, struct segment_loaded *loaded,
                    uint64_t limit_bytes, enum memory_role role)
 {
-    *ahead = (struct segment_ahead){.segment = segment,
-                                    .loaded = loaded,
-                                    .limit_bytes = block_cache_buffer_bytes(segment->cache, limit_bytes),
-                                    .role = role};
+    *ahead =
+        (struct segment_ahead){.segment = segment,
+                               .loaded = loaded,
+                               .limit_bytes = block_cache_buffer_bytes(segment->cache, role, limit_bytes),
+                               .role = role};
 }
 
 static void
 segment_ahead_drop(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *cap)
 {
     if (*ptr != NULL) {
-        struct io *io = ahead->segment->io;
-        io->ops->unmap_memory(io, *ptr, *cap);
+        mem_free(ahead->segment->mem, *ptr);
         block_cache_discharge(ahead->segment->cache, ahead->role, *cap);
     }
     *ptr = NULL;
@@ -55,13 +52,11 @@ segment_ahead_room(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *c
         return ESKER_OK;
     }
     segment_ahead_drop(ahead, ptr, cap);
-    struct io *io = ahead->segment->io;
-    void *memory = NULL;
     uint64_t rounded = align_up(needed, 4096);
-    if (io->ops->map_memory(io, rounded, &memory) != 0) {
+    *ptr = mem_alloc_aligned(ahead->segment->mem, CACHE_LINE_BYTES, rounded);
+    if (*ptr == NULL) {
         return FAIL_NO_MEMORY("reading ahead");
     }
-    *ptr = memory;
     *cap = rounded;
     block_cache_charge(ahead->segment->cache, ahead->role, rounded);
     return ESKER_OK;

@@ -81,8 +81,15 @@ static void
 segment_loaded_retired(struct epoch_node *node)
 {
     struct segment_loaded *loaded = CONTAINER_OF(node, struct segment_loaded, node);
-    cache_holder_retired(loaded->frames.cache);
+    cache_holder_retired(loaded->frames.cache, loaded->holder.bytes);
     segment_loaded_unref(loaded);
+}
+
+static bool
+segment_loaded_in_use(struct cache_holder *holder)
+{
+    struct segment_loaded *loaded = CONTAINER_OF(holder, struct segment_loaded, holder);
+    return load_relaxed(&loaded->refs) > 1; /* relaxed: a hint; one is the pointer's */
 }
 
 /* The clock took it: sections that began before may still use it. */
@@ -179,6 +186,8 @@ segment_keep_loaded(struct segment *segment, struct segment_loaded *loaded)
 {
     struct segment_loaded *nothing = NULL;
     loaded->segment = segment;
+    loaded->holder.bytes = loaded->charged_bytes;
+    loaded->holder.in_use = segment_loaded_in_use;
     loaded->holder.evict = segment_evict_loaded;
     add_relaxed(&loaded->refs, 1); /* relaxed: nobody else knows it. The pointer's reference. */
     /* pairs: SEGMENT_LOADED — index, filter and table are published with the pointer. */

@@ -74,7 +74,8 @@ segment_writer_create(struct io *io, const struct mem *mem, const struct segment
     writer->codec = segment_writer_codec(options->compression);
     writer->batch_bytes = SEGMENT_WRITER_BATCH_BYTES;
     if (options->cache != NULL) {
-        writer->batch_bytes = block_cache_buffer_bytes(options->cache, SEGMENT_WRITER_BATCH_BYTES);
+        writer->batch_bytes =
+            block_cache_buffer_bytes(options->cache, MEMORY_MERGES, SEGMENT_WRITER_BATCH_BYTES);
     }
     writer->index_root_bytes = SEGMENT_INDEX_ROOT_BYTES;
     writer->index_leaf_bytes = SEGMENT_INDEX_LEAF_BYTES;

@@ -30,7 +30,8 @@ window_free(struct window *window)
     memtable_destroy(window->table);
     log_file_destroy(window->log);
     if (window->budget != NULL) {
-        block_cache_discharge(window->budget, MEMORY_WINDOWS, window->charged_bytes);
+        /* relaxed: nobody else is left */
+        block_cache_discharge(window->budget, MEMORY_WINDOWS, load_relaxed(&window->charged_bytes));
     }
     if (window->data != NULL) {
         window->io->ops->unmap_memory(window->io, window->data, window->cap_bytes);
@@ -87,42 +88,62 @@ window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_
     return ESKER_OK;
 }
 
+/* Each caller settles its own difference, so the sum is right whoever is last. */
 static void
-window_charge_to(struct window *window, uint64_t bytes)
+window_charge_from(struct window *window, uint64_t before, uint64_t bytes)
 {
-    uint64_t more = bytes - MIN(bytes, window->charged_bytes);
-    window->charged_bytes += more;
-    block_cache_charge(window->budget, MEMORY_WINDOWS, more);
+    if (bytes > before) {
+        block_cache_charge(window->budget, MEMORY_WINDOWS, bytes - before);
+    } else if (bytes < before) {
+        block_cache_discharge(window->budget, MEMORY_WINDOWS, before - bytes);
+    }
 }
 
-/* As if full; pages of the log file that are mapped are resident, too. */
-static uint64_t
-window_charge_most(const struct window *window)
+static void
+window_charge_to(struct window *window, struct block_cache *budget)
 {
-    return window_bytes_max(window->cap_bytes, window->op_cap) +
-           (window->map != NULL ? window->cap_bytes : 0);
-}
-
-void
-window_charge(struct window *window, struct block_cache *budget)
-{
-    ASSERT(window->budget == NULL);
-    window->budget = budget;
-    window_charge_to(window, window_charge_most(window));
+    if (window->budget == NULL) {
+        window->budget = budget;
+    }
+    ASSERT(window->budget == budget);
 }
 
 void
-window_charge_used(struct window *window, struct block_cache *budget, uint64_t bytes)
+window_charge(struct window *window, struct block_cache *budget, uint64_t bytes)
 {
-    ASSERT(window->budget == NULL);
-    window->budget = budget;
-    window_charge_to(window, bytes + memtable_used_bytes(window->table));
+    window_charge_to(window, budget);
+    uint64_t before = load_relaxed(&window->charged_bytes);        /* relaxed: the CAS decides */
+    while (!cas_relaxed(&window->charged_bytes, &before, bytes)) { /* relaxed: a sum */
+    }
+    window_charge_from(window, before, bytes);
 }
 
 void
-window_charge_rest(struct window *window)
+window_charge_more(struct window *window, struct block_cache *budget, uint64_t bytes)
 {
-    window_charge_to(window, window_charge_most(window));
+    window_charge_to(window, budget);
+    uint64_t before = load_relaxed(&window->charged_bytes); /* relaxed: the CAS decides */
+    while (bytes > before && !cas_relaxed(&window->charged_bytes, &before, bytes)) { /* relaxed: a sum */
+    }
+    window_charge_from(window, before, MAX(bytes, before));
+}
+
+uint64_t
+window_resident_bytes(const struct window *window, uint64_t bytes)
+{
+    uint64_t populated = load_relaxed(&window->populated_bytes); /* relaxed: an estimate */
+    bool huge = window->cap_bytes >= IO_HUGE_FROM && !window->small_pages;
+    uint64_t unit = huge ? (uint64_t)IO_HUGE_BYTES : (uint64_t)LOG_PAGE_BYTES;
+    return MIN(align_up(MAX(bytes, populated), unit), window->cap_bytes) +
+           memtable_resident_bytes(window->table) + window_bitmap_bytes(window->cap_bytes);
+}
+
+uint64_t
+window_expected_bytes(const struct window *window, uint64_t bytes_per_op)
+{
+    uint64_t ops = bytes_per_op != 0 ? window->cap_bytes / bytes_per_op : window->op_cap;
+    return window->cap_bytes + memtable_expected_bytes(window->table, ops) +
+           window_bitmap_bytes(window->cap_bytes);
 }
 
 void
@@ -155,7 +176,7 @@ window_populate(struct window *window, uint64_t upto_bytes, uint64_t bytes_per_o
 {
     struct io *io = window->io;
     uint64_t upto = MIN(align_up(upto_bytes, LOG_PAGE_BYTES), window->cap_bytes);
-    uint64_t done = window->populated_bytes;
+    uint64_t done = load_relaxed(&window->populated_bytes); /* relaxed: this thread's own */
     if (io->ops->populate == NULL || upto <= done) {
         return;
     }
@@ -166,7 +187,7 @@ window_populate(struct window *window, uint64_t upto_bytes, uint64_t bytes_per_o
     uint64_t most = window->op_cap;
     memtable_populate(window->table, MIN(upto / bytes_per_op, most),
                       MIN(window->cap_bytes / bytes_per_op, most));
-    window->populated_bytes = upto;
+    store_relaxed(&window->populated_bytes, upto); /* relaxed: others read an estimate */
 }
 
 void

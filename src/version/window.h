@@ -34,13 +34,14 @@ struct window {
     uint64_t gen;
     uint64_t file_seed;
     uint32_t op_cap;
-    bool recovered; /* its rows become durable by a flush, not by a sync */
+    bool small_pages; /* in any case */
+    bool recovered;   /* its rows become durable by a flush, not by a sync */
     struct memtable *table;
-    struct block_cache *budget; /* nullable: where its memory is charged, once it is active */
-    uint64_t charged_bytes;
+    struct block_cache *budget; /* nullable: where its memory is charged */
+    _Atomic uint64_t charged_bytes;
     uint8_t *map; /* the log file's frame space as shared memory, or NULL; owned by log */
-    /* owned by whoever populates: one thread at a time */
-    uint64_t populated_bytes;
+    /* written by whoever populates: one thread at a time */
+    _Atomic uint64_t populated_bytes;
     /* guarded by the database's mutex */
     struct log_file *log; /* NULL once it went back to the pool */
     uint32_t log_pins;    /* leaders that write or sync it */
@@ -136,13 +137,16 @@ uint64_t window_bytes_max(uint64_t cap_bytes, uint32_t op_cap);
 NODISCARD esker_status window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_bytes,
                                      uint64_t base_lsn, uint32_t op_cap, uint64_t hash_seed,
                                      struct window **out);
-/* Charges the memory that the window may come to use, until it is freed. Once;
- * by whoever makes it active, outside sections and locks. */
-void window_charge(struct window *window, struct block_cache *budget);
-/* Charges what the first `bytes` of it and its index take now: for a window that
- * nobody writes to yet. window_charge_rest, once and before anybody does, charges the rest. */
-void window_charge_used(struct window *window, struct block_cache *budget, uint64_t bytes);
-void window_charge_rest(struct window *window);
+/* Charges so much instead of what was charged before, until it is freed. Outside
+ * sections and locks; the first time by whoever made it, before it is shared. */
+void window_charge(struct window *window, struct block_cache *budget, uint64_t bytes);
+/* The same, but never less than what is charged. */
+void window_charge_more(struct window *window, struct block_cache *budget, uint64_t bytes);
+/* Its memory that is present, with the first `bytes` of it filled, index and bitmap included. */
+uint64_t window_resident_bytes(const struct window *window, uint64_t bytes);
+/* What that will about be when it is full. bytes_per_op: what to expect of entries; 0 = as
+ * many as it is made for. */
+uint64_t window_expected_bytes(const struct window *window, uint64_t bytes_per_op);
 void window_ref(struct window *window);
 /* The last one frees the memory; the log file must have gone back to the pool or is destroyed here. */
 void window_unref(struct window *window);

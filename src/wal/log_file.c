@@ -244,6 +244,10 @@ log_file_unmap(struct log_file *log)
 {
     if (log->map != NULL) {
         log->io->ops->unmap_file(log->io, log->map - LOG_HEADER_BYTES, LOG_HEADER_BYTES + log->map_bytes);
+        if (log->unmapped != NULL) {
+            /* relaxed: nobody else uses the file any more */
+            log->unmapped(log->unmapped_ctx, load_relaxed(&log->touched_bytes));
+        }
         log->map = NULL;
         log->map_bytes = 0;
     }

@@ -13,6 +13,10 @@
 
 #include "format/log_format.h"
 #include "io/io.h"
+#include "sync/atomic.h"
+
+/* bytes: touched_bytes of the mapping that went. */
+typedef void log_unmapped_fn(void *ctx, uint64_t bytes);
 
 struct log_file {
     struct io *io;
@@ -23,8 +27,12 @@ struct log_file {
     struct log_header header; /* of the current life */
     uint8_t *map;             /* frame space as mapped memory, or NULL */
     uint64_t map_bytes;       /* = space_bytes while mapped */
-    uint32_t begin_page;      /* private: the header page that the next life writes first */
-    bool unsure;              /* private: opened; which of its pages reached the disk is not known */
+    /* The owner's: how much of the mapping is present, about, and whom to tell when it goes (nullable). */
+    _Atomic uint64_t touched_bytes;
+    log_unmapped_fn *unmapped;
+    void *unmapped_ctx;
+    uint32_t begin_page; /* private: the header page that the next life writes first */
+    bool unsure;         /* private: opened; which of its pages reached the disk is not known */
 };
 
 void log_file_name(uint64_t number, char out[40]);
