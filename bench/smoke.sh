@@ -19,10 +19,15 @@ for file in results.json results.csv hgrm/fillrandom.esker.hgrm; do
     [ -s "$dir/all/$file" ] || fail "$file was not written"
 done
 
-code=0
-"$program" --smoke --engines esker --workloads recovery-64 --esker-options durability=memory \
-    --dir "$dir" >"$dir/lost" 2>&1 || code=$?
-[ "$code" -eq 1 ] && grep -q WRONG "$dir/lost" || fail "lost writes were not noticed (exit code $code)"
+# What is in memory alone is also written out now and then: on a busy machine the kill may come after that.
+for try in 1 2 3 4 5 6; do
+    code=0
+    "$program" --smoke --engines esker --workloads recovery-64 --esker-options durability=memory \
+        --dir "$dir" >"$dir/lost" 2>&1 || code=$?
+    [ "$code" -ne 0 ] && break
+done
+[ "$code" -eq 1 ] && grep -q WRONG "$dir/lost" || 
+    fail "lost writes were not noticed in $try tries (exit code $code)"
 
 "$program" diff "$dir/all/results.json" "$dir/all/results.json" >"$dir/same" ||
     fail "a result differs from itself"
