@@ -26,7 +26,7 @@ for try in 1 2 3 4 5 6; do
         --dir "$dir" >"$dir/lost" 2>&1 || code=$?
     [ "$code" -ne 0 ] && break
 done
-[ "$code" -eq 1 ] && grep -q WRONG "$dir/lost" || 
+[ "$code" -eq 1 ] && grep -q WRONG "$dir/lost" ||
     fail "lost writes were not noticed in $try tries (exit code $code)"
 
 "$program" diff "$dir/all/results.json" "$dir/all/results.json" >"$dir/same" ||
