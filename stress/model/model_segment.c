@@ -15,7 +15,7 @@
 #define segment_loaded_destroy(loaded) (MODEL_CHECK((loaded)->part_count-- == 1))
 #define cache_holder_add(cache, holder) model_ring_set((cache), NULL, holder)
 #define cache_holder_remove(cache, holder) model_ring_set((cache), holder, NULL)
-#define cache_holder_retired(cache) block_cache_settle(cache)
+#define cache_holder_retired(cache, bytes) ((void)(cache), (void)(bytes))
 #define block_cache_settle(cache) ((void)(cache))
 
 static struct segment *subject;
