@@ -107,18 +107,22 @@ seal__is_continued_however_little_room_is_behind_it(void **state)
 /* The process dies at the nth change that close makes; the next one goes on
  * writing, and then the power goes. */
 static bool
-die_in_close_and_lose_power(uint64_t nth)
+die_in_close_and_lose_power(uint64_t nth, int puts, size_t last_size, int writes, int jobs)
 {
     struct sim_disk *disk = sim_disk_create(nth);
     esker_db *db = life_open(disk);
-    life_put(db, "first", 100);
+    for (int i = 1; i < puts; i++) {
+        life_put(db, "first", 1300);
+    }
+    life_put(db, "first", last_size);
     sim_disk_crash_at(disk, nth);
     bool died = esker_close(db) != ESKER_OK;
     sim_disk_crash(disk, SIM_CRASH_KILL, nth);
     db = life_open(disk);
-    life_put(db, "second", 1000);
-    life_put(db, "second", 1000);
-    life_run_jobs(20); /* the next log is begun, with what its header proves */
+    for (int i = 0; i < writes; i++) {
+        life_put(db, "second", 1000);
+    }
+    life_run_jobs(jobs); /* the next log is begun, with what its header proves */
     life_crash(disk, db, SIM_CRASH_POWER_NONE);
     db = life_open(disk);
     assert_int_equal(esker_close(db), ESKER_OK);
@@ -131,10 +135,24 @@ seal__that_never_reached_the_disk_is_not_called_durable(void **state)
 {
     (void)state;
     uint64_t nth = 1;
-    while (die_in_close_and_lose_power(nth)) {
+    while (die_in_close_and_lose_power(nth, 1, 100, 2, 20)) {
         nth++;
     }
     assert_in_range(nth, 2, 100);
+}
+
+/* Sizes from "room for a REOPEN behind the SEAL" to "no room for the SEAL". */
+static void
+seal__without_room_behind_it_is_not_called_durable_either(void **state)
+{
+    (void)state;
+    for (size_t size = 1180; size < 1396; size += 8) {
+        uint64_t nth = 1;
+        while (die_in_close_and_lose_power(nth, 3, size, 6, 0)) {
+            nth++;
+        }
+        assert_in_range(nth, 2, 100);
+    }
 }
 
 /* ---- History ------------------------------------------------------------------------ */
@@ -313,6 +331,31 @@ flush__that_cannot_be_installed_leaves_no_files_behind(void **state)
     sim_disk_destroy(disk);
 }
 
+/* Only the sync of the edit failed, and of every manifest that could replace it: the next life may
+ * read the edit, so what it names must be there. */
+static void
+flush__whose_edit_may_be_on_disk_keeps_its_segment(void **state)
+{
+    (void)state;
+    bool failed = true;
+    for (uint64_t nth = 1; failed; nth++) {
+        struct sim_disk *disk = sim_disk_create(nth);
+        esker_db *db = life_open(disk);
+        life_put(db, "key", 100);
+        struct sim_fault broken = {
+            .kind = SIM_SYNC, .nth = nth, .err = EIO, .sticky = true, .prefix = "manifest"};
+        sim_disk_add_fault(disk, &broken);
+        failed = esker_flush(db) < 0;
+        assert_true(failed || nth > 1);
+        life_crash(disk, db, SIM_CRASH_KILL);
+        sim_disk_heal(disk);
+        db = life_open(disk);
+        assert_true(life_has(db, "key"));
+        assert_int_equal(esker_close(db), ESKER_OK);
+        sim_disk_destroy(disk);
+    }
+}
+
 /* ---- Names --------------------------------------------------------------------------------- */
 
 static void
@@ -366,12 +409,33 @@ lsn__of_writes_lost_after_a_clean_close_is_not_given_out_again(void **state)
     }
 }
 
+/* A log whose header is durable and whose frames are not, larger than the step in which bases go up. */
+static void
+lsn__of_writes_lost_by_a_power_cut_is_not_given_out_again(void **state)
+{
+    (void)state;
+    for (int puts = 1; puts <= 24; puts++) {
+        struct sim_disk *disk = sim_disk_create(1);
+        esker_db *db = life_open(disk);
+        for (int i = 0; i < puts; i++) {
+            life_put(db, "a", 900);
+        }
+        esker_lsn seen = esker_visible_lsn(db);
+        life_crash(disk, db, SIM_CRASH_POWER_NONE);
+        db = life_open(disk);
+        assert_true(esker_visible_lsn(db) >= seen);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        sim_disk_destroy(disk);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(seal__is_continued_however_little_room_is_behind_it),
         cmocka_unit_test(seal__that_never_reached_the_disk_is_not_called_durable),
+        cmocka_unit_test(seal__without_room_behind_it_is_not_called_durable_either),
         cmocka_unit_test(history__that_left_no_row_is_still_history_after_reopen),
         cmocka_unit_test(crashes__may_follow_one_another_faster_than_flushes),
         cmocka_unit_test(flush__of_a_database_that_is_poisoned_meanwhile_ends),
@@ -379,7 +443,9 @@ main(void)
         cmocka_unit_test(wait_durable__takes_any_timeout),
         cmocka_unit_test(merge__that_meets_damage_does_not_stop_writers),
         cmocka_unit_test(flush__that_cannot_be_installed_leaves_no_files_behind),
+        cmocka_unit_test(flush__whose_edit_may_be_on_disk_keeps_its_segment),
         cmocka_unit_test(lsn__of_writes_lost_after_a_clean_close_is_not_given_out_again),
+        cmocka_unit_test(lsn__of_writes_lost_by_a_power_cut_is_not_given_out_again),
         cmocka_unit_test(strangers__with_great_numbers_are_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
