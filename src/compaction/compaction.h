@@ -103,6 +103,8 @@ struct picker_config {
      * move on, and are rewritten in place at the bottom; so do those whose deletes
      * iterators have stepped over as often as they have rows. 0 = they are left alone. */
     uint64_t gc_lsn;
+    /* Level 0 is stored otherwise than the levels below it: compaction_pick_range has it written anew. */
+    bool l0_rewritten;
 };
 
 enum { COMPACTION_INPUTS_MAX = 16384 };
@@ -129,8 +131,9 @@ bool compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const st
 
 /* A merge of what overlaps [lower, upper) (empty = no bound) one level further
  * down, starting at the shallowest level that has something; as much of it as
- * fits one plan. False when all of it lies in one sorted level already, or
- * (score >= 1.0) when claims are in the way. */
+ * fits one plan; with l0_rewritten nothing of level 0 is moved as it is. False when
+ * all of it lies in one sorted level already, or (score >= 1.0) when claims are in
+ * the way. */
 bool compaction_pick_range(const struct level_table levels[ESKER_LEVELS_MAX],
                            const struct picker_config *config, struct bytes lower, struct bytes upper,
                            struct compaction_plan *out);

@@ -653,7 +653,9 @@ compaction_pick_range(const struct level_table levels[ESKER_LEVELS_MAX], const s
         }
         out->score = 1.0; /* there is something to do, if it can be done */
         if (level == 0) {
-            return picker_plan_l0(&picker, out);
+            bool found = picker_plan_l0(&picker, out);
+            out->trivial_move = found && out->trivial_move && !config->l0_rewritten;
+            return found;
         }
         return picker_plan_run(&picker, shallowest, within, out);
     }

@@ -8,7 +8,7 @@
  * the difference to say.
  *
  *   # comment
- *   config trigger=4 base=100 fanout=8 segment=10 gc=0
+ *   config trigger=4 base=100 fanout=8 segment=10 gc=0 rewrite=0
  *   level 0: a-c:10 b-d:10
  *   level 6: a-f:100#3!t60@50 g-*:100
  *   pick                           or: range LOWER UPPER, `-` = no bound
@@ -117,6 +117,8 @@ parse_config(struct picker_config *config, char *text)
             config->fanout = (uint32_t)value;
         } else if (strcmp(name, "segment") == 0) {
             config->segment_bytes = value;
+        } else if (strcmp(name, "rewrite") == 0) {
+            config->l0_rewritten = value != 0;
         } else {
             assert_string_equal(name, "gc");
             config->gc_lsn = value;

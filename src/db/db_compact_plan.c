@@ -129,7 +129,9 @@ db_picker_config(esker_db *db, const struct version *version)
                                   .base_bytes = db->window_bytes_max * 4,
                                   .fanout = COMPACT_FANOUT,
                                   .segment_bytes = db->segment_bytes,
-                                  .gc_lsn = plan_gc_lsn(db)};
+                                  .gc_lsn = plan_gc_lsn(db),
+                                  .l0_rewritten = db_level_compression(db, 0) !=
+                                                  db_level_compression(db, ESKER_LEVELS_MAX - 1)};
 }
 
 /* ---- Lists of ids ----------------------------------------------------------- */

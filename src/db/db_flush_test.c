@@ -2,9 +2,9 @@
 /*
  * Goal: a flush is many short runs of its job, between which others have their turn;
  * the sync of its segment is a run of its own; one that is stopped in between leaves
- * nothing behind and is begun anew.
+ * nothing behind and is begun anew. What will not be written again is compressed.
  * Method: no threads, so that the test says when a job runs; calls to the simulated
- * disk counted run by run.
+ * disk counted run by run; sizes of segments whose values compress well.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,7 @@
 #include "db/db.h"
 #include "io/io_sim.h"
 
-enum { FLUSH_RUNS_MOST = 10000, FLUSH_FILES = 64 };
+enum { FLUSH_RUNS_MOST = 10000, FLUSH_FILES = 64, FLUSH_BATCH = 100, FLUSH_BATCH_BYTES = 400 * FLUSH_BATCH };
 
 static void
 flush_open(struct sim_disk *disk, esker_db **db)
@@ -142,12 +142,70 @@ flush__that_is_stopped_leaves_nothing_behind(void **state)
     }
 }
 
+/* Keys [from, from + FLUSH_BATCH), in order or (stride > 1) not, as a segment: how long it is. */
+static uint64_t
+flush_batch(esker_db *db, uint32_t from, uint32_t stride)
+{
+    for (uint32_t i = 0; i < FLUSH_BATCH; i++) {
+        flush_put(db, from + i * stride % FLUSH_BATCH);
+    }
+    assert_int_equal(esker_flush(db), ESKER_OK);
+    const struct version *version = load_acquire(&db->current); /* pairs: CURRENT */
+    assert_int_equal(version->window_count, 1);
+    return segment_meta(version->levels[0]->segments[0])->size_bytes;
+}
+
+/* Of all segments, when all has been merged. */
+static uint64_t
+flush_bytes_compacted(esker_db *db)
+{
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(db, &stats), ESKER_OK);
+    assert_int_equal(stats.level_segments[0], 0);
+    return stats.segment_bytes;
+}
+
+static void
+flush__compresses_what_will_only_be_moved(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(12);
+    esker_db *db = NULL;
+    flush_open(disk, &db);
+    assert_true(flush_batch(db, 1000, 1) < FLUSH_BATCH_BYTES / 2);  /* in order, into an empty tree */
+    assert_true(flush_batch(db, 2000, 37) < FLUSH_BATCH_BYTES / 2); /* apart from all that is there */
+    assert_true(flush_batch(db, 2050, 1) > FLUSH_BATCH_BYTES);      /* partly the same keys */
+    assert_true(flush_bytes_compacted(db) < FLUSH_BATCH_BYTES / 2);
+    assert_true(flush_batch(db, 950, 1) > FLUSH_BATCH_BYTES); /* the same in a deeper level */
+    assert_true(flush_batch(db, 500, 1) < FLUSH_BATCH_BYTES / 2);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+static void
+flush__without_order_is_compressed_when_all_is_merged(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(13);
+    esker_db *db = NULL;
+    flush_open(disk, &db);
+    assert_true(flush_batch(db, 0, 37) > FLUSH_BATCH_BYTES);
+    assert_true(flush_bytes_compacted(db) < FLUSH_BATCH_BYTES / 2);
+    flush_expect(db, FLUSH_BATCH);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flush__goes_in_steps),
         cmocka_unit_test(flush__that_is_stopped_leaves_nothing_behind),
+        cmocka_unit_test(flush__compresses_what_will_only_be_moved),
+        cmocka_unit_test(flush__without_order_is_compressed_when_all_is_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
