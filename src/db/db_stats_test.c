@@ -2,9 +2,10 @@
 /*
  * Goal: the statistics say what long readers keep: the oldest state that was
  * replaced and is still read, for how long, and what it costs. And what is in
- * memory alone does not wait for the timer when it is much.
+ * memory alone does not wait for the timer when it is much. And which back-end
+ * is in use, and why.
  * Method: the simulated disk and clock, one thread; iterators over states that
- * flushes and merges replace.
+ * flushes and merges replace; a seccomp filter that refuses rings.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,9 +13,15 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "db/db.h"
@@ -215,6 +222,59 @@ push__happens_by_bytes_before_its_time(void **state)
     assert_int_equal(esker_destroy(path), ESKER_OK);
 }
 
+/* ---- The back-end -------------------------------------------------------------------- */
+
+static esker_stats
+backend_stats(int backend)
+{
+    char path[] = "db_stats_test_XXXXXX";
+    esker_options options;
+    esker_options_init(&options);
+    options.io_backend = backend;
+    esker_stats stats;
+    esker_stats_init(&stats);
+    esker_db *db = NULL;
+    if (mkdtemp(path) == NULL || esker_open(path, &options, &db) != ESKER_OK ||
+        esker_get_stats(db, &stats) != ESKER_OK || esker_close(db) != ESKER_OK ||
+        esker_destroy(path) != ESKER_OK) {
+        stats.io_backend = -1;
+    }
+    return stats;
+}
+
+/* A thread whose kernel refuses rings. Those that the engine starts from here inherit that: the last test. */
+static void *
+refused_main(void *ctx)
+{
+    esker_stats *stats = ctx;
+    struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = COUNTOF(steps), .filter = steps};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0) {
+        *stats = backend_stats(ESKER_IO_URING);
+    }
+    return NULL;
+}
+
+static void
+io_backend__and_why_it_is_not_the_one_asked_for_are_told(void **state)
+{
+    (void)state;
+    esker_stats asked = backend_stats(ESKER_IO_POSIX), refused = {.io_backend = -1};
+    assert_int_equal(asked.io_backend, ESKER_IO_POSIX);
+    assert_string_equal(asked.io_reason, "asked for posix");
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, refused_main, &refused), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(refused.io_backend, ESKER_IO_POSIX);
+    assert_string_equal(refused.io_reason, "io_uring refused: Operation not permitted; using posix");
+}
+
 int
 main(void)
 {
@@ -227,6 +287,7 @@ main(void)
                                         pinned_teardown),
         cmocka_unit_test_setup_teardown(oldest_version__is_in_every_text, pinned_setup, pinned_teardown),
         cmocka_unit_test(push__happens_by_bytes_before_its_time),
+        cmocka_unit_test(io_backend__and_why_it_is_not_the_one_asked_for_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
