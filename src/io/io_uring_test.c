@@ -206,7 +206,7 @@ static void
 io_uring__refusal_at_probe_falls_back_to_posix(void **state)
 {
     (void)state;
-    static const int errors[] = {EPERM, ENOSYS, EAGAIN, EINTR};
+    static const int errors[] = {EPERM, ENOSYS, ENOMEM, EAGAIN, EINTR};
     for (size_t i = 0; i < COUNTOF(errors); i++) {
         assert_true(child_says_yes(refused_at_probe, errors[i]));
     }
@@ -231,7 +231,7 @@ static void
 io_uring__later_failure_is_done_by_plain_calls(void **state)
 {
     (void)state;
-    static const int errors[] = {EPERM, ENOSYS, EAGAIN, EINTR, EBUSY, EBADR};
+    static const int errors[] = {EPERM, ENOSYS, ENOMEM, EAGAIN, EINTR, EBUSY, EBADR};
     for (size_t i = 0; i < COUNTOF(errors); i++) {
         assert_true(child_says_yes(refused_later, errors[i]));
     }
