@@ -82,6 +82,12 @@ status_last(void)
     return &last_error;
 }
 
+bool
+status_lacks_files(const esker_error *error)
+{
+    return error->status == ESKER_IO && (error->os_errno == EMFILE || error->os_errno == ENFILE);
+}
+
 esker_status
 status_restore(const esker_error *error)
 {

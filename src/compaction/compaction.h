@@ -94,8 +94,9 @@ struct level_table {
 };
 
 struct picker_config {
-    uint32_t l0_trigger; /* merge level 0 from this many segments on */
-    uint64_t base_bytes; /* target of the first level below 0 that is in use */
+    uint32_t l0_trigger;    /* merge level 0 from this many segments on */
+    uint32_t l0_inputs_max; /* so many of them in one merge, which opens them all; 0 = no limit */
+    uint64_t base_bytes;    /* target of the first level below 0 that is in use */
     uint32_t fanout;
     uint64_t segment_bytes;
     /* Deletes below it can be dropped at the bottom: the oldest live snapshot,

@@ -360,8 +360,9 @@ picker_plan_l0(struct picker *picker, struct compaction_plan *out)
 {
     const struct level_table *level = &picker->levels[0];
     const struct level_table *base = &picker->levels[picker->base];
-    size_t most = picker_l0_free_count(level);
-    for (size_t count = MIN(most, (size_t)COMPACTION_INPUTS_MAX); count > 0; count /= 2) {
+    uint32_t limit = picker->config->l0_inputs_max;
+    size_t named = limit != 0 ? MIN(limit, (uint32_t)COMPACTION_INPUTS_MAX) : COMPACTION_INPUTS_MAX;
+    for (size_t count = MIN(picker_l0_free_count(level), named); count > 0; count /= 2) {
         struct picker_span inputs = {level->count - count, level->count};
         struct picker_range range = picker_hull(level, inputs.begin, inputs.end);
         struct picker_span overlaps = picker_span_of(base, range);

@@ -301,6 +301,14 @@ compaction_pick__more_than_a_plan_can_name(void **state)
     assert_int_equal(plan.input_count, COMPACTION_INPUTS_MAX);
     assert_int_equal(plan.inputs[0], COUNT - COMPACTION_INPUTS_MAX);
     assert_int_equal(plan.inputs[COMPACTION_INPUTS_MAX - 1], COUNT - 1);
+    config.l0_inputs_max = 3; /* nor more than can be open together, asked for or not */
+    assert_true(compaction_pick(levels, &config, &plan));
+    assert_int_equal(plan.input_count, 3);
+    assert_int_equal(plan.inputs[0], COUNT - 3);
+    assert_true(compaction_pick_range(levels, &config, (struct bytes){0}, (struct bytes){0}, &plan));
+    assert_int_equal(plan.input_count, 3);
+    assert_int_equal(plan.inputs[2], COUNT - 1);
+    config.l0_inputs_max = 0;
     levels[0] = (struct level_table){0};
     levels[5] = (struct level_table){.segments = segments, .claimed = claimed, .count = COUNT};
     levels[6] = (struct level_table){.segments = segments, .claimed = claimed, .count = 1};

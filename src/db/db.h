@@ -41,8 +41,9 @@ enum {
     L0_STALL_LEAST = 16,
     L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
     COMPACT_JOBS_MAX = 4,
-    DB_FILES_RESERVED = 48, /* descriptors for logs, inputs and outputs of merges, and the process's own */
-    DB_FILES_SHARE = 4,     /* a quarter of the others for segments that nobody reads just now */
+    DB_FILES_RESERVED = 48,   /* descriptors for logs, inputs and outputs of merges, and the process's own */
+    DB_FILES_SHARE = 4,       /* a quarter of the others for segments that nobody reads just now */
+    DB_FILES_MERGE_SHARE = 2, /* and half for those that a merge reads */
     DB_FILES_MIN = 8,
     BLOCK_BYTES_WARM = 16 << 10,
     BLOCK_BYTES_COLD = 4 << 10,  /* where most reads are expected to need the disk */
@@ -83,6 +84,7 @@ struct db_log_pool {
 struct db_retry {
     uint32_t failures; /* in a row */
     uint64_t due_ns;   /* 0 = at once */
+    bool untold;       /* it may pass soon; whoever waits goes on waiting */
 };
 
 struct db_merge;
@@ -144,6 +146,7 @@ struct esker_db {
     struct job prepare_job, populate_job, flush_job, sync_job, purge_job, rest_job, space_job;
     struct compact_job compact_jobs[COMPACT_JOBS_MAX];
     uint32_t compact_job_count;
+    uint32_t merge_files_max; /* inputs that the parts of one merge may have open together */
 
     /* atomic */
     _Atomic(struct version *) current CACHE_ALIGNED; /* pairs: CURRENT */
@@ -222,6 +225,8 @@ struct esker_db {
     struct db_retry background_retry, merge_retry;
     uint64_t space_seen_bytes; /* free on the disk when work failed for want of space */
     esker_error damage;        /* what merges met first; as long as a damaged segment is in the tree */
+    uint32_t l0_inputs_max;    /* of one merge: merge_files_max, fewer while descriptors are short */
+    bool merge_files_shed;     /* that was tried for the last merge */
     bool level0_stuck;         /* full, and nothing that is not damaged can be merged */
     uint64_t attempt;          /* how often callers have asked that failed work be tried again */
     esker_error poison_cause;

@@ -87,7 +87,8 @@ struct compact_part *compact_take_part(esker_db *db, const struct compact_run *r
 NODISCARD esker_status compact_part_step(struct compact_part *part);
 /* True when it was the last one and the caller has to finish the run. */
 bool compact_part_ended(struct compact_part *part, esker_status status);
-/* Installs what the parts made, or removes it; gives everything back. */
+/* Installs what the parts made, or removes it; gives everything back. OK also after a
+ * merge that found too few descriptors, when the next plan may get by with those there are. */
 NODISCARD esker_status compact_finish(struct compact_run *run);
 /* For a run that will not be finished. story: why; NULL: the database is being closed. */
 void compact_abandon(struct compact_run *run, const esker_error *story);

@@ -126,6 +126,7 @@ struct picker_config
 db_picker_config(esker_db *db, const struct version *version)
 {
     return (struct picker_config){.l0_trigger = plan_l0_trigger_locked(db, version),
+                                  .l0_inputs_max = db->l0_inputs_max,
                                   .base_bytes = db->window_bytes_max * 4,
                                   .fanout = COMPACT_FANOUT,
                                   .segment_bytes = db->segment_bytes,

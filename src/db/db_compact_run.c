@@ -114,14 +114,23 @@ run_reserve_space(struct compact_run *run)
     return ESKER_OK;
 }
 
+/* What one part has open: all of level 0, one segment of a sorted level, and its output. */
+static uint64_t
+run_files(const struct compact_run *run)
+{
+    uint64_t inputs = run->plan->input_level == 0 ? run->inputs->count : 1;
+    return inputs + (run->overlaps->count > 0) + 1;
+}
+
 /* So many parts that each is worth a thread's while, and twice as many as
- * threads, so that nobody waits long for the last one. */
+ * threads, so that nobody waits long for the last one. Fewer where descriptors are few. */
 static uint32_t
 run_wanted_parts(const struct compact_run *run)
 {
     uint64_t by_size = run->bytes_in / (2 * run->db->segment_bytes);
-    uint32_t most = run->db->compact_job_count > 1 ? 2 * run->db->compact_job_count : 1;
-    return (uint32_t)MIN(MAX(by_size, (uint64_t)1), (uint64_t)most);
+    uint64_t most = run->db->compact_job_count > 1 ? 2 * run->db->compact_job_count : 1;
+    most = MIN(most, run->db->merge_files_max / run_files(run));
+    return (uint32_t)MIN(MAX(by_size, (uint64_t)1), MAX(most, (uint64_t)1));
 }
 
 static void
@@ -154,7 +163,10 @@ compact_begin(struct compact_run *run)
     run->merge = (struct db_merge){
         .db = db, .version = run->version, .output_level = plan->output_level, .warm = true};
     TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
-    TRY(compact_split(run, run_wanted_parts(run)));
+    esker_status status = compact_split(run, run_wanted_parts(run));
+    if (status != ESKER_OK && !status_lacks_files(status_last())) {
+        return status; /* one part is as good where the indexes cannot be looked at */
+    }
     bool shared = run->part_count > 1;
     run_init_parts(run); /* others may take the parts now, and have ended the run by the next line */
     if (shared) {
@@ -318,6 +330,41 @@ out:
     return status;
 }
 
+/* Descriptors were short: those of segments that nobody reads just now are given
+ * back, and level 0 is merged by fewer segments at a time, for nobody knows how many
+ * the embedding program will leave. True: it is worth another try. */
+static bool
+run_shrinks(struct compact_run *run, const esker_error *story)
+{
+    esker_db *db = run->db;
+    if (!status_lacks_files(story)) {
+        return false;
+    }
+    block_cache_shed_holders(db->cache);
+    mutex_lock(&db->mu);
+    bool smaller = run->plan->input_level == 0 && run->plan->input_count > 1;
+    bool again = smaller || !db->merge_files_shed;
+    db->merge_files_shed = true;
+    if (smaller) {
+        db->l0_inputs_max = MIN(db->l0_inputs_max, (uint32_t)(run->plan->input_count / 2));
+    }
+    mutex_unlock(&db->mu);
+    return again;
+}
+
+/* A merge went well: the next may be a little larger, if they were made smaller. */
+static void
+run_grows(struct compact_run *run)
+{
+    esker_db *db = run->db;
+    mutex_lock(&db->mu);
+    db->merge_files_shed = false;
+    if (run->plan->input_level == 0 && run->plan->input_count >= db->l0_inputs_max) {
+        db->l0_inputs_max = MIN(db->l0_inputs_max + 1, db->merge_files_max);
+    }
+    mutex_unlock(&db->mu);
+}
+
 static void
 run_count_failure(struct compact_run *run, const esker_error *story)
 {
@@ -340,7 +387,11 @@ compact_finish(struct compact_run *run)
     for (uint32_t i = 0; i < run->part_count; i++) { /* I2; there are none after an installation */
         db_remove_outputs(db, &run->parts[i].result);
     }
-    if (status != ESKER_OK) {
+    if (status == ESKER_OK) {
+        run_grows(run);
+    } else if (run_shrinks(run, &story)) {
+        status = ESKER_OK;
+    } else {
         run_count_failure(run, &story);
     }
     compact_release(run);

@@ -447,6 +447,69 @@ descriptors__sixty_four_are_enough_for_hundreds_of_segments(void **state)
     rows_fini(&rows);
 }
 
+enum { FILES_FLUSHES = 46, FILES_HELD = 9, FILES_LEAST = 20 };
+
+/* Level 0 is full, and the embedding program holds up to held_most of the FILES_LIMIT descriptors, but
+ * leaves free_least. */
+static void
+files_compact(int held_most, int free_least)
+{
+    static const struct db_tuning tuning = {
+        .window_bytes_first = 128 << 10, .window_bytes_max = 128 << 10, .segment_bytes = 64 << 10};
+    struct rows rows;
+    struct rlimit before;
+    struct io *io = NULL;
+    int held[FILES_LIMIT];
+    int held_count = 0;
+    rows_init(&rows, FILES_ROWS, ESKER_IO_AUTO);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit few = {.rlim_cur = FILES_LIMIT, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_ok(io_open_dir(rows.path, true, ESKER_IO_AUTO, &mem_default, &io));
+    assert_ok(db_open_on(io, &rows.options, &tuning, false, &rows.db));
+    mutex_lock(&rows.db->mu);
+    rows.db->manual_compactions++; /* no merge begins */
+    rows.db->l0_stall = L0_STALL;  /* as a process with more descriptors may have left it */
+    mutex_unlock(&rows.db->mu);
+    for (uint32_t flush = 0; flush < FILES_FLUSHES; flush++) {
+        for (uint32_t id = flush; id < rows.count; id += FILES_FLUSHES * 4) {
+            rows_put(&rows, id);
+        }
+        assert_ok(esker_flush(rows.db));
+    }
+    while (held_count < held_most && (held[held_count] = dup(0)) >= 0) {
+        held_count++;
+    }
+    while (held_count > 0 && FILES_LIMIT - held[held_count - 1] - 1 < free_least) {
+        (void)close(held[--held_count]);
+    }
+    mutex_lock(&rows.db->mu);
+    rows.db->manual_compactions--;
+    mutex_unlock(&rows.db->mu);
+    esker_status compacted = esker_compact(rows.db, NULL, NULL);
+    rows_put(&rows, 1);
+    esker_status flushed = esker_flush(rows.db);
+    while (held_count > 0) {
+        (void)close(held[--held_count]);
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_ok(compacted);
+    assert_ok(flushed);
+    for (uint32_t id = 0; id < rows.count; id++) {
+        rows_get(&rows, id);
+    }
+    rows_fini(&rows);
+}
+
+/* Goal: a full level 0 is merged though its segments cannot all be open together. */
+static void
+descriptors__a_merge_makes_do_with_those_that_are_left(void **state)
+{
+    (void)state;
+    files_compact(FILES_HELD, 0);
+    files_compact(FILES_LIMIT, FILES_LEAST);
+}
+
 int
 main(void)
 {
@@ -457,6 +520,7 @@ main(void)
         cmocka_unit_test(multi_get__answers_the_same_through_a_ring),
         cmocka_unit_test(budget__is_the_present_one_though_the_log_is_an_earlier_ones),
         cmocka_unit_test(descriptors__sixty_four_are_enough_for_hundreds_of_segments),
+        cmocka_unit_test(descriptors__a_merge_makes_do_with_those_that_are_left),
     };
     return cmocka_run_group_tests_name("db memory", tests, NULL, NULL);
 }

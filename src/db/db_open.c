@@ -245,6 +245,20 @@ open_segments_max(const esker_db *db)
     return MAX((files - MIN(files, (uint64_t)DB_FILES_RESERVED)) / DB_FILES_SHARE, (uint64_t)DB_FILES_MIN);
 }
 
+/* For merges half of what is not reserved; one of level 0 has all its inputs open. */
+static void
+open_derive_files(esker_db *db)
+{
+    uint64_t files = io_files_max(db->io);
+    block_cache_limit_holders(db->cache, open_segments_max(db));
+    uint64_t free_files = files - MIN(files, (uint64_t)DB_FILES_RESERVED);
+    uint64_t merge = MAX(free_files / DB_FILES_MERGE_SHARE, (uint64_t)DB_FILES_MIN);
+    db->merge_files_max = (uint32_t)MIN(merge, (uint64_t)UINT32_MAX / 2);
+    db->l0_inputs_max = db->merge_files_max;
+    /* Iterators, too, open all of level 0 at once. */
+    db->l0_stall = (uint32_t)MIN(MAX(files / L0_STALL_FILES, (uint64_t)L0_STALL_LEAST), (uint64_t)L0_STALL);
+}
+
 static esker_status
 open_start(esker_db *db, const struct db_tuning *tuning)
 {
@@ -257,10 +271,7 @@ open_start(esker_db *db, const struct db_tuning *tuning)
     }
     TRY(block_cache_create(&db->block_mem, sizes.cache_bytes, &db->cache));
     block_cache_use_heap(db->cache, db->heap);
-    block_cache_limit_holders(db->cache, open_segments_max(db));
-    /* A merge of level 0 opens all of them at once. */
-    db->l0_stall = (uint32_t)MIN(MAX(io_files_max(db->io) / L0_STALL_FILES, (uint64_t)L0_STALL_LEAST),
-                                 (uint64_t)L0_STALL);
+    open_derive_files(db);
     db->stripes = mem_alloc_aligned(&db->mem, CACHE_LINE_BYTES, STRIPE_COUNT * sizeof *db->stripes);
     if (db->stripes == NULL) {
         return FAIL_NO_MEMORY("counters");

@@ -8,6 +8,9 @@
  * the pause. When a disk was full, its free space is looked at in between: as soon
  * as there is more of it than when the work failed, everything is tried at once.
  *
+ * Too few descriptors: those that only the cache has open are given back, and some
+ * pauses go by before writers are told.
+ *
  * Damage is a class of its own. Merges leave damaged segments alone, so waiting
  * helps nobody: its story is kept until the last damaged segment has left the tree,
  * whatever merges elsewhere succeed meanwhile, and writes that only a merge of
@@ -18,6 +21,7 @@
 enum {
     RETRY_FIRST_NS = 100000000,
     RETRY_DOUBLINGS = 6,        /* up to 6.4 seconds */
+    RETRY_UNTOLD = 3,           /* pauses before writers are told that descriptors are short */
     RETRY_SPACE_NS = 100000000, /* between two looks at a full disk */
     RETRY_SPACE_BYTES = 4096    /* less than this is no more space than before */
 };
@@ -61,6 +65,14 @@ db_background_begin(esker_db *db)
     return attempt;
 }
 
+/* Descriptors come and go with what else the process does: for a few pauses that is
+ * nobody's answer. Without threads there are no timers to wait for. mu held. */
+static bool
+retry_may_pass_locked(const esker_db *db, const struct db_retry *retry, const esker_error *story)
+{
+    return status_lacks_files(story) && !db->manual && retry->failures < RETRY_UNTOLD;
+}
+
 /* Is it told to whom it concerns? Not what is damage, which has a story of its own,
  * nor an answer to what was asked before somebody asked anew. mu held. */
 static bool
@@ -80,13 +92,20 @@ db_background_failed(esker_db *db, struct job *again, uint64_t attempt)
     if (story.status == ESKER_NO_SPACE && io_free_bytes(db->io, &free_bytes) != ESKER_OK) {
         free_bytes = UINT64_MAX; /* then there is only the pause */
     }
+    if (status_lacks_files(&story)) {
+        block_cache_shed_holders(db->cache);
+    }
     mutex_lock(&db->mu);
-    if (retry_is_told_locked(db, again, &story, attempt)) {
+    struct db_retry *retry = retry_of(db, again);
+    retry->untold = retry_may_pass_locked(db, retry, &story);
+    if (!retry->untold && retry_is_told_locked(db, again, &story, attempt)) {
         *retry_failure_of(db, again) = story;
     }
     db->space_seen_bytes = free_bytes;
-    uint64_t pause_ns = retry_pause_locked(retry_of(db, again), io_monotonic_ns(db->io));
-    cond_broadcast(&db->changed);
+    uint64_t pause_ns = retry_pause_locked(retry, io_monotonic_ns(db->io));
+    if (!retry->untold) { /* else those who wait would only kick the job again, at once */
+        cond_broadcast(&db->changed);
+    }
     mutex_unlock(&db->mu);
     db_emit(db, ESKER_EVENT_BACKGROUND, 0, 0, &story);
     if (!db->manual) {
@@ -122,7 +141,8 @@ db_merges_pause(esker_db *db, uint64_t *left_ns_out)
 {
     uint64_t now_ns = io_monotonic_ns(db->io);
     mutex_lock(&db->mu);
-    uint64_t due_ns = db->merge_failure.status != ESKER_OK ? db->merge_retry.due_ns : 0;
+    bool failed = db->merge_failure.status != ESKER_OK || db->merge_retry.untold;
+    uint64_t due_ns = failed ? db->merge_retry.due_ns : 0;
     mutex_unlock(&db->mu);
     *left_ns_out = due_ns > now_ns ? due_ns - now_ns : 0;
     return due_ns > now_ns && !db->manual; /* without threads there are no timers */

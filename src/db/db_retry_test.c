@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "db/db.h"
@@ -244,6 +245,46 @@ retry__pauses_grow_until_something_succeeds(void **state)
     retry_destroy(&f);
 }
 
+/* Goal: a short want of descriptors is nobody's answer, a lasting one is, and no pause is missed.
+ * Method: failures of a merge and of a flush, one per pause, of a database with threads that has
+ * nothing to do and of one without. */
+static void
+retry__short_descriptors_are_told_when_they_stay_short(void **state)
+{
+    (void)state;
+    for (int manual = 0; manual < 2; manual++) {
+        struct retry_fixture f;
+        uint64_t id;
+        uint64_t left_ns = 0;
+        retry_create(&f, false, &id);
+        retry_open(&f, manual != 0);
+        mutex_lock(&f.db->mu);
+        f.db->manual_compactions++; /* the background's own merges would end the pauses */
+        mutex_unlock(&f.db->mu);
+        struct job *jobs[] = {&f.db->compact_jobs[0].job, &f.db->flush_job};
+        for (int at = 0; at < 2; at++) {
+            esker_error *told = at == 0 ? &f.db->merge_failure : &f.db->background;
+            for (int i = 0; i < 5; i++) {
+                IGNORE_STATUS(FAIL_OS(i % 2 == 0 ? EMFILE : ENFILE, "x", 0, "no file"), "it is the story");
+                db_background_failed(f.db, jobs[at], db_background_begin(f.db));
+                mutex_lock(&f.db->mu);
+                struct db_retry *retry = at == 0 ? &f.db->merge_retry : &f.db->background_retry;
+                assert_int_equal(told->status, manual != 0 || i >= 3 ? ESKER_IO : ESKER_OK);
+                uint64_t due_ns = retry->due_ns;
+                mutex_unlock(&f.db->mu);
+                assert_true(at == 1 || db_merges_pause(f.db, &left_ns) == (manual == 0));
+                sim_disk_advance(f.disk, due_ns - io_monotonic_ns(f.db->io));
+            }
+            db_background_ok(f.db, jobs[at]);
+            assert_int_equal(told->status, ESKER_OK);
+        }
+        mutex_lock(&f.db->mu);
+        f.db->manual_compactions--;
+        mutex_unlock(&f.db->mu);
+        retry_destroy(&f);
+    }
+}
+
 static void
 retry__comes_at_once_when_there_is_room(void **state)
 {
@@ -278,6 +319,7 @@ main(void)
         cmocka_unit_test(damage__keeps_only_what_is_newer),
         cmocka_unit_test(close__ends_although_level_0_is_full),
         cmocka_unit_test(retry__pauses_grow_until_something_succeeds),
+        cmocka_unit_test(retry__short_descriptors_are_told_when_they_stay_short),
         cmocka_unit_test(retry__comes_at_once_when_there_is_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

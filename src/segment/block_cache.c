@@ -462,6 +462,19 @@ cache_holders_exceed_locked(const struct block_cache *cache, uint64_t evicted_by
            (bytes > share && bytes - share > evicted_bytes);
 }
 
+static void
+cache_holder_evict_locked(struct block_cache *cache, struct cache_holder *holder)
+{
+    uint64_t bytes = holder->bytes; /* evicted it may be gone at once */
+    cache_holder_remove_locked(cache, holder);
+    add_relaxed(&cache->retired_holders, 1);   /* relaxed: a hint */
+    add_relaxed(&cache->retired_bytes, bytes); /* relaxed: a hint */
+    if (!holder->evict(holder)) {
+        cache_holder_retired(cache, bytes);
+    }
+    add_relaxed(&cache->holder_evictions, 1); /* relaxed: a statistic */
+}
+
 /* The clock over holders; `spared` is new and stays. What is in use stays as long as only
  * memory is short: it would not give any back, and the next who wants it would
  * load it a second time. What an evicted one takes comes back only after a
@@ -488,15 +501,8 @@ cache_holders_evict_locked(struct block_cache *cache, const struct cache_holder 
         if (!too_many && holder->in_use(holder)) {
             continue;
         }
-        uint64_t bytes = holder->bytes; /* evicted it may be gone at once */
-        cache_holder_remove_locked(cache, holder);
-        add_relaxed(&cache->retired_holders, 1);   /* relaxed: a hint */
-        add_relaxed(&cache->retired_bytes, bytes); /* relaxed: a hint */
-        if (!holder->evict(holder)) {
-            cache_holder_retired(cache, bytes);
-        }
-        evicted_bytes += bytes;
-        add_relaxed(&cache->holder_evictions, 1); /* relaxed: a statistic */
+        evicted_bytes += holder->bytes;
+        cache_holder_evict_locked(cache, holder);
     }
 }
 
@@ -555,6 +561,17 @@ block_cache_limit_holders(struct block_cache *cache, uint64_t count)
     cache->holders_max = count;
     cache_holders_evict_locked(cache, NULL);
     mutex_unlock(&cache->ring_mutex);
+}
+
+void
+block_cache_shed_holders(struct block_cache *cache)
+{
+    mutex_lock(&cache->ring_mutex);
+    while (cache->holder_hand != NULL) {
+        cache_holder_evict_locked(cache, cache->holder_hand);
+    }
+    mutex_unlock(&cache->ring_mutex);
+    epoch_drain();
 }
 
 /* ---- Tables ------------------------------------------------------------- */

@@ -69,6 +69,9 @@ void block_cache_limit_holders(struct block_cache *cache, uint64_t count);
  * lock that the reclaimer may want. */
 void block_cache_settle(struct block_cache *cache);
 
+/* Evicts all holders, and returns when the files that nobody else uses are closed. Outside sections. */
+void block_cache_shed_holders(struct block_cache *cache);
+
 void block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats *out);
 
 #endif

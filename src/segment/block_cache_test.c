@@ -393,6 +393,11 @@ block_cache__evicts_holders_beyond_their_share(void **state)
     }
     for (size_t i = 0; i < 12; i++) {
         assert_int_equal(things[i].evicted, i < 9);
+    }
+    block_cache_shed_holders(fixture.cache);
+    assert_int_equal(cache_stats(&fixture).holders, 0);
+    for (size_t i = 0; i < 12; i++) {
+        assert_true(things[i].evicted);
         cache_holder_remove(fixture.cache, &things[i].holder);
     }
     block_cache_discharge(fixture.cache, MEMORY_INDEXES, 12);
