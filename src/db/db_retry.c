@@ -44,6 +44,14 @@ retry_of(esker_db *db, const struct job *job)
     return retry_is_merge(job) ? &db->merge_retry : &db->background_retry;
 }
 
+/* The clock of the timers that end the pauses. A simulated disk has one of its own,
+ * which stands still while nobody uses the disk. */
+static uint64_t
+retry_now_ns(const esker_db *db)
+{
+    return db->manual ? io_monotonic_ns(db->io) : workers_clock_ns();
+}
+
 /* The pause after one more failure. Jobs of one class that fail within a pause are one failure. */
 static uint64_t
 retry_pause_locked(struct db_retry *retry, uint64_t now_ns)
@@ -102,7 +110,7 @@ db_background_failed(esker_db *db, struct job *again, uint64_t attempt)
         *retry_failure_of(db, again) = story;
     }
     db->space_seen_bytes = free_bytes;
-    uint64_t pause_ns = retry_pause_locked(retry, io_monotonic_ns(db->io));
+    uint64_t pause_ns = retry_pause_locked(retry, retry_now_ns(db));
     if (!retry->untold) { /* else those who wait would only kick the job again, at once */
         cond_broadcast(&db->changed);
     }
@@ -139,7 +147,7 @@ db_try_again_locked(esker_db *db)
 bool
 db_merges_pause(esker_db *db, uint64_t *left_ns_out)
 {
-    uint64_t now_ns = io_monotonic_ns(db->io);
+    uint64_t now_ns = retry_now_ns(db);
     mutex_lock(&db->mu);
     bool failed = db->merge_failure.status != ESKER_OK || db->merge_retry.untold;
     uint64_t due_ns = failed ? db->merge_retry.due_ns : 0;

@@ -130,8 +130,8 @@ pool_start_once(void)
     return pool_once_errno;
 }
 
-static uint64_t
-pool_clock_ns(void)
+uint64_t
+workers_clock_ns(void)
 {
     struct timespec now;
     int failed = clock_gettime(CLOCK_MONOTONIC, &now);
@@ -142,7 +142,7 @@ pool_clock_ns(void)
 static uint64_t
 pool_now_locked(void)
 {
-    return workers_manual() ? pool.manual_now_ns : pool_clock_ns();
+    return workers_manual() ? pool.manual_now_ns : workers_clock_ns();
 }
 
 /* ---- Lists -------------------------------------------------------------- */
@@ -661,7 +661,7 @@ workers_wait(struct cond *cond, struct mutex *mutex, uint64_t deadline_ns)
         cond_wait(cond, mutex);
         return true;
     }
-    if (deadline_ns != 0 && pool_clock_ns() >= deadline_ns) {
+    if (deadline_ns != 0 && workers_clock_ns() >= deadline_ns) {
         return false; /* a job that lists itself again and again must not make the wait endless */
     }
     mutex_unlock(mutex);

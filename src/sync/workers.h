@@ -84,6 +84,8 @@ void job_init(struct job *job, struct job_owner *owner, enum job_urgency urgency
 /* For the following runs. Only by the job itself, from its function. */
 void job_set_urgency(struct job *job, enum job_urgency urgency);
 void job_kick(struct job *job);
+/* What delays are measured by where there are threads: CLOCK_MONOTONIC. */
+uint64_t workers_clock_ns(void);
 /* Runs no earlier than delay_ns from now; an earlier pending kick stays. */
 void job_kick_after(struct job *job, uint64_t delay_ns);
 bool job_idle(struct job *job);
