@@ -127,7 +127,7 @@ db_create_fresh(esker_db *db)
                             .durable_lsn = base_lsn,
                             .add_logs = &number,
                             .add_log_count = 1};
-    TRY(window_create(db->io, &db->mem, NULL, cap_bytes, base_lsn, window_op_capacity(cap_bytes),
+    TRY(window_create(db->io, &db->mem, db->cache, NULL, cap_bytes, base_lsn, window_op_capacity(cap_bytes),
                       db->hash_seed, &window));
     esker_status status = ESKER_OK;
     TRY_OUT(log_file_create(db->io, &db->mem, number, cap_bytes, &window->log));
@@ -135,7 +135,7 @@ db_create_fresh(esker_db *db)
     TRY_OUT(manifest_create(db->io, &db->mem, db->uuid, 1, &snapshot, &db->manifest));
     TRY_OUT(db_note_logs(db, &snapshot));
     TRY_OUT(db_map_log(db, window));
-    window_charge(window, db->cache, window_expected_bytes(window, 0));
+    window_charge(window, window_expected_bytes(window, 0));
     db_charge_log(db, window->log, cap_bytes);
     window->gen = 1;
     window->file_seed = log_file_seed(&header);

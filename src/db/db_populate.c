@@ -19,7 +19,7 @@ db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op)
         uint64_t per_op = bytes_per_op != 0 ? bytes_per_op : POPULATE_OP_BYTES;
         uint64_t first = MIN(window->cap_bytes, (uint64_t)POPULATE_AHEAD);
         uint64_t index_bytes = window_expected_bytes(window, per_op) - window->cap_bytes;
-        window_charge_more(window, db->cache, index_bytes + first);
+        window_charge_more(window, index_bytes + first);
         block_cache_settle(db->cache); /* what was evicted for it is free before it is needed */
         mutex_lock(&db->populate_mu);
         window_populate(window, POPULATE_AHEAD, per_op, db->populate_map);

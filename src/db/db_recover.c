@@ -186,8 +186,8 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     struct window *window = NULL;
     uint8_t *image = recovered->image;
     recovered->image = NULL;
-    TRY(window_create(db->io, &db->mem, image, header->cap_bytes, header->base_lsn, op_cap, db->hash_seed,
-                      &window));
+    TRY(window_create(db->io, &db->mem, db->cache, image, header->cap_bytes, header->base_lsn, op_cap,
+                      db->hash_seed, &window));
     window->log = recovered->log;
     recovered->log = NULL;
     window->gen = header->gen;
@@ -196,14 +196,14 @@ recover_window(esker_db *db, struct wal_recovered_log *recovered, bool continued
     (void)recover_walk(window, window->data, index_from, bytes);
     if (continued) {
         window->small_pages = !grows;
-        window_charge(window, db->cache, window_resident_bytes(window, bytes));
+        window_charge(window, window_resident_bytes(window, bytes));
         db->reopen_pending = true;
         db->reopen_offset = bytes;
         db->reopen_ops = ops;
         /* relaxed: not shared yet. Full until the REOPEN frame is written. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_cap + 1, window->cap_bytes + WINDOW_GRANULE));
     } else {
-        window_charge(window, db->cache, window_resident_bytes(window, window->cap_bytes));
+        window_charge(window, window_resident_bytes(window, window->cap_bytes));
         window->end_lsn = MAX(window->base_lsn, header->base_lsn + bytes / LSN_BYTES);
         window->recovered = true;
         store_relaxed(&window->tail, window_tail(ops, bytes)); /* relaxed: not shared yet */
@@ -334,7 +334,7 @@ recover_logs(struct recover_state *state)
         uint64_t cap_bytes = db->window_bytes_first;
         TRY_OUT(db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
                                recovered.end_lsn, &windows[0]));
-        window_charge(windows[0], db->cache, window_expected_bytes(windows[0], 0));
+        window_charge(windows[0], window_expected_bytes(windows[0], 0));
     }
     recover_set_watermarks(db, &recovered, windows[0]);
     mutex_lock(&db->mu);

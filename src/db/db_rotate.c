@@ -251,7 +251,8 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
 {
     ASSERT(cap_bytes % LOG_PAGE_BYTES == 0);
     struct window *window = NULL;
-    TRY(window_create(db->io, &db->mem, NULL, cap_bytes, base_lsn, op_cap, db->hash_seed, &window));
+    TRY(window_create(db->io, &db->mem, db->cache, NULL, cap_bytes, base_lsn, op_cap, db->hash_seed,
+                      &window));
     struct log_file *log = rotate_pool_take(db, cap_bytes);
     esker_status status = ESKER_OK;
     bool listed = log != NULL;
@@ -332,7 +333,7 @@ rotate_reopen_locked(esker_db *db)
     db->reopening = true;
     mutex_unlock(&db->mu);
     if (!too_large) {
-        window_charge(active, db->cache, window_expected_bytes(active, 0));
+        window_charge(active, window_expected_bytes(active, 0));
         db_charge_log(db, active->log, active->cap_bytes);
     }
     esker_status status = rotate_sync_reopen(db, active);
@@ -498,9 +499,9 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
     rotate_count_stall(db, &stall);
     mutex_unlock(&db->mu);
     if (installed != NULL) {
-        window_charge(installed, db->cache, window_expected_bytes(installed, window_bytes_per_op(filled)));
+        window_charge(installed, window_expected_bytes(installed, window_bytes_per_op(filled)));
         if (filled->cap_bytes <= db->window_bytes_max) { /* else it was not filled: rotate_reopen_locked */
-            window_charge(filled, db->cache, window_resident_bytes(filled, filled->cap_bytes));
+            window_charge(filled, window_resident_bytes(filled, filled->cap_bytes));
         }
         window_unref(installed);
         window_unref(filled);
@@ -606,7 +607,7 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
     if (status == ESKER_OK) {
         /* relaxed: published with the version below. Full from the start: it is all one frame's. */
         store_relaxed(&window->tail, window_tail((uint64_t)op_count + 1, window->cap_bytes + WINDOW_GRANULE));
-        window_charge(window, db->cache, window_expected_bytes(window, 0));
+        window_charge(window, window_expected_bytes(window, 0));
         window_ref(window);
     }
     mutex_lock(&db->mu);

@@ -44,8 +44,8 @@ window_free(struct window *window)
 }
 
 esker_status
-window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_bytes, uint64_t base_lsn,
-              uint32_t op_cap, uint64_t hash_seed, struct window **out)
+window_create(struct io *io, const struct mem *mem, struct block_cache *budget, uint8_t *data,
+              uint64_t cap_bytes, uint64_t base_lsn, uint32_t op_cap, uint64_t hash_seed, struct window **out)
 {
     ASSERT(cap_bytes % WINDOW_GRANULE == 0 && base_lsn % 2 == 0);
     struct window *window = mem_alloc_aligned(mem, CACHE_LINE_BYTES, sizeof *window);
@@ -57,6 +57,7 @@ window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_
     }
     *window = (struct window){.io = io,
                               .mem = mem,
+                              .budget = budget,
                               .data = data,
                               .cap_bytes = cap_bytes,
                               .base_lsn = base_lsn,
@@ -99,19 +100,9 @@ window_charge_from(struct window *window, uint64_t before, uint64_t bytes)
     }
 }
 
-static void
-window_charge_to(struct window *window, struct block_cache *budget)
-{
-    if (window->budget == NULL) {
-        window->budget = budget;
-    }
-    ASSERT(window->budget == budget);
-}
-
 void
-window_charge(struct window *window, struct block_cache *budget, uint64_t bytes)
+window_charge(struct window *window, uint64_t bytes)
 {
-    window_charge_to(window, budget);
     uint64_t before = load_relaxed(&window->charged_bytes);        /* relaxed: the CAS decides */
     while (!cas_relaxed(&window->charged_bytes, &before, bytes)) { /* relaxed: a sum */
     }
@@ -119,9 +110,8 @@ window_charge(struct window *window, struct block_cache *budget, uint64_t bytes)
 }
 
 void
-window_charge_more(struct window *window, struct block_cache *budget, uint64_t bytes)
+window_charge_more(struct window *window, uint64_t bytes)
 {
-    window_charge_to(window, budget);
     uint64_t before = load_relaxed(&window->charged_bytes); /* relaxed: the CAS decides */
     while (bytes > before && !cas_relaxed(&window->charged_bytes, &before, bytes)) { /* relaxed: a sum */
     }

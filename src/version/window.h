@@ -133,15 +133,16 @@ uint32_t window_op_capacity(uint64_t cap_bytes);
 uint64_t window_bytes_max(uint64_t cap_bytes, uint32_t op_cap);
 
 /* data: cap_bytes of page memory from io->ops->map_memory, taken over (also on
- * failure when not NULL); NULL: allocated here. One reference. */
-NODISCARD esker_status window_create(struct io *io, const struct mem *mem, uint8_t *data, uint64_t cap_bytes,
-                                     uint64_t base_lsn, uint32_t op_cap, uint64_t hash_seed,
-                                     struct window **out);
+ * failure when not NULL); NULL: allocated here. Its memory is charged to budget
+ * (nullable), at first nothing. One reference. */
+NODISCARD esker_status window_create(struct io *io, const struct mem *mem, struct block_cache *budget,
+                                     uint8_t *data, uint64_t cap_bytes, uint64_t base_lsn, uint32_t op_cap,
+                                     uint64_t hash_seed, struct window **out);
 /* Charges so much instead of what was charged before, until it is freed. Outside
- * sections and locks; the first time by whoever made it, before it is shared. */
-void window_charge(struct window *window, struct block_cache *budget, uint64_t bytes);
+ * sections and locks. */
+void window_charge(struct window *window, uint64_t bytes);
 /* The same, but never less than what is charged. */
-void window_charge_more(struct window *window, struct block_cache *budget, uint64_t bytes);
+void window_charge_more(struct window *window, uint64_t bytes);
 /* Its memory that is present, with the first `bytes` of it filled, index and bitmap included. */
 uint64_t window_resident_bytes(const struct window *window, uint64_t bytes);
 /* What that will about be when it is full. bytes_per_op: what to expect of entries; 0 = as
