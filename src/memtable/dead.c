@@ -4,6 +4,8 @@
 #include "base/assert.h"
 #include "memtable/memtable_priv.h"
 
+enum { DEAD_LOOKS = 64 }; /* of a writer at a span that changes meanwhile */
+
 /* Keys of [lower, upper). */
 struct dead_span {
     struct bytes lower, upper;
@@ -138,7 +140,7 @@ dead_armed_store(struct dead_slot *slot, struct dead_span armed)
     store_release(&slot->seq, seq + 2); /* pairs: DEAD_RANGE */
 }
 
-/* Is the key in the armed span? *changing: no answer, look under the mutex. */
+/* Is the key in the armed span? *changing: no answer, look again. */
 static bool
 dead_is_armed_at(const struct dead_slot *slot, struct bytes key, bool *changing)
 {
@@ -158,6 +160,8 @@ dead_is_killed(const struct dead_slot *slot)
     return load_relaxed(&slot->killed); /* relaxed: see there */
 }
 
+/* In an epoch section, so without waiting: a span that keeps changing counts as hit. That is never
+ * wrong, since a kill too many only costs later readers two walks. */
 void
 dead_kill(struct dead_ranges *dead, struct bytes key)
 {
@@ -165,12 +169,12 @@ dead_kill(struct dead_ranges *dead, struct bytes key)
         struct dead_slot *slot = &dead->slots[i];
         bool changing = false;
         bool hit = dead_is_armed_at(slot, key, &changing);
-        if (UNLIKELY(changing)) {
-            mutex_lock(&dead->mutex);
+        for (int look = 1; UNLIKELY(changing) && look < DEAD_LOOKS; look++) {
+            cpu_relax();
+            changing = false;
             hit = dead_is_armed_at(slot, key, &changing);
-            mutex_unlock(&dead->mutex);
         }
-        if (hit && !dead_is_killed(slot)) {
+        if ((hit || changing) && !dead_is_killed(slot)) {
             store_relaxed(&slot->killed, true); /* relaxed: see there */
         }
     }

@@ -30,7 +30,8 @@
  *
  * Concurrency: readers that look or arm hold the mutex. Writers read the armed span
  * without it: seq is odd while it changes, and another afterwards (a sequence lock
- * over atomic words); whoever meets a change looks again under the mutex.
+ * over atomic words); whoever meets a change looks again a few times and then kills
+ * the range, which is always allowed. So writers never wait for readers.
  */
 #ifndef ESKER_MEMTABLE_DEAD_H
 #define ESKER_MEMTABLE_DEAD_H
