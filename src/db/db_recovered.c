@@ -18,8 +18,6 @@ recovered_flush_failed(const esker_error *story)
                        "recovered rows cannot be flushed: %.120s", story->message);
 }
 
-/* Rows that recovery found in a log that was not closed cleanly are in the page
- * cache at best: they become durable by being flushed. */
 static esker_status
 recovered_wait(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
 {
