@@ -19,6 +19,7 @@ struct esker_iter {
     uint64_t lsn;
     struct iter *rows;
     struct buf lower, upper;
+    uint64_t charged_bytes; /* to the budget, besides what iterators over segments charge themselves */
     bool keys_only;
     bool positioned;
     enum iterate_edge edge;
@@ -98,6 +99,31 @@ iterate_set_bounds(struct esker_iter *it, const esker_read_options *options)
     return status;
 }
 
+/* What the iterator takes without its segments', about: the parts are of other rooms. */
+static uint64_t
+iterate_bytes(const struct esker_iter *it)
+{
+    enum { ITERATE_FIXED_BYTES = 1024, ITERATE_WINDOW_BYTES = 1536, ITERATE_RUN_BYTES = 256 };
+
+    const struct version *version = it->version;
+    const struct level_run *level0 = version->levels[0];
+    uint64_t runs = (level0 != NULL ? level0->count : 0) + (uint64_t)__builtin_popcount(version->levels_used);
+    return sizeof *it + 2 * (it->lower.cap + it->upper.cap) + ITERATE_FIXED_BYTES +
+           version->window_count * (uint64_t)ITERATE_WINDOW_BYTES + runs * ITERATE_RUN_BYTES;
+}
+
+static void
+iterate_charge(struct esker_iter *it, uint64_t bytes)
+{
+    struct block_cache *cache = it->db->cache;
+    if (bytes > it->charged_bytes) {
+        block_cache_charge(cache, MEMORY_ITERATORS, bytes - it->charged_bytes);
+    } else if (bytes < it->charged_bytes) {
+        block_cache_discharge(cache, MEMORY_ITERATORS, it->charged_bytes - bytes);
+    }
+    it->charged_bytes = bytes;
+}
+
 /* Rows of the current version at the iterator's LSN. On failure nothing changed. */
 static esker_status
 iterate_attach(struct esker_iter *it, struct thread_state *self)
@@ -132,6 +158,7 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     it->lsn = lsn;
     it->positioned = false;
     it->edge = EDGE_NONE;
+    iterate_charge(it, iterate_bytes(it));
     return ESKER_OK;
 }
 
@@ -139,6 +166,7 @@ static void
 iterate_free(struct esker_iter *it)
 {
     iterate_drop_rows(it);
+    iterate_charge(it, 0);
     if (it->version != NULL) {
         version_unref(it->version);
     }

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -404,6 +405,86 @@ budget__is_the_present_one_though_the_log_is_an_earlier_ones(void **state)
     rows_fini(&rows);
 }
 
+/* ---- Iterators ---------------------------------------------------------------------- */
+
+enum { OPEN_ROWS = 40000, OPEN_ITERATORS = 200, OPEN_BYTES_MAX = 4096 };
+
+static _Atomic uint64_t open_live_bytes;
+
+static void *
+open_alloc(void *ctx, size_t size)
+{
+    void *ptr = malloc(size);
+    (void)ctx;
+    add_relaxed(&open_live_bytes, ptr == NULL ? 0 : malloc_usable_size(ptr)); /* relaxed: a count */
+    return ptr;
+}
+
+static void *
+open_aligned_alloc(void *ctx, size_t alignment, size_t size)
+{
+    void *ptr = aligned_alloc(alignment, size);
+    (void)ctx;
+    add_relaxed(&open_live_bytes, ptr == NULL ? 0 : malloc_usable_size(ptr)); /* relaxed: a count */
+    return ptr;
+}
+
+static void
+open_free(void *ctx, void *ptr)
+{
+    (void)ctx;
+    add_relaxed(&open_live_bytes, -(uint64_t)malloc_usable_size(ptr)); /* relaxed: a count */
+    free(ptr);
+}
+
+static uint64_t
+open_charged_bytes(const struct rows *rows)
+{
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_ok(esker_get_stats(rows->db, &stats));
+    return stats.memory_iterators_bytes;
+}
+
+/* Goal: an open iterator costs little, and what it costs is charged. */
+static void
+iterators__are_small_and_charged(void **state)
+{
+    (void)state;
+    static const esker_allocator allocator = {
+        .alloc = open_alloc, .aligned_alloc = open_aligned_alloc, .free = open_free};
+    static esker_iter *open[OPEN_ITERATORS];
+    struct rows rows;
+    rows_init(&rows, OPEN_ROWS, ESKER_IO_AUTO);
+    rows.options.allocator = &allocator;
+    rows.options.memory_budget_bytes = 64 << 20;
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    for (uint32_t id = 0; id < rows.count; id++) {
+        rows_put(&rows, id);
+    }
+    assert_ok(esker_compact(rows.db, NULL, NULL));
+    rows_put(&rows, 1);
+    churn_scan(&rows, &(struct rng){1});            /* what one has read is in the cache */
+    uint64_t live = load_relaxed(&open_live_bytes); /* relaxed: a count */
+    uint64_t charged = open_charged_bytes(&rows);
+    for (size_t i = 0; i < OPEN_ITERATORS; i++) {
+        char key[24];
+        assert_ok(esker_iter_create(rows.db, NULL, &open[i]));
+        assert_ok(esker_iter_seek(open[i], rows_key(1, key)));
+    }
+    live = (load_relaxed(&open_live_bytes) - live) / OPEN_ITERATORS; /* relaxed: a count */
+    charged = (open_charged_bytes(&rows) - charged) / OPEN_ITERATORS;
+    print_message("an open iterator takes %llu bytes, %llu are charged\n", (unsigned long long)live,
+                  (unsigned long long)charged);
+    assert_true(live <= OPEN_BYTES_MAX);
+    assert_true(charged >= live - live / 8 && charged <= 2 * live);
+    for (size_t i = 0; i < OPEN_ITERATORS; i++) {
+        esker_iter_destroy(open[i]);
+    }
+    assert_int_equal(open_charged_bytes(&rows), 0);
+    rows_fini(&rows);
+}
+
 /* ---- Descriptors ------------------------------------------------------------------ */
 
 enum { FILES_ROWS = 12000, FILES_LIMIT = 64 };
@@ -519,6 +600,7 @@ main(void)
         cmocka_unit_test(multi_get__answers_like_single_gets),
         cmocka_unit_test(multi_get__answers_the_same_through_a_ring),
         cmocka_unit_test(budget__is_the_present_one_though_the_log_is_an_earlier_ones),
+        cmocka_unit_test(iterators__are_small_and_charged),
         cmocka_unit_test(descriptors__sixty_four_are_enough_for_hundreds_of_segments),
         cmocka_unit_test(descriptors__a_merge_makes_do_with_those_that_are_left),
     };

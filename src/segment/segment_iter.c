@@ -6,13 +6,17 @@
  * are made from the buffer when the walk gets there.
  *
  * Keys are put together in key_buf: the block's common prefix is copied once
- * per block, so a step writes eight prefix bytes and the tail.
+ * per block, so a step writes eight prefix bytes and the tail. It is made when a
+ * block is entered, with room for any key of that block.
  *
  * Owned by one thread at a time; not safe for sharing.
  */
 #include "segment/segment_internal.h"
 
-enum { SEGMENT_KEY_ROOM = KEY_BYTES_MAX + 8 /* the prefix word is stored whole */ };
+enum {
+    SEGMENT_KEY_ROOM = KEY_BYTES_MAX + 8, /* the prefix word is stored whole */
+    SEGMENT_KEY_ROOM_LEAST = 128
+};
 
 struct segment_iter {
     struct iter base;
@@ -26,7 +30,8 @@ struct segment_iter {
     struct block block;
     struct frame_ref *frame;    /* through_cache: pinned while open */
     struct segment_ahead ahead; /* its buffers are made at first need */
-    uint8_t key_buf[SEGMENT_KEY_ROOM];
+    uint8_t *key_buf;           /* NULL before the first row */
+    size_t key_cap;
 };
 
 static struct segment_iter *
@@ -117,11 +122,43 @@ segment_iter_show(struct segment_iter *it, uint32_t row)
     return ESKER_OK;
 }
 
+static void
+segment_iter_drop_key(struct segment_iter *it)
+{
+    block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, it->key_cap);
+    mem_free(it->segment->mem, it->key_buf);
+    it->key_buf = NULL;
+    it->key_cap = 0;
+}
+
+/* Room for every key of the block. Tails of different lengths are taken for one: an index
+ * of their lengths would have to be looked through. */
+static esker_status
+segment_iter_key_room(struct segment_iter *it)
+{
+    const struct block *block = &it->block;
+    size_t tail = block->koff == NULL ? block->tail_len : (size_t)(block->values - block->tails);
+    size_t needed = MIN(block->common_len + sizeof(uint64_t) + tail, (size_t)SEGMENT_KEY_ROOM);
+    if (LIKELY(needed <= it->key_cap)) {
+        return ESKER_OK;
+    }
+    segment_iter_drop_key(it);
+    size_t cap = MIN(MAX(needed + needed / 2, (size_t)SEGMENT_KEY_ROOM_LEAST), (size_t)SEGMENT_KEY_ROOM);
+    it->key_buf = mem_alloc(it->segment->mem, cap);
+    if (it->key_buf == NULL) {
+        return FAIL_NO_MEMORY("an iterator's key");
+    }
+    it->key_cap = cap;
+    block_cache_charge(it->segment->cache, MEMORY_ITERATORS, cap);
+    return ESKER_OK;
+}
+
 /* Presents a row of a block that was entered just now. Not before here is
  * key_buf written: the key that a caller seeks may stand in it. */
 static esker_status
 segment_iter_enter(struct segment_iter *it, uint32_t row)
 {
+    TRY(segment_iter_key_room(it));
     if (it->block.common_len > 0) {
         memcpy(it->key_buf, block_common(&it->block), it->block.common_len);
     }
@@ -234,6 +271,7 @@ segment_iter_destroy(struct iter *base)
     segment_iter_close_block(it);
     segment_ahead_fini(&it->ahead);
     segment_loaded_unref(it->loaded);
+    segment_iter_drop_key(it);
     block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, sizeof *it);
     mem_free(it->segment->mem, it);
 }
@@ -251,11 +289,10 @@ static const struct iter_ops segment_iter_ops = {
 esker_status
 segment_iter_create(struct segment *segment, bool through_cache, struct iter **out)
 {
-    struct segment_iter *it = mem_alloc(segment->mem, sizeof *it);
+    struct segment_iter *it = mem_zalloc(segment->mem, sizeof *it);
     if (it == NULL) {
         return FAIL_NO_MEMORY("an iterator");
     }
-    memset(it, 0, offsetof(struct segment_iter, key_buf));
     it->base.ops = &segment_iter_ops;
     it->segment = segment;
     it->through_cache = through_cache;
