@@ -288,6 +288,9 @@ esker_iter_last(esker_iter *it)
 esker_status
 esker_iter_next(esker_iter *it)
 {
+    if (LIKELY(iterate_check_handle(it) == ESKER_OK) && visible_iter_run_next(it->rows)) {
+        return ESKER_OK; /* from an entry to the next: nothing else of the handle changes */
+    }
     TRY(iterate_check(it));
     return iterate_settle(it, EDGE_END, iter_next(it->rows));
 }
@@ -295,6 +298,9 @@ esker_iter_next(esker_iter *it)
 esker_status
 esker_iter_prev(esker_iter *it)
 {
+    if (LIKELY(iterate_check_handle(it) == ESKER_OK) && visible_iter_run_prev(it->rows)) {
+        return ESKER_OK;
+    }
     TRY(iterate_check(it));
     return iterate_settle(it, EDGE_START, iter_prev(it->rows));
 }

@@ -18,6 +18,7 @@
 #include "base/status.h"
 
 struct iter;
+struct iter_run;
 
 struct iter_ops {
     esker_status (*first)(struct iter *it);
@@ -29,6 +30,12 @@ struct iter_ops {
     esker_status (*next)(struct iter *it);
     esker_status (*prev)(struct iter *it);
     void (*destroy)(struct iter *it);
+    /* Nullable, with the next: sources whose rows stand in blocks. Positioned: rows around this one, all
+     * with LSNs below snapshot_lsn, that the caller may walk by himself (iter/iter_run.h). False: there are
+     * none, *out untouched. */
+    bool (*run)(struct iter *it, uint64_t snapshot_lsn, struct iter_run *out);
+    /* Ends that walk: the iterator stands on this row of the run that it gave out last. */
+    void (*run_end)(struct iter *it, uint32_t row);
 };
 
 /* What readers have to do with a row's place, as far as its source tells; for merges. */

@@ -32,12 +32,18 @@
  * A run of wins of one child ends the tournament: the runner-up is looked up
  * once, and as long as the winner's next row precedes it nothing is replayed.
  *
+ * The same is said once for the rows of a block, as a run (iter/iter_run.h): those of
+ * the winner's that precede the runner-up's key, in the direction of travel. While it is
+ * walked nothing changes here, and I1 to I4 hold again when the winner is told where
+ * it ended.
+ *
  * After a failed step the iterator is unpositioned; first, last, seek and
  * seek_before position it anew. Concurrency: one thread at a time.
  */
 #include "iter/merge_iter.h"
 
 #include "base/assert.h"
+#include "iter/iter_run.h"
 
 enum {
     MERGE_SKIP_MAX = 64, /* bytes of prefix remembered */
@@ -413,6 +419,60 @@ merge_seek_before(struct iter *it, struct bytes key)
     return merge_publish(merge, false);
 }
 
+/* ---- Runs ---------------------------------------------------------------------- */
+
+/* Cuts off what is not before `key`, the runner-up's, in the direction of travel. */
+static void
+merge_run_clip(const struct merge_iter *merge, struct bytes key, struct iter_run *run)
+{
+    const struct block *block = run->block;
+    if (!merge->backward) {
+        if (block_key_compare(block, run->to, key) >= 0) {
+            uint32_t row = block_seek(block, key);
+            run->to = row > run->row ? row - 1 : run->row;
+        }
+        return;
+    }
+    if (block_key_compare(block, run->from, key) <= 0) {
+        uint32_t row = block_seek(block, key);
+        while (row < run->row && block_key_compare(block, row, key) == 0) {
+            row++;
+        }
+        run->from = MIN(row, run->row);
+    }
+}
+
+static bool
+merge_run(struct iter *it, uint64_t snapshot_lsn, struct iter_run *out)
+{
+    struct merge_iter *merge = merge_of(it);
+    struct iter *source = merge->children[merge->winner];
+    struct iter_run run;
+    if (merge->runner_up.child == MERGE_NONE || source->ops->run == NULL ||
+        !source->ops->run(source, snapshot_lsn, &run)) {
+        return false;
+    }
+    /* Behind the row the others do not stand where a walk that way would need them. */
+    *(merge->backward ? &run.to : &run.from) = run.row;
+    if (merge->live[merge->runner_up.child]) {
+        merge_run_clip(merge, merge->children[merge->runner_up.child]->key, &run);
+    }
+    if (run.from == run.to) {
+        return false; /* the runner-up may even stand on the same key */
+    }
+    *out = run;
+    return true;
+}
+
+static void
+merge_run_end(struct iter *it, uint32_t row)
+{
+    struct merge_iter *merge = merge_of(it);
+    struct iter *source = merge->children[merge->winner];
+    source->ops->run_end(source, row);
+    (void)merge_publish(merge, true);
+}
+
 /* ---- Life ---------------------------------------------------------------------- */
 
 static void
@@ -436,6 +496,8 @@ static const struct iter_ops merge_ops = {
     .next = merge_next,
     .prev = merge_prev,
     .destroy = merge_destroy,
+    .run = merge_run,
+    .run_end = merge_run_end,
 };
 
 /* With no source at all: every way of positioning ends at END. */

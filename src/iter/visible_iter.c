@@ -35,6 +35,10 @@
  * it stands, in both directions, and nothing is copied. (What a live memtable
  * takes in meanwhile has an LSN >= S: wherever it comes by, it is no entry.)
  *
+ * Where the source can, the rows around an entry are walked as a run (iter/iter_run.h),
+ * cut to the bounds; the state is ON_ROW, the source and has_key are brought up to date
+ * when the run ends.
+ *
  * Both scans start behind the entry's key: its remaining rows are passed over
  * (`passing`). seek and first end in AT_END, seek_before and last in AT_START,
  * when they find nothing; every step that fails ends in NOWHERE.
@@ -60,7 +64,7 @@ enum {
 enum visible_state { VISIBLE_NOWHERE, VISIBLE_ON_ROW, VISIBLE_BEHIND, VISIBLE_AT_END, VISIBLE_AT_START };
 
 struct visible_iter {
-    struct iter base; /* first: the iterator is this struct */
+    struct visible_rows rows; /* first: the iterator is this struct */
     struct iter *source;
     const struct mem *mem;
     uint64_t snapshot_lsn;
@@ -81,7 +85,7 @@ struct visible_iter {
 static struct visible_iter *
 visible_of(struct iter *it)
 {
-    return CONTAINER_OF(it, struct visible_iter, base);
+    return CONTAINER_OF(it, struct visible_iter, rows.base);
 }
 
 /* ---- Bounds ----------------------------------------------------------------- */
@@ -122,10 +126,50 @@ visible_publish(struct visible_iter *visible, enum visible_state state, struct b
 {
     visible->state = state;
     visible->has_key = true;
-    visible->base.key = buf_bytes(&visible->key);
-    visible->base.value = value;
-    visible->base.lsn = lsn;
-    visible->base.op = ENTRY_PUT;
+    visible->rows.base.key = buf_bytes(&visible->key);
+    visible->rows.base.value = value;
+    visible->rows.base.lsn = lsn;
+    visible->rows.base.op = ENTRY_PUT;
+}
+
+/* ---- Rows that are walked without the source ------------------------------------- */
+
+static void
+visible_run_drop(struct visible_iter *visible)
+{
+    visible->rows.run = (struct iter_run){0};
+}
+
+/* The entry is the row that the source stands on. */
+static void
+visible_run_begin(struct visible_iter *visible)
+{
+    struct iter_run *run = &visible->rows.run;
+    struct iter *source = visible->source;
+    if (source->ops->run == NULL || !source->ops->run(source, visible->snapshot_lsn, run)) {
+        return;
+    }
+    if (visible->upper.len > 0 && block_key_compare(run->block, run->to, buf_bytes(&visible->upper)) >= 0) {
+        run->to = block_seek(run->block, buf_bytes(&visible->upper)) - 1;
+    }
+    if (visible->lower.len > 0 && block_key_compare(run->block, run->from, buf_bytes(&visible->lower)) < 0) {
+        run->from = block_seek(run->block, buf_bytes(&visible->lower));
+    }
+    visible->rows.base.key = source->key; /* where a step leaves the next one */
+}
+
+/* The source stands on the entry again. */
+static esker_status
+visible_run_end(struct visible_iter *visible)
+{
+    if (visible->rows.run.block == NULL) {
+        return ESKER_OK;
+    }
+    struct iter *source = visible->source;
+    source->ops->run_end(source, visible->rows.run.row);
+    visible_run_drop(visible);
+    visible->has_key = !source->only;
+    return source->only ? ESKER_OK : buf_assign(&visible->key, source->key);
 }
 
 /* ---- Runs of deleted keys ------------------------------------------------------ */
@@ -218,10 +262,11 @@ visible_publish_alone(struct visible_iter *visible, bool backward)
     }
     visible->state = VISIBLE_ON_ROW;
     visible->has_key = false;
-    visible->base.key = source->key;
-    visible->base.value = source->value;
-    visible->base.lsn = source->lsn;
-    visible->base.op = ENTRY_PUT;
+    visible->rows.base.key = source->key;
+    visible->rows.base.value = source->value;
+    visible->rows.base.lsn = source->lsn;
+    visible->rows.base.op = ENTRY_PUT;
+    visible_run_begin(visible);
     return ESKER_OK;
 }
 
@@ -268,6 +313,7 @@ visible_scan_forward(struct visible_iter *visible, esker_status status, bool pas
                     visible_dead_ended(visible, source->key, false);
                 }
                 visible_publish(visible, VISIBLE_ON_ROW, source->value, source->lsn);
+                visible_run_begin(visible);
                 return ESKER_OK;
             }
             passing = true; /* a delete hides the older rows */
@@ -443,6 +489,7 @@ static esker_status
 visible_first(struct iter *it)
 {
     struct visible_iter *visible = visible_of(it);
+    visible_run_drop(visible);
     struct iter *source = visible->source;
     bool bounded = visible->lower.len > 0;
     esker_status status = bounded ? iter_seek(source, buf_bytes(&visible->lower)) : iter_first(source);
@@ -453,6 +500,7 @@ static esker_status
 visible_last(struct iter *it)
 {
     struct visible_iter *visible = visible_of(it);
+    visible_run_drop(visible);
     struct iter *source = visible->source;
     bool bounded = visible->upper.len > 0;
     esker_status status = bounded ? iter_seek_before(source, buf_bytes(&visible->upper)) : iter_last(source);
@@ -463,6 +511,7 @@ static esker_status
 visible_seek(struct iter *it, struct bytes key)
 {
     struct visible_iter *visible = visible_of(it);
+    visible_run_drop(visible);
     if (visible_beyond_upper(visible, key)) {
         return visible_edge(visible, VISIBLE_AT_END);
     }
@@ -480,6 +529,7 @@ static esker_status
 visible_seek_before(struct iter *it, struct bytes key)
 {
     struct visible_iter *visible = visible_of(it);
+    visible_run_drop(visible);
     if (visible_below_lower(visible, key)) {
         return visible_edge(visible, VISIBLE_AT_START);
     }
@@ -498,6 +548,10 @@ visible_next(struct iter *it)
 {
     struct visible_iter *visible = visible_of(it);
     struct iter *source = visible->source;
+    esker_status ended = visible_run_end(visible);
+    if (UNLIKELY(ended != ESKER_OK)) {
+        return visible_fail(visible, ended);
+    }
     switch (visible->state) {
     case VISIBLE_ON_ROW:
         return visible_scan_forward(visible, iter_next(source), visible->has_key);
@@ -519,6 +573,10 @@ static esker_status
 visible_prev(struct iter *it)
 {
     struct visible_iter *visible = visible_of(it);
+    esker_status ended = visible_run_end(visible);
+    if (UNLIKELY(ended != ESKER_OK)) {
+        return visible_fail(visible, ended);
+    }
     switch (visible->state) {
     case VISIBLE_ON_ROW:
         return visible_scan_backward(visible, iter_prev(visible->source), visible->has_key);
@@ -569,7 +627,7 @@ visible_iter_create(struct iter *source, uint64_t snapshot_lsn, struct visible_b
         iter_destroy(source);
         return FAIL_NO_MEMORY("an iterator");
     }
-    visible->base.ops = &visible_ops;
+    visible->rows.base.ops = &visible_ops;
     visible->source = source;
     visible->mem = mem;
     visible->snapshot_lsn = snapshot_lsn;
@@ -587,16 +645,17 @@ visible_iter_create(struct iter *source, uint64_t snapshot_lsn, struct visible_b
         status = buf_append_bytes(&visible->upper, bounds.upper);
     }
     if (status != ESKER_OK) {
-        visible_destroy(&visible->base);
+        visible_destroy(&visible->rows.base);
         return status;
     }
-    *out = &visible->base;
+    *out = &visible->rows.base;
     return ESKER_OK;
 }
 
 void
 visible_iter_stand(struct iter *it, bool at_end)
 {
+    visible_run_drop(visible_of(it));
     visible_of(it)->state = at_end ? VISIBLE_AT_END : VISIBLE_AT_START;
 }
 

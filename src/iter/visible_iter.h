@@ -11,7 +11,29 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
-#include "iter/iter.h"
+#include "iter/iter_run.h"
+
+/* What every visible iterator begins with. */
+struct visible_rows {
+    struct iter base;
+    struct iter_run run; /* while there is one, base shows its row */
+};
+
+/* Steps without a call, while a run lasts: true, and key and value are those of the next entry (lsn is
+ * not told). False: nothing changed, and iter_next, or iter_prev, has to be asked. */
+ALWAYS_INLINE bool
+visible_iter_run_next(struct iter *it)
+{
+    struct visible_rows *rows = CONTAINER_OF(it, struct visible_rows, base);
+    return iter_run_next(&rows->run, it);
+}
+
+ALWAYS_INLINE bool
+visible_iter_run_prev(struct iter *it)
+{
+    struct visible_rows *rows = CONTAINER_OF(it, struct visible_rows, base);
+    return iter_run_prev(&rows->run, it);
+}
 
 struct visible_bounds {
     struct bytes lower, upper; /* len 0 = none */

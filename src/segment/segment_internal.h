@@ -232,4 +232,11 @@ segment_at_prev(const struct segment_loaded *loaded, struct segment_at *at)
     return false;
 }
 
+/* The key of the block's last row goes on in the next block. */
+static inline bool
+segment_at_key_goes_on(const struct segment_loaded *loaded, struct segment_at at)
+{
+    return block_lsn(&loaded->parts[at.part].block, at.row) != 0;
+}
+
 #endif

@@ -11,10 +11,11 @@
  *
  * Owned by one thread at a time; not safe for sharing.
  */
+#include "iter/iter_run.h"
 #include "segment/segment_internal.h"
 
 enum {
-    SEGMENT_KEY_ROOM = KEY_BYTES_MAX + 8, /* the prefix word is stored whole */
+    SEGMENT_KEY_ROOM = KEY_BYTES_MAX + 8 + ITER_RUN_TAIL_BYTES, /* prefix word and tail are stored whole */
     SEGMENT_KEY_ROOM_LEAST = 128
 };
 
@@ -24,6 +25,9 @@ struct segment_iter {
     struct segment_loaded *loaded; /* NULL until first positioned */
     bool through_cache;
     bool open; /* block is the one at `at` */
+    /* Of the open block: the key of its first row does not stand in the block before, that of its last one
+     * not in the block behind. */
+    bool starts_key, ends_key;
     struct segment_at at;
     uint32_t row;
     uint32_t borders; /* blocks entered by stepping since the last seek */
@@ -69,6 +73,9 @@ segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool back
         bool used = frame_table_is_used(&it->loaded->frames, segment_at_block_no(it->loaded, at));
         it->base.heat = used ? ITER_USED : ITER_COLD;
     }
+    struct segment_at before = at;
+    it->starts_key = !segment_at_prev(it->loaded, &before) || !segment_at_key_goes_on(it->loaded, before);
+    it->ends_key = !segment_at_key_goes_on(it->loaded, at);
     it->at = at;
     it->open = true;
     return ESKER_OK;
@@ -91,35 +98,25 @@ segment_iter_start(struct segment_iter *it)
 
 /* ---- Rows --------------------------------------------------------------- */
 
-/* Its neighbours have other keys, as eight bytes tell. What is in the next block is not looked at. */
+/* Its neighbours have other keys. */
 static inline bool
-segment_iter_row_is_only(const struct block *block, uint32_t row)
+segment_iter_row_is_only(const struct segment_iter *it, uint32_t row)
 {
-    const uint8_t *prefix = block->pfx + 8 * (size_t)row;
-    return row > 0 && row + 1 < block->row_count && le64_load(prefix - 8) != le64_load(prefix) &&
-           le64_load(prefix + 8) != le64_load(prefix);
+    const struct block *block = &it->block;
+    return (row > 0 ? !iter_run_is_same_key(block, row - 1) : it->starts_key) &&
+           (row + 1 < block->row_count ? !iter_run_is_same_key(block, row) : it->ends_key);
 }
 
 /* Presents a row of the block whose common prefix key_buf holds. */
-static inline esker_status
+static inline void
 segment_iter_show(struct segment_iter *it, uint32_t row)
 {
     const struct block *block = &it->block;
-    uint8_t *at = it->key_buf + block->common_len;
-    uint64_t prefix = __builtin_bswap64(le64_load(block->pfx + 8 * (size_t)row));
-    memcpy(at, &prefix, sizeof prefix);
-    struct bytes tail = block_tail(block, row);
-    size_t prefix_len = block->plen == NULL ? sizeof prefix : block->plen[row];
-    if (tail.len > 0) {
-        memcpy(at + sizeof prefix, tail.ptr, tail.len);
-    }
+    iter_run_show(block, row, it->key_buf, &it->base);
     it->row = row;
-    it->base.key = bytes_make(it->key_buf, block->common_len + prefix_len + tail.len);
-    it->base.value = block_value(block, row);
     it->base.lsn = block_lsn(block, row);
     it->base.op = (uint8_t)block_op(block, row);
-    it->base.only = segment_iter_row_is_only(block, row);
-    return ESKER_OK;
+    it->base.only = segment_iter_row_is_only(it, row);
 }
 
 static void
@@ -138,7 +135,8 @@ segment_iter_key_room(struct segment_iter *it)
 {
     const struct block *block = &it->block;
     size_t tail = block->koff == NULL ? block->tail_len : (size_t)(block->values - block->tails);
-    size_t needed = MIN(block->common_len + sizeof(uint64_t) + tail, (size_t)SEGMENT_KEY_ROOM);
+    size_t needed = block->common_len + sizeof(uint64_t) + tail + ITER_RUN_TAIL_BYTES;
+    needed = MIN(needed, (size_t)SEGMENT_KEY_ROOM);
     if (LIKELY(needed <= it->key_cap)) {
         return ESKER_OK;
     }
@@ -162,7 +160,8 @@ segment_iter_enter(struct segment_iter *it, uint32_t row)
     if (it->block.common_len > 0) {
         memcpy(it->key_buf, block_common(&it->block), it->block.common_len);
     }
-    return segment_iter_show(it, row);
+    segment_iter_show(it, row);
+    return ESKER_OK;
 }
 
 static esker_status
@@ -248,7 +247,8 @@ segment_iter_next(struct iter *base)
     struct segment_iter *it = segment_iter_of(base);
     ASSERT(it->open);
     if (LIKELY(it->row + 1 < it->block.row_count)) {
-        return segment_iter_show(it, it->row + 1);
+        segment_iter_show(it, it->row + 1);
+        return ESKER_OK;
     }
     return segment_iter_enter_next(it, it->at);
 }
@@ -259,9 +259,32 @@ segment_iter_prev(struct iter *base)
     struct segment_iter *it = segment_iter_of(base);
     ASSERT(it->open);
     if (LIKELY(it->row > 0)) {
-        return segment_iter_show(it, it->row - 1);
+        segment_iter_show(it, it->row - 1);
+        return ESKER_OK;
     }
     return segment_iter_enter_prev(it, it->at);
+}
+
+/* ---- Runs --------------------------------------------------------------- */
+
+static bool
+segment_iter_run(struct iter *base, uint64_t snapshot_lsn, struct iter_run *out)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    ASSERT(it->open);
+    if (it->segment->meta.max_lsn >= snapshot_lsn) {
+        return false;
+    }
+    iter_run_init(out, &it->block, it->row, it->key_buf, it->starts_key);
+    return true;
+}
+
+static void
+segment_iter_run_end(struct iter *base, uint32_t row)
+{
+    struct segment_iter *it = segment_iter_of(base);
+    ASSERT(it->open && row < it->block.row_count);
+    segment_iter_show(it, row);
 }
 
 static void
@@ -284,6 +307,8 @@ static const struct iter_ops segment_iter_ops = {
     .next = segment_iter_next,
     .prev = segment_iter_prev,
     .destroy = segment_iter_destroy,
+    .run = segment_iter_run,
+    .run_end = segment_iter_run_end,
 };
 
 esker_status

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "format/segment_format.h"
+#include "iter/iter_run.h"
 #include "segment/segment_internal.h"
 #include "segment/test_mem_io.h"
 #include "segment/test_segments.h"
@@ -97,6 +98,38 @@ check_scans(const struct segment_fixture *fixture, bool through_cache)
         assert_ok(status);
         assert_row(it, &rows->at[i - 1]);
         status = iter_prev(it);
+    }
+    assert_int_equal(status, ESKER_END);
+    iter_destroy(it);
+}
+
+/* What rows say of their neighbours and blocks of their borders, also where the next block tells. */
+static void
+check_runs(const struct segment_fixture *fixture)
+{
+    const struct test_rows *rows = &fixture->rows;
+    uint64_t max_lsn = segment_meta(fixture->segment)->max_lsn;
+    struct iter *it = NULL;
+    assert_ok(segment_iter_create(fixture->segment, true, &it));
+    esker_status status = iter_first(it);
+    for (uint32_t i = 0; i < rows->count; i++) {
+        struct iter_run run;
+        assert_ok(status);
+        assert_false(it->ops->run(it, max_lsn, &run));
+        assert_true(it->ops->run(it, max_lsn + 1, &run));
+        uint32_t first = i - run.row;
+        assert_int_equal(run.from, 0);
+        assert_true(run.row <= run.to);
+        assert_int_equal(block_key_compare(run.block, run.row, rows->at[i].key), 0);
+        assert_int_equal(run.starts_key,
+                         first == 0 || !bytes_equal(rows->at[first - 1].key, rows->at[first].key));
+        bool starts = i == 0 || !bytes_equal(rows->at[i - 1].key, rows->at[i].key);
+        bool ends = i + 1 == rows->count || !bytes_equal(rows->at[i + 1].key, rows->at[i].key);
+        assert_int_equal(it->only, starts && ends);
+        it->ops->run_end(it, run.to);
+        assert_row(it, &rows->at[first + run.to]);
+        it->ops->run_end(it, run.row);
+        status = iter_next(it);
     }
     assert_int_equal(status, ESKER_END);
     iter_destroy(it);
@@ -225,6 +258,7 @@ segment_scan__gives_back_every_row(void **state)
             assert_ok(segment_verify(fixture.segment));
             check_scans(&fixture, false);
             check_scans(&fixture, true);
+            check_runs(&fixture);
             assert_ok(io_unlink(fixture.io, fixture.segment->name));
             segment_fixture_drop(&fixture);
         }

@@ -145,6 +145,21 @@ level_iter_do_prev(struct iter *it)
     return level_iter_settle(level, status);
 }
 
+static bool
+level_iter_do_run(struct iter *it, uint64_t snapshot_lsn, struct iter_run *out)
+{
+    struct iter *child = level_iter_of(it)->child;
+    return child->ops->run(child, snapshot_lsn, out);
+}
+
+static void
+level_iter_do_run_end(struct iter *it, uint32_t row)
+{
+    struct level_iter *level = level_iter_of(it);
+    level->child->ops->run_end(level->child, row);
+    (void)level_iter_settle(level, ESKER_OK);
+}
+
 static void
 level_iter_do_destroy(struct iter *it)
 {
@@ -161,6 +176,8 @@ static const struct iter_ops level_iter_ops = {
     .next = level_iter_do_next,
     .prev = level_iter_do_prev,
     .destroy = level_iter_do_destroy,
+    .run = level_iter_do_run,
+    .run_end = level_iter_do_run_end,
 };
 
 esker_status
