@@ -50,10 +50,11 @@ static void
 level_settings(const struct bench_setup *setup, char *out, size_t cap)
 {
     (void)snprintf(out, cap,
-                   "write buffer %.1f MiB (up to 2), block cache %.1f MiB, bloom 10 bits, snappy, sync=%d; "
+                   "write buffer %.1f MiB (up to 2), block cache %.1f MiB, bloom 10 bits, %s, sync=%d; "
                    "the rest as shipped",
                    (double)setup->write_buffer_bytes / 1048576.0,
                    (double)(setup->memory_bytes - 2 * setup->write_buffer_bytes) / 1048576.0,
+                   setup->codec == BENCH_CODEC_NONE ? "no compression" : "snappy",
                    setup->level == BENCH_SYNC);
 }
 
@@ -82,7 +83,9 @@ level_open(const struct bench_setup *setup, void **db_out)
     leveldb_options_set_cache(owner->options, owner->cache);
     leveldb_options_set_filter_policy(owner->options, owner->filter);
     leveldb_options_set_write_buffer_size(owner->options, setup->write_buffer_bytes);
-    leveldb_options_set_compression(owner->options, leveldb_snappy_compression);
+    leveldb_options_set_compression(owner->options, setup->codec == BENCH_CODEC_NONE
+                                                        ? leveldb_no_compression
+                                                        : leveldb_snappy_compression);
     owner->write_options = leveldb_writeoptions_create();
     leveldb_writeoptions_set_sync(owner->write_options, setup->level == BENCH_SYNC);
     owner->read_options = leveldb_readoptions_create();
@@ -313,4 +316,5 @@ const struct bench_engine bench_engine_leveldb = {
     .iter_close = level_iter_close,
     .flush = level_flush,
     .compact = level_compact,
+    .merges_runs = true,
 };

@@ -49,11 +49,11 @@ static void
 rocks_settings(const struct bench_setup *setup, char *out, size_t cap)
 {
     (void)snprintf(out, cap,
-                   "2 write buffers of %.1f MiB, block cache %.1f MiB, bloom 10 bits, lz4, "
+                   "2 write buffers of %.1f MiB, block cache %.1f MiB, bloom 10 bits, %s, "
                    "max_background_jobs 2, sync=%d; the rest as shipped",
                    (double)setup->write_buffer_bytes / 1048576.0,
                    (double)(setup->memory_bytes - 2 * setup->write_buffer_bytes) / 1048576.0,
-                   setup->level == BENCH_SYNC);
+                   setup->codec == BENCH_CODEC_NONE ? "no compression" : "lz4", setup->level == BENCH_SYNC);
 }
 
 static rocksdb_options_t *
@@ -68,7 +68,8 @@ rocks_options(const struct bench_setup *setup, rocksdb_cache_t *cache)
     rocksdb_options_set_create_if_missing(options, 1);
     rocksdb_options_set_write_buffer_size(options, setup->write_buffer_bytes);
     rocksdb_options_set_max_write_buffer_number(options, 2);
-    rocksdb_options_set_compression(options, rocksdb_lz4_compression);
+    rocksdb_options_set_compression(options, setup->codec == BENCH_CODEC_NONE ? rocksdb_no_compression
+                                                                              : rocksdb_lz4_compression);
     rocksdb_options_set_max_background_jobs(options, 2);
     rocksdb_options_set_info_log_level(options, 3);
     return options;
@@ -328,4 +329,5 @@ const struct bench_engine bench_engine_rocksdb = {
     .iter_close = rocks_iter_close,
     .flush = rocks_flush,
     .compact = rocks_compact,
+    .merges_runs = true,
 };

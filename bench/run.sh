@@ -1,12 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# run.sh PROGRAM [--quick | --beyond | --count | OPTIONS]: the benchmark as it is
+# run.sh PROGRAM [--quick | --beyond | --settled | --paced | --count | OPTIONS]: the benchmark as it is
 # meant to be run. Results land in bench/ beside the program.
 #
 #   (nothing)   every workload, 1,000,000 records, up to 3 rounds, at most 20
 #               minutes; then docs/benchmarks.md is written from the results
 #   --quick     100,000 records, the chief workloads, under 2 minutes
 #   --beyond    20,000,000 records, budgets of 5 %, page cache dropped
+#   --settled   10,000,000 records, random order, until merges have caught up
+#   --paced     ten minutes of puts at 90 % of the rate kept up
 #   --count     instructions, system calls and the like per operation
 #   else        passed on to PROGRAM (--list, diff A B, --workloads ...)
 set -eu
@@ -37,6 +39,16 @@ case $mode in
     "$program" --records 20000000 --cold 5 --seconds 10 --rounds 1 --engines "$peers" \
         --workloads 'fillrandom,readcold,readcold-8,seek10-cold,scan-cold' \
         --dir "$out/databases" --out "$out/beyond" "$@" || code=$?
+    ;;
+--settled)
+    shift
+    exec "$program" --records 10000000 --seconds 60 --rounds 1 --engines esker,rocksdb,leveldb \
+        --workloads fillrandom-settled --dir "$out/databases" --out "$out/settled" "$@"
+    ;;
+--paced)
+    shift
+    exec "$program" --seconds 150 --rounds 1 --engines esker,rocksdb \
+        --workloads fill-paced --dir "$out/databases" --out "$out/paced" "$@"
     ;;
 --count)
     shift

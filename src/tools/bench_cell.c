@@ -24,7 +24,8 @@ enum {
     CELL_WRITE_BUFFER_MOST = 64 << 20, /* RocksDB's default, and esker's largest window */
     CELL_TIMEOUT_FACTOR = 120,         /* a cell may take so many phases ... */
     CELL_TIMEOUT_MS_MIN = 60000,
-    CELL_COPY_BYTES = 1 << 20
+    CELL_COPY_BYTES = 1 << 20,
+    CELL_MERGE_RECORDS_MOST = 1000000 /* a third of them fits esker's largest window */
 };
 
 volatile sig_atomic_t bench_interrupted;
@@ -139,11 +140,15 @@ bench_cell_setup(const struct bench_config *config, const struct bench_workload 
         config_out->records = MAX(config->records / 10, 100u);
     } else if (workload->run == bench_work_churn || workload->run == bench_work_compact) {
         config_out->records = MAX(config->records / 2, 100u);
+    } else if (workload->run == bench_work_merge) {
+        config_out->records = MIN(config->records, (uint64_t)CELL_MERGE_RECORDS_MOST);
+        data = config_out->records * (BENCH_KEY_BYTES + config->value_bytes);
     }
     uint32_t percent = workload->memory_percent == 0 ? config->cold_percent : workload->memory_percent;
     uint64_t budget = MAX(data / 100 * percent, (uint64_t)CELL_BUDGET_MIN);
     /* Skip lists take more room than the bytes put, and no buffer may fill here. */
-    bool unflushed = workload->run == bench_work_mem_fill || workload->run == bench_work_mem_read;
+    bool unflushed = workload->run == bench_work_mem_fill || workload->run == bench_work_mem_read ||
+                     workload->run == bench_work_merge;
     *setup_out = (struct bench_setup){
         .memory_bytes = budget,
         .write_buffer_bytes = unflushed ? budget / 4 : MIN(budget / 4, (uint64_t)CELL_WRITE_BUFFER_MOST),

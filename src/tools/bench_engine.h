@@ -26,6 +26,13 @@ enum bench_level {
     BENCH_SYNC     /* power loss: the log reached the disk */
 };
 
+/* How blocks are stored. */
+enum bench_codec {
+    BENCH_CODEC_USUAL, /* lz4, or what comes nearest to it */
+    BENCH_CODEC_NONE,
+    BENCH_CODEC_LZ4 /* in every file; else an engine may leave out files that live for a short time */
+};
+
 /* Everything that is the same for every engine. */
 struct bench_setup {
     const char *dir;
@@ -33,6 +40,7 @@ struct bench_setup {
     uint64_t write_buffer_bytes; /* of that, one of two write buffers, for engines that want to be told */
     uint64_t data_bytes;         /* keys and values expected; for engines that map a file of fixed size */
     enum bench_level level;
+    enum bench_codec codec;
     bool bounded;      /* filters and indexes too must stay in memory_bytes, where the engine can do that */
     bool random_reads; /* from the disk: reading ahead does not pay */
     uint32_t sessions_max;
@@ -47,6 +55,8 @@ struct bench_write {
 /* Looks at a value where the engine keeps it; false if it is not what was written. */
 typedef bool bench_look_fn(void *arg, struct bytes value);
 
+typedef void bench_tell_fn(void *arg, const char *name, double value);
+
 enum bench_step { BENCH_FIRST, BENCH_LAST, BENCH_SEEK, BENCH_NEXT, BENCH_PREV };
 
 /* Valid until the iterator's next step. */
@@ -58,6 +68,7 @@ struct bench_engine {
     const char *name;
     uint32_t snapshots_max; /* how many it can hold at once; 0: none */
     bool maps_files;        /* reads a file through a mapping: the page cache is its cache */
+    bool merges_runs;       /* compact makes one sorted run of several */
     void (*version)(char *out, size_t cap);
     /* The settings that follow from *setup, in words a reader of the results can repeat. */
     void (*settings)(const struct bench_setup *setup, char *out, size_t cap);
@@ -90,6 +101,8 @@ struct bench_engine {
     int (*flush)(void *db);
     /* Everything is merged as far as it goes; BENCH_NONE: there is nothing like it. */
     int (*compact)(void *db);
+    /* Nullable: figures about background work that only the engine has. */
+    void (*tell)(void *db, bench_tell_fn *tell, void *arg);
 };
 
 /* The sentence behind the last BENCH_FAILED of this thread. */

@@ -46,6 +46,9 @@ engine_esker_open(const struct bench_setup *setup, void **db_out)
     esker_options_init(&options);
     options.memory_budget_bytes = setup->memory_bytes;
     options.durability = setup->level == BENCH_SYNC ? ESKER_DURABLE_SYNC : ESKER_DURABLE_PROCESS;
+    if (setup->codec != BENCH_CODEC_USUAL) {
+        options.compression = setup->codec == BENCH_CODEC_NONE ? ESKER_COMPRESS_NONE : ESKER_COMPRESS_LZ4;
+    }
     if (bench_engine_esker_options != NULL &&
         esker_options_parse(&options, bench_engine_esker_options) != ESKER_OK) {
         return engine_esker_say("options");
@@ -240,6 +243,17 @@ engine_esker_compact(void *db)
     return esker_compact(db, NULL, NULL) == ESKER_OK ? BENCH_OK : engine_esker_say("esker_compact");
 }
 
+static void
+engine_esker_tell(void *db, bench_tell_fn *tell, void *arg)
+{
+    esker_stats stats;
+    esker_stats_init(&stats);
+    if (esker_get_stats(db, &stats) != ESKER_OK) {
+        return;
+    }
+    tell(arg, "merge_debt_bytes", (double)stats.debt_bytes);
+}
+
 const struct bench_engine bench_engine_esker = {
     .name = "esker",
     .snapshots_max = UINT32_MAX,
@@ -261,4 +275,6 @@ const struct bench_engine bench_engine_esker = {
     .iter_close = engine_esker_iter_close,
     .flush = engine_esker_flush,
     .compact = engine_esker_compact,
+    .merges_runs = true,
+    .tell = engine_esker_tell,
 };

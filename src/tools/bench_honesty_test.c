@@ -398,6 +398,7 @@ static const struct bench_engine toy_engine = {
     .iter_close = toy_iter_close,
     .flush = toy_nothing,
     .compact = toy_nothing,
+    .merges_runs = true,
 };
 
 /* ---- The tests -------------------------------------------------------------------- */
@@ -529,6 +530,9 @@ workloads__notice_each_kind_of_lie(void **state)
         {LIE_SHORT_WALK, "churn"},
         {LIE_ROW, "scan"},
         {LIE_ROW, "compact"},
+        {LIE_LOST_PUT, "merge-plain"},
+        {LIE_LAST_BYTE, "read-merging"},
+        {LIE_LOST_PUT, "close-merging"},
         {LIE_SEEK, "seek10"},
         {LIE_SEEK, "ycsb-e"},
         {LIE_SNAPSHOT, "snapshots-100000"},

@@ -41,6 +41,10 @@ int bench_work_snapshots(struct bench_run *run);
 int bench_work_snapshot_churn(struct bench_run *run);
 int bench_work_snapshot_read(struct bench_run *run);
 
+int bench_work_merge(struct bench_run *run);
+int bench_work_read_merging(struct bench_run *run);
+int bench_work_close_merging(struct bench_run *run);
+
 int bench_work_recovery(struct bench_run *run);
 int bench_work_churn(struct bench_run *run);
 int bench_work_compact(struct bench_run *run);
@@ -67,6 +71,8 @@ void bench_absent_role(struct bench_worker *worker);
 
 /* Reads a fifth of the records in random order, so that every block has been read. */
 int bench_warm(struct bench_run *run);
+/* Lets write buffers that grow with use grow, and leaves nothing else behind. */
+int bench_grow_buffers(struct bench_run *run);
 /* Walks everything: rows in order, values right, and exactly `expected` of them. */
 int bench_check_count(struct bench_run *run, uint64_t expected);
 /* Closes the database and reports disk space and write amplification; user_bytes is what was put

@@ -97,8 +97,8 @@ mem_trickle_role(struct bench_worker *worker)
     }
 }
 
-static int
-mem_grow(struct bench_run *run)
+int
+bench_grow_buffers(struct bench_run *run)
 {
     if (run->engine->maps_files) {
         return BENCH_OK; /* no buffers, and its free list makes deleting large values slow */
@@ -140,7 +140,7 @@ bench_work_mem_fill(struct bench_run *run)
                               .threads = threads,
                               .ops_max = batch == 0 ? records / threads : records / batch * batch,
                               .arg = &batch};
-    if (bench_open(run) != BENCH_OK || mem_grow(run) != BENCH_OK ||
+    if (bench_open(run) != BENCH_OK || bench_grow_buffers(run) != BENCH_OK ||
         bench_team(run, &role, 1, true) != BENCH_OK || bench_check_count(run, run->result->ops) != BENCH_OK) {
         return BENCH_FAILED;
     }
@@ -189,7 +189,7 @@ bench_work_mem_read(struct bench_run *run)
                                     .threads = run->workload->arg,
                                     .for_ns = run->config->phase_ns,
                                     .arg = &records};
-    if (bench_open(run) != BENCH_OK || mem_grow(run) != BENCH_OK ||
+    if (bench_open(run) != BENCH_OK || bench_grow_buffers(run) != BENCH_OK ||
         bench_team(run, &fill, 1, false) != BENCH_OK || bench_team(run, &read, 1, true) != BENCH_OK) {
         return BENCH_FAILED;
     }
