@@ -149,8 +149,9 @@ typedef enum esker_event_kind {
     ESKER_EVENT_FLUSH = 1,      /* a memtable became a segment; bytes, duration_ns */
     ESKER_EVENT_COMPACTION = 2, /* segments were merged; bytes written, duration_ns */
     ESKER_EVENT_STALL = 3, /* writes waited since the last such event; duration_ns, wait_cause, wait_level */
-    ESKER_EVENT_POISONED = 4,  /* writes are refused from now on; error */
-    ESKER_EVENT_BACKGROUND = 5 /* background work failed and will be tried again; error */
+    ESKER_EVENT_POISONED = 4,   /* writes are refused from now on; error */
+    ESKER_EVENT_BACKGROUND = 5, /* background work failed and will be tried again; error */
+    ESKER_EVENT_PROGRESS = 6    /* a merge goes on, by sixteenths at most; bytes read so far, bytes_total */
 } esker_event_kind;
 
 /* Why a write waited before it was written. */
@@ -172,6 +173,7 @@ typedef struct esker_event {
     const esker_error *error; /* nullable; valid during the call */
     int wait_cause;           /* ESKER_WAIT_* */
     uint32_t wait_level;
+    uint64_t bytes_total; /* of _PROGRESS: what the merge reads in all */
 } esker_event;
 
 /* Called from an engine thread that holds no lock. May read from the
@@ -426,12 +428,27 @@ ESKER_API ESKER_NODISCARD esker_status esker_repair(const char *path, esker_repa
 
 #define ESKER_LEVELS_MAX 7
 
+/* What a step of a flush or merge does. */
+enum {
+    ESKER_STEP_CHOOSE = 0,  /* decides what to do, and begins it */
+    ESKER_STEP_OPEN = 1,    /* opens what is merged */
+    ESKER_STEP_ROWS = 2,    /* some rows */
+    ESKER_STEP_END = 3,     /* index and filter of an output */
+    ESKER_STEP_SYNC = 4,    /* makes an output durable */
+    ESKER_STEP_INSTALL = 5, /* puts the outputs in the place of the inputs */
+    ESKER_STEPS = 6
+};
+
+#define ESKER_STEP_NS_FIRST 62500 /* of steps_by_cpu and steps_by_time; 2 ms is the border after the sixth */
+#define ESKER_STEP_LENGTHS 12
+
 typedef struct esker_stats {
     size_t struct_size; /* set by esker_stats_init */
     uint64_t visible_lsn, durable_lsn;
     uint64_t commits, puts, deletes, bytes_written; /* bytes: keys and values as given */
     uint64_t gets, gets_from_memtable, gets_not_found;
-    uint64_t log_bytes_written, log_syncs, log_files, log_file_bytes;
+    uint64_t log_bytes_written; /* frames, written by leaders or copied into mapped logs */
+    uint64_t log_syncs, log_files, log_file_bytes;
     uint64_t flushes, flush_bytes_written;
     uint64_t compactions, compaction_bytes_read, compaction_bytes_written;
     uint64_t memtables, memtable_bytes;
@@ -462,6 +479,12 @@ typedef struct esker_stats {
     uint64_t cache_evictions, segments_open;
     uint64_t rows_skipped; /* deleted and old versions that iterators (counted when they end) stepped over */
     uint64_t memory_slack_bytes;
+    /* Flushes and merges go in steps, between which a thread turns to what is more urgent: how many
+     * by what they did, the processor time of all of them, and of the longest. */
+    uint64_t step_count[ESKER_STEPS], step_cpu_ns[ESKER_STEPS], step_cpu_longest_ns[ESKER_STEPS];
+    /* How many took less than ESKER_STEP_NS_FIRST << i of processor time, or of time; the last: longer. */
+    uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
+    uint64_t log_bytes_prepared; /* new log files are filled once before they are used, and then used again */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Goal: the tests of crashes, faults and damage can fail: each of twenty
+ * Goal: the tests of crashes, faults and damage can fail: each of 21
  * mistakes that storage engines have made, seeded into this one, is noticed.
  * Method: the engine is built once more with switches (base/mutant.h); for each
  * of them a child process runs a quick part of those tests with the switch on,
@@ -9,6 +9,7 @@
  *
  *   mutants_test [number [edges]]     one of them, in this process, with its story; or by the oracle alone
  */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@
 
 int esker_mutant;
 
-enum { MUTANTS = 20, STATES_PER_MUTANT = 2500, FAULTS_MOST = 40, FAULT_BATCHES = 14, ALLOC_MOST = 16 << 20 };
+enum { MUTANTS = 21, STATES_PER_MUTANT = 2500, FAULTS_MOST = 40, FAULT_BATCHES = 14, ALLOC_MOST = 16 << 20 };
 
 static const char *const mutant_stories[MUTANTS + 1] = {
     "the engine as it is",
@@ -45,6 +46,7 @@ static const char *const mutant_stories[MUTANTS + 1] = {
     "an edit whose write failed is taken for durable",
     "memory is asked for before the length is checked",
     "the checksum leaves out the first bytes of what it covers",
+    "merges take what others have taken already",
 };
 
 /* ---- Crash states ------------------------------------------------------------------- */
@@ -234,6 +236,61 @@ suite_damage(void)
     sim_disk_destroy(disk);
 }
 
+/* ---- Merges beside each other ------------------------------------------------------- */
+
+enum { MERGE_WRITERS = 3, MERGE_PUTS = 2500, MERGE_MUTANT = 21 };
+
+static void *
+merge_writer(void *ctx)
+{
+    esker_db *db = ctx;
+    struct rng rng = {(uint64_t)(uintptr_t)&rng};
+    for (uint32_t i = 0; i < MERGE_PUTS; i++) {
+        char key[16];
+        static const char value[48];
+        int len = snprintf(key, sizeof key, "key%05u", (unsigned)rng_below(&rng, 20000));
+        if (esker_put(db, (esker_slice){key, (size_t)len}, (esker_slice){value, sizeof value}, NULL) !=
+            ESKER_OK) {
+            fail("a put failed on a disk that works");
+        }
+    }
+    return NULL;
+}
+
+/* Threads that write, threads that merge; every plan is looked at beside those that run
+ * (db_compact_apart.c). */
+static void
+suite_merges(void)
+{
+    static const struct db_tuning tuning = {
+        .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 8192, .merge_step_work = 500};
+    struct sim_disk *disk = sim_disk_create(9);
+    struct io *io = NULL;
+    esker_options options;
+    esker_db *db = NULL;
+    pthread_t writers[MERGE_WRITERS];
+    run_what = "merges beside each other";
+    esker_options_init(&options);
+    options.memory_budget_bytes = 8 << 20;
+    options.background_threads = 4;
+    if (io_sim_open(disk, &mem_default, &io) != ESKER_OK ||
+        db_open_on(io, &options, &tuning, false, &db) != ESKER_OK) {
+        fail("no database to begin with");
+    }
+    for (int i = 0; i < MERGE_WRITERS; i++) {
+        if (pthread_create(&writers[i], NULL, merge_writer, db) != 0) {
+            fail("no thread");
+        }
+    }
+    for (int i = 0; i < MERGE_WRITERS; i++) {
+        (void)pthread_join(writers[i], NULL);
+    }
+    if (esker_close(db) != ESKER_OK) {
+        fail("a close failed");
+    }
+    sim_disk_destroy(disk);
+}
+
 /* ---- The table ---------------------------------------------------------------------- */
 
 static void
@@ -244,6 +301,9 @@ run_suites(int number, bool edges_alone)
     if (edges_alone) {
         suite_edges();
         return;
+    }
+    if (number == MERGE_MUTANT || number == 0) {
+        suite_merges(); /* the other mutants have nothing to do with it */
     }
     suite_damage();
     suite_faults();

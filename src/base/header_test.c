@@ -75,6 +75,7 @@ header__option_numbers_are_stable(void **state)
     assert_int_equal(ESKER_IO_URING, 1);
     assert_int_equal(ESKER_IO_POSIX, 2);
     assert_int_equal(ESKER_EVENT_BACKGROUND, 5);
+    assert_int_equal(ESKER_EVENT_PROGRESS, 6);
 }
 
 static void

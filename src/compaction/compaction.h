@@ -57,6 +57,7 @@ struct compaction_output {
     struct segment_meta meta; /* min_key and max_key point into `keys` */
     uint8_t keys[2 * EDIT_KEY_BYTES_MAX];
     struct segment_warm *warm; /* nullable; for segment_adopt */
+    int compression;
 };
 
 struct compaction_result {
@@ -75,6 +76,10 @@ NODISCARD esker_status compaction_job_create(const struct compaction_spec *spec,
  * is merged, compaction_job_take is next. A failure: every output file has been
  * removed, and the job is good for nothing but to be destroyed. */
 NODISCARD esker_status compaction_job_step(struct compaction_job *job);
+/* What the next step will do: ESKER_STEP_ROWS, _END or _SYNC. */
+int compaction_job_next(const struct compaction_job *job);
+/* Rows judged so far. */
+uint64_t compaction_job_rows(const struct compaction_job *job);
 void compaction_job_take(struct compaction_job *job, struct compaction_result *out);
 /* Removes the files of a job that was not taken. NULL is fine. */
 void compaction_job_destroy(struct compaction_job *job);
@@ -90,6 +95,7 @@ struct level_table {
     const bool *claimed;                        /* part of a running job, as input or as overlap */
     const bool *damaged;                        /* nullable: never touched, as if claimed for ever */
     const uint64_t *skipped;                    /* nullable: how many of its deletes iterators stepped over */
+    const bool *stored_otherwise;               /* nullable: than the levels below; so not moved as it is */
     size_t count;
 };
 

@@ -116,6 +116,7 @@ compaction_job_end_output(struct compaction_job *job)
     segment_writer_destroy(job->writer);
     job->writer = NULL;
     output->meta.level = job->spec->output_level;
+    output->compression = job->spec->compression;
     result->outputs[result->output_count++] = output;
     result->bytes_written += output->meta.size_bytes;
     return ESKER_OK;
@@ -189,7 +190,7 @@ compaction_job_first(struct compaction_job *job)
 /* Judges rows from the source's position on (I4): until the work is done, an
  * output is full (OK), or no row is left (END). */
 static esker_status
-compaction_job_rows(struct compaction_job *job)
+compaction_job_judge_rows(struct compaction_job *job)
 {
     const struct compaction_spec *spec = job->spec;
     struct iter *source = spec->source;
@@ -239,20 +240,44 @@ compaction_job_undo(struct compaction_job *job)
     }
 }
 
+/* Is the open output to be ended, before a row that does not go into it, or because there are none left? */
+static bool
+compaction_job_ends(const struct compaction_job *job)
+{
+    return job->writer != NULL && (job->output_full || job->stage == COMPACTION_AT_END);
+}
+
+int
+compaction_job_next(const struct compaction_job *job)
+{
+    if (!compaction_job_ends(job)) {
+        return ESKER_STEP_ROWS;
+    }
+    return segment_writer_is_sealed(job->writer) ? ESKER_STEP_SYNC : ESKER_STEP_END;
+}
+
+uint64_t
+compaction_job_rows(const struct compaction_job *job)
+{
+    return job->result.rows_in;
+}
+
 static esker_status
 compaction_job_advance(struct compaction_job *job)
 {
     TRY(compaction_job_check_cancel(job));
-    bool ends = job->output_full || job->stage == COMPACTION_AT_END;
-    if (ends && job->writer != NULL) { /* the row that did not go into it is still to be written */
-        return segment_writer_is_sealed(job->writer) ? compaction_job_end_output(job)
-                                                     : segment_writer_seal(job->writer);
+    if (compaction_job_ends(job)) { /* the row that did not go into it is still to be written */
+        if (segment_writer_is_sealed(job->writer)) {
+            return compaction_job_end_output(job);
+        }
+        esker_status status = segment_writer_seal_step(job->writer);
+        return status == ESKER_END ? ESKER_OK : status;
     }
     if (job->stage == COMPACTION_AT_END) {
         job->stage = COMPACTION_AT_DONE;
         return ESKER_END;
     }
-    esker_status status = compaction_job_rows(job);
+    esker_status status = compaction_job_judge_rows(job);
     if (status == ESKER_END) {
         job->stage = COMPACTION_AT_END;
         status = ESKER_OK;

@@ -267,11 +267,17 @@ picker_is_worn(const struct level_table *level, size_t index)
     return level->skipped != NULL && meta->tombstone_count > 0 && level->skipped[index] >= meta->row_count;
 }
 
-/* Inputs of level 0 that overlap must be merged; so should crumbs be. */
+/* Inputs of level 0 that overlap must be merged; so should crumbs be, and what nobody would write again
+ * as the levels below are written. */
 static bool
 picker_l0_can_move(const struct picker *picker, const struct compaction_plan *plan)
 {
     const struct level_table *level = &picker->levels[0];
+    for (size_t i = 0; level->stored_otherwise != NULL && i < plan->input_count; i++) {
+        if (level->stored_otherwise[plan->inputs[i]]) {
+            return false;
+        }
+    }
     if (plan->input_count == 1) {
         return true;
     }

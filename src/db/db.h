@@ -57,6 +57,7 @@ enum {
 struct stripe {
     _Atomic uint64_t gets, gets_from_memtable, gets_not_found;
     _Atomic uint64_t commits, puts, deletes, bytes_written;
+    _Atomic uint64_t log_bytes; /* of frames copied into mapped logs */
 } CACHE_ALIGNED;
 
 /* ASKED: close looks whether anything is in use; calls wait that moment out. */
@@ -116,6 +117,7 @@ struct compact_job {
     struct job job;
     struct esker_db *db;
     /* owned by the job */
+    struct compact_run *begun; /* what it has planned, and is opening; nullable */
     struct compact_part *part; /* what it is merging; nullable */
     struct compact_run *ended; /* what it has to install; nullable */
     uint64_t attempt;          /* of the last look for work */
@@ -167,7 +169,8 @@ struct esker_db {
     _Atomic uint64_t iterators_live CACHE_ALIGNED, values_live, snapshots_live; /* pairs: HANDLES_LIVE */
     _Atomic uint64_t recovered_end_lsn; /* rows below become durable by a flush; 0 = none left */
     _Atomic int event_fd;               /* -1 = none; pairs: EVENT_FD */
-    _Atomic uint64_t log_syncs, log_bytes_written, flushes, flush_bytes_written, compactions;
+    _Atomic uint64_t log_syncs, log_bytes_written, log_bytes_prepared, flushes, flush_bytes_written,
+        compactions;
     _Atomic uint64_t compaction_bytes_read, compaction_bytes_written, stalls, stall_ns;
     _Atomic uint64_t compactions_failed, compactions_damaged, rows_skipped;
     /* db_pace.c */
@@ -177,6 +180,9 @@ struct esker_db {
     _Atomic uint64_t debt_bytes;
     _Atomic uint32_t pace_level;  /* with the most debt */
     _Atomic bool merges_are_idle; /* little debt, or late flushes: merges wait for idle processors */
+    /* db_step.c; see esker_stats */
+    _Atomic uint64_t step_count[ESKER_STEPS], step_cpu_ns[ESKER_STEPS], step_cpu_longest_ns[ESKER_STEPS];
+    _Atomic uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
     _Atomic uint64_t next_file_id, next_snapshot;
     uint64_t recovery_ns, recovery_bytes;
     uint64_t correct_bytes; /* of db_tuning */
@@ -232,8 +238,9 @@ struct esker_db {
     esker_error poison_cause;
     bool poison_untold, merge_untold;             /* events that a caller's thread left to the purge job */
     uint64_t merge_untold_bytes, merge_untold_ns; /* of merges that it made, together */
-    bool events_at_once;                          /* tests: on whatever thread they happen */
-    uint64_t *claimed_ids;                        /* segments that running merges read */
+    uint64_t progress_untold_bytes, progress_untold_total; /* the newest; total 0 = nothing */
+    bool events_at_once;                                   /* tests: on whatever thread they happen */
+    uint64_t *claimed_ids;                                 /* segments that running merges read */
     size_t claimed_count, claimed_cap;
     uint64_t *damaged_ids; /* segments that a merge failed on: the background leaves them alone */
     size_t damaged_count, damaged_cap;
@@ -482,6 +489,9 @@ uint64_t db_next_file_id(void *db);
 
 /* How fast writers may go by the tree as it is now. mu held. */
 void db_pace_update_locked(esker_db *db);
+/* Debt of level 0 in thousandths, 2,000 where writers stop; and how fast they may go with it. */
+uint64_t db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall);
+uint64_t db_pace_rate(uint64_t drain_bytes_per_s, uint64_t share);
 /* A merge took so many bytes out of its input level. */
 void db_pace_merged(esker_db *db, uint32_t input_level, uint64_t input_bytes, uint64_t started_ns);
 /* A writer's turn; TIMED_OUT after the deadline (0 = none), before anything is reserved. */
@@ -500,6 +510,17 @@ db_pace(esker_db *db, uint64_t bytes, uint64_t deadline_ns)
     }
     return db_pace_wait(db, bytes, deadline_ns);
 }
+
+/* ---- db_step.c ------------------------------------------------------------- */
+
+/* When a step began, by its thread's processor time and by the clock. */
+struct db_step {
+    uint64_t cpu_ns, time_ns;
+};
+
+struct db_step db_step_begin(esker_db *db);
+/* kind: ESKER_STEP_* */
+void db_step_end(esker_db *db, const struct db_step *begun, int kind);
 
 /* ---- db_merge.c ------------------------------------------------------------ */
 
@@ -581,6 +602,8 @@ NODISCARD esker_status db_shrink_logs(esker_db *db, struct thread_state *self);
 bool db_in_event(const esker_db *db);
 void db_emit(esker_db *db, esker_event_kind kind, uint64_t bytes, uint64_t duration_ns,
              const esker_error *error);
+/* A merge has read so many bytes of total_bytes. */
+void db_emit_progress(esker_db *db, uint64_t bytes, uint64_t total_bytes);
 void db_emit_wait(esker_db *db, int cause, uint32_t level, uint64_t waited_ns);
 void db_event_tell_untold(esker_db *db);     /* the purge job's part */
 void db_event_wait_until_told(esker_db *db); /* at close */

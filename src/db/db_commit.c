@@ -33,11 +33,14 @@ void
 db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t bytes, enum frame_type type,
                uint16_t back)
 {
-    (void)db;
     uint8_t *start = window->data + offset;
     frame_seal(start, bytes, type, back, window->file_seed, window_lsn(window, offset));
     if (window->map != NULL) {
-        memcpy(window->map + offset, start, type == FRAME_PAD ? FRAME_HEADER_BYTES : bytes);
+        size_t copied = type == FRAME_PAD ? FRAME_HEADER_BYTES : bytes;
+        memcpy(window->map + offset, start, copied);
+        if (type != FRAME_BATCH) {                       /* those are counted by who commits them */
+            add_relaxed(&db->log_bytes_written, copied); /* relaxed: statistic */
+        }
     }
 }
 
@@ -254,6 +257,9 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
         uint64_t prepare_at = commit_prepare_at(place.window);
         db_ratchet_exit(db, self, place.version);
         commit_look_ahead(db, place.offset, place.offset + place.frame_bytes, prepare_at);
+    }
+    if (db->tail_mode) {
+        counter_bump(&db_stripe(db, self)->log_bytes, place.frame_bytes); /* relaxed: statistic */
     }
     db_wait_visible(db, self, end_lsn);
     *end_lsn_out = end_lsn;

@@ -33,7 +33,7 @@ db_kick_compaction(esker_db *db)
 static enum job_urgency
 compact_urgency(esker_db *db, const struct compact_job *self)
 {
-    const struct compact_run *run = self->part != NULL ? self->part->run : NULL;
+    const struct compact_run *run = self->part != NULL ? self->part->run : self->begun;
     if (run == NULL) {
         /* The end of a run, or a look at the tree. Looks are kicked by all who wait,
          * and must not go before the steps that these wait for. */
@@ -51,6 +51,9 @@ static esker_status
 compact_find_work(struct compact_job *self)
 {
     esker_db *db = self->db;
+    if (load_relaxed(&db->cancel)) { /* relaxed: a request to stop, sooner or later */
+        return ESKER_OK;
+    }
     self->attempt = db_background_begin(db);
     self->part = compact_take_part(db, NULL);
     if (self->part != NULL) {
@@ -63,23 +66,53 @@ compact_find_work(struct compact_job *self)
         return ESKER_OK;
     }
     TRY(compact_plan(db, NULL, &run));
-    if (run == NULL) {
-        return ESKER_OK;
+    if (run != NULL) {
+        run->attempt = self->attempt;
+        self->begun = run;
     }
-    run->attempt = self->attempt;
-    bool moves = run->plan->trivial_move;
-    esker_status status = compact_begin(run);
-    if (status != ESKER_OK) {
+    return ESKER_OK;
+}
+
+static esker_status
+compact_choose(struct compact_job *self)
+{
+    struct db_step begun = db_step_begin(self->db);
+    esker_status status = compact_find_work(self);
+    if (self->part != NULL || self->begun != NULL) { /* else it was but a look */
+        db_step_end(self->db, &begun, ESKER_STEP_CHOOSE);
+    }
+    return status;
+}
+
+/* One step of a beginning; a run that fails there is given up. */
+static esker_status
+compact_begin_or_abandon(struct compact_run *run)
+{
+    esker_status status = compact_begin_step(run);
+    if (status < ESKER_OK) {
         esker_error story = *status_last();
         compact_abandon(run, &story);
         return status_restore(&story);
     }
-    if (moves) { /* otherwise others may have taken its parts, and ended it */
-        self->ended = run;
-    } else {
-        self->part = compact_take_part(db, run);
+    return status;
+}
+
+static esker_status
+compact_begin_some(struct compact_job *self)
+{
+    struct compact_run *run = self->begun;
+    bool moves = run->plan->trivial_move; /* once there are parts, others may end the run */
+    esker_status status = compact_begin_or_abandon(run);
+    if (status == ESKER_OK) {
+        return ESKER_OK;
     }
-    return ESKER_OK;
+    self->begun = NULL;
+    if (status == ESKER_END && moves) {
+        self->ended = run;
+    } else if (status == ESKER_END) {
+        self->part = compact_take_part(self->db, run);
+    }
+    return status == ESKER_END ? ESKER_OK : status;
 }
 
 /* Steps of the part in hand; one, or some on the idle thread. */
@@ -145,13 +178,13 @@ db_compact_job(struct job *job)
         more = compact_end_run(self);
     } else if (self->part != NULL) {
         compact_do_steps(self);
-    } else if (compact_find_work(self) != ESKER_OK) {
+    } else if ((self->begun != NULL ? compact_begin_some(self) : compact_choose(self)) != ESKER_OK) {
         more = false;
         if (!load_relaxed(&self->db->cancel)) { /* relaxed: what the merge saw, this sees */
             db_background_failed(self->db, job, self->attempt);
         }
     } else {
-        more = self->part != NULL || self->ended != NULL;
+        more = self->part != NULL || self->ended != NULL || self->begun != NULL;
         if (!more) {
             compact_look_again(self->db, job);
         }
@@ -169,6 +202,7 @@ void
 db_compact_stop(esker_db *db)
 {
     for (uint32_t i = 0; i < db->compact_job_count; i++) {
+        db->compact_jobs[i].begun = NULL;
         db->compact_jobs[i].part = NULL;
         db->compact_jobs[i].ended = NULL;
     }
@@ -205,11 +239,12 @@ static esker_status
 compact_run_here(struct compact_run *run)
 {
     esker_db *db = run->db;
-    esker_status status = compact_begin(run);
-    if (status != ESKER_OK) {
-        esker_error story = *status_last();
-        compact_abandon(run, &story);
-        return status_restore(&story);
+    esker_status status;
+    do {
+        status = compact_begin_or_abandon(run);
+    } while (status == ESKER_OK);
+    if (status != ESKER_END) {
+        return status;
     }
     struct compact_part *part;
     while ((part = compact_take_part(db, run)) != NULL) {

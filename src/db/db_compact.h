@@ -17,7 +17,7 @@
 
 #include "db/db.h"
 
-enum { COMPACT_PARTS_MAX = 8, COMPACT_FANOUT = 8 };
+enum { COMPACT_PARTS_MAX = 8, COMPACT_FANOUT = 8, COMPACT_PROGRESS_SHARES = 16 };
 
 struct compact_part {
     struct compact_run *run;
@@ -27,6 +27,7 @@ struct compact_part {
     struct compaction_spec spec;
     struct compaction_job *job; /* NULL before the first step and after the last */
     struct compaction_result result;
+    uint64_t rows_told; /* of the job's, in the run's rows_done */
 };
 
 struct compact_run {
@@ -38,14 +39,17 @@ struct compact_run {
     struct level_run *inputs, *overlaps; /* NULL before */
     uint64_t *drop_ids;                  /* everything claimed: inputs and overlaps */
     size_t drop_count;
-    uint64_t max_lsn, bytes_in, started_ns;
+    uint64_t max_lsn, bytes_in, rows_in, started_ns;
+    uint32_t opened; /* of inputs and overlaps: their indexes are in memory, or not needed */
     struct db_merge merge;
     const struct segment_meta **below; /* the level under the output */
     size_t below_count;
     struct buf borders;
-    uint64_t attempt;  /* db_background_begin's */
-    bool awaited;      /* an explicit call waits for the run, and finishes it itself */
-    _Atomic bool stop; /* a part has failed, or the database is being closed */
+    uint64_t attempt;             /* db_background_begin's */
+    bool awaited;                 /* an explicit call waits for the run, and finishes it itself */
+    _Atomic uint64_t rows_done;   /* of rows_in; relaxed: told only */
+    _Atomic uint32_t shares_told; /* of COMPACT_PROGRESS_SHARES; relaxed: who raises it tells */
+    _Atomic bool stop;            /* a part has failed, or the database is being closed */
     uint32_t part_count;
     struct compact_part parts[COMPACT_PARTS_MAX];
     /* guarded by mu */
@@ -71,16 +75,24 @@ void compact_release(struct compact_run *run);
 /* After CORRUPT: the background leaves alone what is damaged, else it would meet it again and again. */
 void compact_mark_damaged(struct compact_run *run, const esker_error *story);
 
+/* ---- db_compact_apart.c ----------------------------------------------------- */
+
+/* Is what the run reads and writes disjoint from what all others in db->compact_runs do? mu held. */
+bool compact_is_apart_locked(const struct compact_run *run);
+
 /* ---- db_compact_split.c ----------------------------------------------------- */
 
+/* Does the split look into the indexes of what is merged? */
+bool compact_split_reads(const struct compact_run *run);
 /* Cuts the run by key into part_count parts of about equal size, fewer where
  * that is not possible: sets bounds, borders and part_count. */
 NODISCARD esker_status compact_split(struct compact_run *run, uint32_t part_count);
 
 /* ---- db_compact_run.c ------------------------------------------------------- */
 
-/* Lists the run's parts for whoever takes them. On failure the run is as it was. */
-NODISCARD esker_status compact_begin(struct compact_run *run);
+/* A step towards the run's parts: opens one of its inputs, and at last lists the parts for whoever takes
+ * them. OK: there is more to do. END: it has begun. On failure the run can only be abandoned. */
+NODISCARD esker_status compact_begin_step(struct compact_run *run);
 /* A part that waits, of this run or (NULL) of any; NULL: none. */
 struct compact_part *compact_take_part(esker_db *db, const struct compact_run *run);
 /* OK: there is more to do. END or a failure: the part has ended, compact_part_ended is next. */

@@ -5,6 +5,9 @@
  */
 #include <stdio.h>
 
+#include "base/assert.h"
+#include "base/mutant.h"
+
 #include "db/db_compact.h"
 
 enum {
@@ -29,7 +32,7 @@ plan_gc_lsn(esker_db *db)
 struct plan_tables {
     struct level_table levels[ESKER_LEVELS_MAX];
     const struct segment_meta **metas;
-    bool *claimed, *damaged;
+    bool *claimed, *damaged, *stored_otherwise;
     uint64_t *skipped;
 };
 
@@ -56,22 +59,27 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
     tables->claimed = mem_alloc_array(&db->block_mem, total, sizeof *tables->claimed);
     tables->damaged = mem_alloc_array(&db->block_mem, total, sizeof *tables->damaged);
     tables->skipped = mem_alloc_array(&db->block_mem, total, sizeof *tables->skipped);
+    tables->stored_otherwise = mem_alloc_array(&db->block_mem, total, sizeof *tables->stored_otherwise);
     if (tables->metas == NULL || tables->claimed == NULL || tables->damaged == NULL ||
-        tables->skipped == NULL) {
+        tables->skipped == NULL || tables->stored_otherwise == NULL) {
         return FAIL_NO_MEMORY("level tables");
     }
     size_t at = 0;
+    int below = db_level_compression(db, ESKER_LEVELS_MAX - 1);
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
         tables->levels[level] = (struct level_table){.segments = tables->metas + at,
                                                      .claimed = tables->claimed + at,
                                                      .damaged = tables->damaged + at,
-                                                     .skipped = tables->skipped + at};
+                                                     .skipped = tables->skipped + at,
+                                                     .stored_otherwise = tables->stored_otherwise + at};
         for (uint32_t i = 0; run != NULL && i < run->count; i++, at++) {
             tables->metas[at] = segment_meta(run->segments[i]);
             uint64_t id = tables->metas[at]->id;
-            tables->claimed[at] = plan_has_id(db->claimed_ids, db->claimed_count, id);
+            tables->claimed[at] = !MUTANT(21) && plan_has_id(db->claimed_ids, db->claimed_count, id);
             tables->skipped[at] = segment_skipped(run->segments[i]);
+            /* What is not known is taken to be as level 0 is mostly written. */
+            tables->stored_otherwise[at] = segment_compression(run->segments[i]) != below;
             tables->damaged[at] = !damaged_too && plan_has_id(db->damaged_ids, db->damaged_count, id);
         }
         tables->levels[level].count = run != NULL ? run->count : 0;
@@ -86,6 +94,7 @@ plan_tables_fini(esker_db *db, struct plan_tables *tables)
     mem_free(&db->block_mem, tables->claimed);
     mem_free(&db->block_mem, tables->damaged);
     mem_free(&db->block_mem, tables->skipped);
+    mem_free(&db->block_mem, tables->stored_otherwise);
 }
 
 /* Do writes come in? Looked at every DB_LOOK_NS. mu held. */
@@ -236,6 +245,7 @@ plan_pick_range(struct plan_tables *tables, const struct picker_config *config,
     level0->claimed += newer;
     level0->damaged += newer;
     level0->skipped += newer;
+    level0->stored_otherwise += newer;
     level0->count -= newer;
     bool found = compaction_pick_range(tables->levels, config, range->lower, range->upper, plan);
     for (size_t i = 0; found && plan->input_level == 0 && i < plan->input_count; i++) {
@@ -282,6 +292,7 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
     version_ref(version);
     run->version = version;
     TRY_OUT(plan_claim_locked(run));
+    ASSERT_SLOW(compact_is_apart_locked(run)); /* not yet on the list */
     run->next = db->compact_runs;
     db->compact_runs = run;
     *found_out = true;

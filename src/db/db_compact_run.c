@@ -30,6 +30,7 @@ run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_
         const struct segment_meta *meta = segment_meta(segments[i]);
         run->max_lsn = MAX(run->max_lsn, meta->max_lsn);
         run->bytes_in += meta->size_bytes;
+        run->rows_in += meta->row_count;
     }
     esker_status status = level_run_create(&db->block_mem, segments, (uint32_t)count, out);
     mem_free(&db->block_mem, segments);
@@ -148,20 +149,37 @@ run_init_parts(struct compact_run *run)
     mutex_unlock(&run->db->mu);
 }
 
-esker_status
-compact_begin(struct compact_run *run)
+static esker_status
+run_begin_pick(struct compact_run *run)
 {
-    esker_db *db = run->db;
     const struct compaction_plan *plan = run->plan;
     TRY(run_pick(run, plan->input_level, plan->inputs, plan->input_count, &run->inputs));
     TRY(run_pick(run, plan->output_level, plan->overlaps, plan->overlap_count, &run->overlaps));
-    if (plan->trivial_move) {
-        return ESKER_OK; /* no part: there is nothing but the end */
+    return plan->trivial_move ? ESKER_END : ESKER_OK; /* no part: there is nothing but the end */
+}
+
+/* What every part, or the split, needs at once, one segment per step. NULL: that was all. */
+static struct segment *
+run_begin_opens(struct compact_run *run)
+{
+    bool split = run_wanted_parts(run) > 1 && compact_split_reads(run);
+    uint32_t inputs = split || run->plan->input_level == 0 ? run->inputs->count : 0;
+    uint32_t overlaps = split ? run->overlaps->count : 0;
+    uint32_t at = run->opened++;
+    if (at < inputs) {
+        return run->inputs->segments[at];
     }
+    return at - inputs < overlaps ? run->overlaps->segments[at - inputs] : NULL;
+}
+
+static esker_status
+run_begin_parts(struct compact_run *run)
+{
+    esker_db *db = run->db;
     TRY(run_reserve_space(run));
     TRY(run_collect_below(run));
     run->merge = (struct db_merge){
-        .db = db, .version = run->version, .output_level = plan->output_level, .warm = true};
+        .db = db, .version = run->version, .output_level = run->plan->output_level, .warm = true};
     TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
     esker_status status = compact_split(run, run_wanted_parts(run));
     if (status != ESKER_OK && !status_lacks_files(status_last())) {
@@ -172,7 +190,46 @@ compact_begin(struct compact_run *run)
     if (shared) {
         db_kick_compaction(db);
     }
+    return ESKER_END;
+}
+
+/* Before each step: a database that is being closed begins none. */
+static esker_status
+run_check_cancel(struct compact_run *run)
+{
+    if (load_relaxed(&run->db->cancel)) { /* relaxed: a request to stop, sooner or later */
+        store_relaxed(&run->stop, true);  /* relaxed: the same */
+        return FAIL(ESKER_BUSY, "the merge was cancelled");
+    }
     return ESKER_OK;
+}
+
+static esker_status
+run_begin_some(struct compact_run *run)
+{
+    if (run->inputs == NULL) {
+        return run_begin_pick(run);
+    }
+    struct segment *segment = run_begin_opens(run);
+    if (segment == NULL) {
+        return run_begin_parts(run);
+    }
+    esker_status status = segment_warm(segment);
+    if (status != ESKER_OK && status_lacks_files(status_last())) {
+        return ESKER_OK; /* the merge itself tells whether there are enough */
+    }
+    return status;
+}
+
+esker_status
+compact_begin_step(struct compact_run *run)
+{
+    esker_db *db = run->db; /* when the run has begun, others may end it */
+    TRY(run_check_cancel(run));
+    struct db_step begun = db_step_begin(db);
+    esker_status status = run_begin_some(run);
+    db_step_end(db, &begun, ESKER_STEP_OPEN);
+    return status;
 }
 
 /* ---- Parts ------------------------------------------------------------------------ */
@@ -217,17 +274,40 @@ part_fini(struct compact_part *part)
     part->source = NULL;
 }
 
+/* Tells how far the run is when it has passed another sixteenth. The end is told by itself. */
+static void
+part_tell_progress(struct compact_part *part)
+{
+    struct compact_run *run = part->run;
+    uint64_t rows = compaction_job_rows(part->job);
+    uint64_t more = rows - part->rows_told;
+    part->rows_told = rows;
+    if (more == 0 || run->rows_in == 0) {
+        return;
+    }
+    uint64_t done = add_relaxed(&run->rows_done, more) + more; /* relaxed: told only */
+    done = MIN(done, run->rows_in);
+    double shares = (double)COMPACT_PROGRESS_SHARES;
+    uint32_t share = (uint32_t)((double)done / (double)run->rows_in * shares);
+    uint32_t told = load_relaxed(&run->shares_told); /* relaxed: one of the parts wins */
+    if (share > told && share < COMPACT_PROGRESS_SHARES &&
+        cas_relaxed(&run->shares_told, &told, share)) { /* relaxed: the same */
+        db_emit_progress(run->db, run->bytes_in / COMPACT_PROGRESS_SHARES * share, run->bytes_in);
+    }
+}
+
 esker_status
 compact_part_step(struct compact_part *part)
 {
-    /* relaxed: a request to stop, sooner or later. */
-    if (load_relaxed(&part->run->db->cancel)) {
-        store_relaxed(&part->run->stop, true); /* relaxed: the same */
+    TRY(run_check_cancel(part->run));
+    struct db_step begun = db_step_begin(part->run->db);
+    int kind = part->job == NULL ? ESKER_STEP_OPEN : compaction_job_next(part->job);
+    esker_status status = part->job == NULL ? part_start(part) : compaction_job_step(part->job);
+    db_step_end(part->run->db, &begun, kind);
+    if (status == ESKER_OK) {
+        part_tell_progress(part);
     }
-    if (part->job == NULL) {
-        TRY(part_start(part));
-    }
-    return compaction_job_step(part->job);
+    return status;
 }
 
 bool
@@ -382,6 +462,7 @@ esker_status
 compact_finish(struct compact_run *run)
 {
     esker_db *db = run->db;
+    struct db_step begun = db_step_begin(db);
     esker_status status = run_install(run);
     esker_error story = *status_last();
     for (uint32_t i = 0; i < run->part_count; i++) { /* I2; there are none after an installation */
@@ -395,6 +476,7 @@ compact_finish(struct compact_run *run)
         run_count_failure(run, &story);
     }
     compact_release(run);
+    db_step_end(db, &begun, ESKER_STEP_INSTALL);
     return status == ESKER_OK ? ESKER_OK : status_restore(&story);
 }
 

@@ -116,6 +116,12 @@ split_sorted(const struct split *split, uint32_t wanted, struct compact_run *run
     return status;
 }
 
+bool
+compact_split_reads(const struct compact_run *run)
+{
+    return run->inputs->count + run->overlaps->count <= SPLIT_SAMPLED_MOST;
+}
+
 esker_status
 compact_split(struct compact_run *run, uint32_t part_count)
 {
@@ -126,7 +132,7 @@ compact_split(struct compact_run *run, uint32_t part_count)
     struct split split = {.mem = &run->db->block_mem};
     buf_init(&split.keys, split.mem);
     buf_init(&split.samples, split.mem);
-    bool by_index = run->inputs->count + run->overlaps->count <= SPLIT_SAMPLED_MOST;
+    bool by_index = compact_split_reads(run);
     esker_status status = split_sample_run(&split, run->inputs, by_index);
     if (status == ESKER_OK) {
         status = split_sample_run(&split, run->overlaps, by_index);

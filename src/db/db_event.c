@@ -37,6 +37,7 @@ event_put_off(esker_db *db, const esker_event *event)
     if (event->kind == ESKER_EVENT_POISONED) {
         db->poison_untold = true;
     } else {
+        db->progress_untold_total = 0; /* it has ended */
         db->merge_untold = true;
         db->merge_untold_bytes += event->bytes;
         db->merge_untold_ns += event->duration_ns;
@@ -56,12 +57,20 @@ db_event_tell_untold(esker_db *db)
                          .kind = ESKER_EVENT_COMPACTION,
                          .bytes = db->merge_untold_bytes,
                          .duration_ns = db->merge_untold_ns};
+    esker_event progress = {.struct_size = sizeof progress,
+                            .kind = ESKER_EVENT_PROGRESS,
+                            .bytes = db->progress_untold_bytes,
+                            .bytes_total = db->progress_untold_total};
+    db->progress_untold_total = 0;
     db->merge_untold_bytes = 0;
     db->merge_untold_ns = 0;
     db->merge_untold = false;
     db->poison_untold = false;
     cond_broadcast(&db->changed); /* close goes on, and waits for this job's end */
     mutex_unlock(&db->mu);
+    if (progress.bytes_total > 0) {
+        event_tell(db, &progress);
+    }
     if (merged) {
         event_tell(db, &merge);
     }
@@ -106,4 +115,25 @@ db_emit_wait(esker_db *db, int cause, uint32_t level, uint64_t waited_ns)
                          .wait_cause = cause,
                          .wait_level = level};
     event_tell(db, &event);
+}
+
+void
+db_emit_progress(esker_db *db, uint64_t bytes, uint64_t total_bytes)
+{
+    esker_event event = {.struct_size = sizeof event,
+                         .kind = ESKER_EVENT_PROGRESS,
+                         .bytes = bytes,
+                         .bytes_total = total_bytes};
+    if (db->options.on_event == NULL) {
+        return;
+    }
+    if (db->manual || db->events_at_once || workers_in_job()) {
+        event_tell(db, &event);
+        return;
+    }
+    mutex_lock(&db->mu);
+    db->progress_untold_bytes = bytes;
+    db->progress_untold_total = total_bytes;
+    mutex_unlock(&db->mu);
+    job_kick(&db->purge_job);
 }

@@ -204,13 +204,15 @@ static esker_status
 flush_step(esker_db *db)
 {
     struct db_flush *flush = &db->flush;
-    if (flush->job == NULL) {
-        return flush_begin(db);
-    }
-    esker_status status = compaction_job_step(flush->job);
+    struct db_step begun = db_step_begin(db);
+    int kind = flush->job == NULL ? ESKER_STEP_CHOOSE : compaction_job_next(flush->job);
+    esker_status status = flush->job == NULL ? flush_begin(db) : compaction_job_step(flush->job);
     if (status == ESKER_END) {
-        TRY(flush_install(db));
+        esker_status installed = flush_install(db);
+        status = installed == ESKER_OK ? ESKER_END : installed;
+        kind = ESKER_STEP_INSTALL;
     }
+    db_step_end(db, &begun, kind);
     return status;
 }
 

@@ -131,6 +131,7 @@ db_install_outputs(esker_db *db, struct install *install, struct compaction_resu
         metas[i] = result->outputs[i]->meta;
         TRY_OUT(db_open_segment(db, &metas[i], &segments[i]));
         struct compaction_output *output = result->outputs[i];
+        segment_note_compression(segments[i], output->compression);
         if (output->warm != NULL || output->meta.level == 0) { /* every get looks into level 0 */
             segment_adopt(segments[i], output->warm);
             output->warm = NULL;

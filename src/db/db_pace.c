@@ -6,8 +6,9 @@
  * takes at once, and bytes in a level beyond its target. With no debt writers
  * load one word and go on. With debt d in (0, 1] they share a rate: what merges
  * were measured to take out of level 0, times 1.5 - d; so the more there is to
- * catch up with, the more of it is caught up with, and nothing ever stops
- * because of debt. Only memory stops writers: no window is free.
+ * catch up with, the more of it is caught up with. From 1 to 2, which is where
+ * level 0 is full, it falls on to a twentieth: level 0 becomes full only if its
+ * merges come to nothing at all, and nobody runs into that at full speed.
  *
  * A writer takes its turn by one add on `pace_due_ns`, the time at which what
  * was written so far is paid for, and sleeps while that lies ahead. Short times
@@ -28,7 +29,8 @@ enum {
     PACE_LEVEL_FREE = 2, /* the same for levels, in units of their targets */
     PACE_LEVEL_FULL = 6,
     PACE_EWMA = 4,
-    PACE_DEBT_SCALE = 1000
+    PACE_DEBT_SCALE = 1000, /* debt 1 */
+    PACE_LEAST = 20         /* debt 2: this part of what merges take out */
 };
 
 /* This thread's last write that waited. */
@@ -81,35 +83,69 @@ struct pace_debt {
     uint32_t level;
 };
 
-static void
-pace_worse(struct pace_debt *debt, uint32_t level, uint64_t have, uint64_t unit, uint64_t free_units,
-           uint64_t full_units)
+/* Of PACE_DEBT_SCALE: 0 up to `none`, 1 at `all`, 2 from `full` on. */
+static uint64_t
+pace_share(uint64_t have, uint64_t none, uint64_t all, uint64_t full)
 {
-    uint64_t none = unit * free_units;
-    uint64_t all = unit * full_units;
     if (have <= none || all <= none) {
-        return;
+        return 0;
     }
-    uint64_t over = (have - none) / MAX((all - none) / PACE_DEBT_SCALE, (uint64_t)1);
-    if (over > debt->share) {
-        *debt = (struct pace_debt){.share = MIN(over, (uint64_t)PACE_DEBT_SCALE), .level = level};
+    if (have < all) {
+        return (have - none) / MAX((all - none) / PACE_DEBT_SCALE, (uint64_t)1);
+    }
+    if (have >= full || full <= all) {
+        return 2 * (uint64_t)PACE_DEBT_SCALE;
+    }
+    return PACE_DEBT_SCALE + (have - all) / MAX((full - all) / PACE_DEBT_SCALE, (uint64_t)1);
+}
+
+uint64_t
+db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall)
+{
+    /* In thousandths of a segment, so that small counts have shades as well. */
+    uint64_t unit = MAX(trigger, (uint32_t)PACE_L0_UNIT_LEAST);
+    uint64_t full = (uint64_t)stall * PACE_DEBT_SCALE;
+    /* Where descriptors are few writers stop early, so they are slowed early; not before a merge is due. */
+    uint64_t none =
+        MIN(unit * PACE_L0_FREE * PACE_DEBT_SCALE, MAX((uint64_t)trigger * PACE_DEBT_SCALE, full / 2));
+    uint64_t all = MIN(unit * PACE_L0_FULL * PACE_DEBT_SCALE, full / 3 * 2);
+    all = MAX(all, none + (full - MIN(none, full)) / 2);
+    return pace_share((uint64_t)count * PACE_DEBT_SCALE, none, all, full);
+}
+
+uint64_t
+db_pace_rate(uint64_t drain_bytes_per_s, uint64_t share)
+{
+    uint64_t part = drain_bytes_per_s / PACE_DEBT_SCALE;
+    if (share <= PACE_DEBT_SCALE) {
+        return part * (3 * (uint64_t)PACE_DEBT_SCALE / 2 - share);
+    }
+    uint64_t beyond = MIN(share, 2 * (uint64_t)PACE_DEBT_SCALE) - PACE_DEBT_SCALE;
+    uint64_t half = PACE_DEBT_SCALE / 2;
+    return part * (half - beyond * (half - PACE_DEBT_SCALE / PACE_LEAST) / PACE_DEBT_SCALE);
+}
+
+static void
+pace_worse(struct pace_debt *debt, uint32_t level, uint64_t share)
+{
+    if (share > debt->share) {
+        *debt = (struct pace_debt){.share = share, .level = level};
     }
 }
 
 static struct pace_debt
-pace_debt_of(const struct version *version, const struct picker_config *config,
+pace_debt_of(const esker_db *db, const struct version *version, const struct picker_config *config,
              const uint64_t targets[ESKER_LEVELS_MAX])
 {
     struct pace_debt debt = {0};
     const struct level_run *level0 = version->levels[0];
-    /* In thousandths of a segment, so that small counts have shades as well. */
-    pace_worse(&debt, 0, level0 != NULL ? (uint64_t)level0->count * PACE_DEBT_SCALE : 0,
-               (uint64_t)MAX(config->l0_trigger, (uint32_t)PACE_L0_UNIT_LEAST) * PACE_DEBT_SCALE,
-               PACE_L0_FREE, PACE_L0_FULL);
+    uint32_t count = level0 != NULL ? level0->count : 0;
+    pace_worse(&debt, 0, db_pace_level0_share(count, config->l0_trigger, db->l0_stall));
     for (uint32_t level = 1; level + 1 < ESKER_LEVELS_MAX; level++) {
         uint64_t bytes = version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
-        pace_worse(&debt, level, bytes, MAX(targets[level], config->base_bytes), PACE_LEVEL_FREE,
-                   PACE_LEVEL_FULL);
+        uint64_t unit = MAX(targets[level], config->base_bytes);
+        uint64_t share = pace_share(bytes, unit * PACE_LEVEL_FREE, unit * PACE_LEVEL_FULL, UINT64_MAX);
+        pace_worse(&debt, level, MIN(share, (uint64_t)PACE_DEBT_SCALE));
     }
     return debt;
 }
@@ -142,10 +178,10 @@ db_pace_update_locked(esker_db *db)
         sizes[level] = version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
     }
     compaction_targets(sizes, &config, targets);
-    struct pace_debt debt = pace_debt_of(version, &config, targets);
+    struct pace_debt debt = pace_debt_of(db, version, &config, targets);
     uint64_t ns_per_mib = 0;
     if (debt.share > 0 && db->drain_bytes_per_s > 0) {
-        uint64_t rate = db->drain_bytes_per_s / PACE_DEBT_SCALE * (3 * PACE_DEBT_SCALE / 2 - debt.share);
+        uint64_t rate = db_pace_rate(db->drain_bytes_per_s, debt.share);
         ns_per_mib = (uint64_t)1000000000 * 1024 / MAX(rate / 1024, (uint64_t)1);
     }
     const struct level_run *level0 = version->levels[0];

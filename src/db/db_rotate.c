@@ -258,6 +258,7 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
     bool listed = log != NULL;
     if (!listed) {
         TRY_OUT(log_file_create(db->io, &db->mem, db_next_file_id(db), cap_bytes, &log));
+        add_relaxed(&db->log_bytes_prepared, LOG_HEADER_BYTES + cap_bytes); /* relaxed: statistic */
     }
     TRY_OUT(rotate_begin_log(db, log, cap_bytes, base_lsn, prev_gen, prev_end_lsn));
     if (!listed) {

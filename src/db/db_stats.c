@@ -19,6 +19,7 @@ stats_sum_stripes(esker_db *db, esker_stats *stats)
         stats->puts += load_relaxed(&stripe->puts);                             /* relaxed: statistic */
         stats->deletes += load_relaxed(&stripe->deletes);                       /* relaxed: statistic */
         stats->bytes_written += load_relaxed(&stripe->bytes_written);           /* relaxed: statistic */
+        stats->log_bytes_written += load_relaxed(&stripe->log_bytes);           /* relaxed: statistic */
     }
 }
 
@@ -84,7 +85,8 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->durable_lsn = load_acquire(&db->durable); /* pairs: DURABLE */
     stats_sum_stripes(db, stats);
     /* relaxed: statistics, down to stall_ns */
-    stats->log_bytes_written = load_relaxed(&db->log_bytes_written);               /* relaxed: statistic */
+    stats->log_bytes_written += load_relaxed(&db->log_bytes_written);              /* relaxed: statistic */
+    stats->log_bytes_prepared = load_relaxed(&db->log_bytes_prepared);             /* relaxed: statistic */
     stats->log_syncs = load_relaxed(&db->log_syncs);                               /* relaxed: statistic */
     stats->flushes = load_relaxed(&db->flushes);                                   /* relaxed: statistic */
     stats->flush_bytes_written = load_relaxed(&db->flush_bytes_written);           /* relaxed: statistic */
@@ -96,6 +98,16 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     for (int cause = 0; cause < ESKER_WAIT_CAUSES; cause++) {
         stats->wait_count[cause] = load_relaxed(&db->wait_count[cause]); /* relaxed: statistic */
         stats->wait_ns[cause] = load_relaxed(&db->wait_ns[cause]);       /* relaxed: statistic */
+    }
+    for (int kind = 0; kind < ESKER_STEPS; kind++) {
+        stats->step_count[kind] = load_relaxed(&db->step_count[kind]);   /* relaxed: statistic */
+        stats->step_cpu_ns[kind] = load_relaxed(&db->step_cpu_ns[kind]); /* relaxed: statistic */
+        stats->step_cpu_longest_ns[kind] =
+            load_relaxed(&db->step_cpu_longest_ns[kind]); /* relaxed: statistic */
+    }
+    for (int i = 0; i < ESKER_STEP_LENGTHS; i++) {
+        stats->steps_by_cpu[i] = load_relaxed(&db->steps_by_cpu[i]);   /* relaxed: statistic */
+        stats->steps_by_time[i] = load_relaxed(&db->steps_by_time[i]); /* relaxed: statistic */
     }
     stats->debt_bytes = load_relaxed(&db->debt_bytes);                   /* relaxed: statistic */
     stats->compactions_failed = load_relaxed(&db->compactions_failed);   /* relaxed: statistic */
@@ -171,7 +183,8 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(gets, "point reads"),
     STATS_FIELD(gets_from_memtable, "point reads served by a memtable"),
     STATS_FIELD(gets_not_found, "point reads of absent keys"),
-    STATS_FIELD(log_bytes_written, "log bytes written by leaders (mapped log: 0)"),
+    STATS_FIELD(log_bytes_written, "bytes of frames written to logs"),
+    STATS_FIELD(log_bytes_prepared, "bytes with which new log files were filled"),
     STATS_FIELD(log_syncs, "log syncs"),
     STATS_FIELD(log_files, "log files"),
     STATS_FIELD(log_file_bytes, "bytes of log files on disk"),
@@ -243,12 +256,14 @@ stats_value(const esker_stats *stats, const struct stats_field *field)
 
 static const char *const stats_wait_names[ESKER_WAIT_CAUSES] = {"none", "memory", "log", "level0", "debt"};
 
-/* Bytes written to segments and log per byte that was put; 0 = nothing was put in this life. */
+/* Bytes written to segments and logs per byte that was put; 0 = nothing was put in this life. What a
+ * sync cuts in the middle of a page, and so is written twice, is the kernel's to count. */
 static double
 stats_write_amplification(const esker_stats *stats)
 {
-    uint64_t merged = stats->flush_bytes_written + stats->compaction_bytes_written;
-    return stats->bytes_written == 0 ? 0.0 : 1.0 + (double)merged / (double)stats->bytes_written;
+    uint64_t logged = stats->log_bytes_written + stats->log_bytes_prepared;
+    uint64_t written = logged + stats->flush_bytes_written + stats->compaction_bytes_written;
+    return stats->bytes_written == 0 ? 0.0 : (double)written / (double)stats->bytes_written;
 }
 
 /* Bytes of all segments per byte of the largest level, which is what a full merge would about leave. */
@@ -287,6 +302,35 @@ stats_draw_tree(const esker_stats *stats, struct stats_text *text)
     }
 }
 
+static const char *const stats_step_names[ESKER_STEPS] = {"choose", "open", "rows", "end", "sync", "install"};
+
+/* The right end of a length of steps; the last has none. */
+static uint64_t
+stats_step_most_ns(int length)
+{
+    return (uint64_t)ESKER_STEP_NS_FIRST << length;
+}
+
+static void
+stats_draw_steps(const esker_stats *stats, struct stats_text *text)
+{
+    stats_print(text, "steps of merges       count  processor ms  longest us\n");
+    for (int kind = 0; kind < ESKER_STEPS; kind++) {
+        stats_print(text, "  %-14s %10" PRIu64 " %13.1f %11.1f\n", stats_step_names[kind],
+                    stats->step_count[kind], (double)stats->step_cpu_ns[kind] / 1e6,
+                    (double)stats->step_cpu_longest_ns[kind] / 1e3);
+    }
+    stats_print(text, "steps up to ms    by processor      by clock\n");
+    for (int i = 0; i < ESKER_STEP_LENGTHS; i++) {
+        if (i + 1 < ESKER_STEP_LENGTHS) {
+            stats_print(text, "  %-14.4g", (double)stats_step_most_ns(i) / 1e6);
+        } else {
+            stats_print(text, "  %-14s", "longer");
+        }
+        stats_print(text, " %13" PRIu64 " %13" PRIu64 "\n", stats->steps_by_cpu[i], stats->steps_by_time[i]);
+    }
+}
+
 static void
 stats_as_text(const esker_stats *stats, struct stats_text *text)
 {
@@ -297,6 +341,24 @@ stats_as_text(const esker_stats *stats, struct stats_text *text)
     stats_print(text, "%-26s %20s  %s\n", "io_backend",
                 stats->io_backend == ESKER_IO_URING ? "uring" : "posix", stats->io_reason);
     stats_draw_tree(stats, text);
+    stats_draw_steps(stats, text);
+}
+
+static void
+stats_steps_as_json(const esker_stats *stats, struct stats_text *text)
+{
+    stats_print(text, "\"steps\":{");
+    for (int kind = 0; kind < ESKER_STEPS; kind++) {
+        stats_print(text, "\"%s\":{\"count\":%" PRIu64 ",\"cpu_ns\":%" PRIu64 ",\"longest_ns\":%" PRIu64 "},",
+                    stats_step_names[kind], stats->step_count[kind], stats->step_cpu_ns[kind],
+                    stats->step_cpu_longest_ns[kind]);
+    }
+    stats_print(text, "\"by_length\":[");
+    for (int i = 0; i < ESKER_STEP_LENGTHS; i++) {
+        stats_print(text, "%s{\"cpu\":%" PRIu64 ",\"time\":%" PRIu64 "}", i > 0 ? "," : "",
+                    stats->steps_by_cpu[i], stats->steps_by_time[i]);
+    }
+    stats_print(text, "]},");
 }
 
 static void
@@ -318,15 +380,39 @@ stats_as_json(const esker_stats *stats, struct stats_text *text)
                     cause > ESKER_WAIT_NONE + 1 ? "," : "", stats_wait_names[cause], stats->wait_count[cause],
                     stats->wait_ns[cause]);
     }
+    stats_print(text, "},");
+    stats_steps_as_json(stats, text);
     stats_print(
         text,
-        "},\"write_amplification\":%.3f,\"space_amplification\":%.3f,\"io_backend\":\"%s\",\"io_reason\":\"",
+        "\"write_amplification\":%.3f,\"space_amplification\":%.3f,\"io_backend\":\"%s\",\"io_reason\":\"",
         stats_write_amplification(stats), stats_space_amplification(stats),
         stats->io_backend == ESKER_IO_URING ? "uring" : "posix");
     for (const char *at = stats->io_reason; *at != 0; at++) {
         stats_print(text, *at == '"' || *at == '\\' ? "\\%c" : "%c", *at);
     }
     stats_print(text, "\"}\n");
+}
+
+static void
+stats_steps_as_prometheus(const esker_stats *stats, struct stats_text *text)
+{
+    uint64_t count = 0;
+    uint64_t cpu_ns = 0;
+    stats_print(text, "# HELP esker_step_seconds processor time of the steps of flushes and merges\n"
+                      "# TYPE esker_step_seconds histogram\n");
+    for (int i = 0; i + 1 < ESKER_STEP_LENGTHS; i++) {
+        count += stats->steps_by_cpu[i];
+        stats_print(text, "esker_step_seconds_bucket{le=\"%.7g\"} %" PRIu64 "\n",
+                    (double)stats_step_most_ns(i) / 1e9, count);
+    }
+    count += stats->steps_by_cpu[ESKER_STEP_LENGTHS - 1];
+    for (int kind = 0; kind < ESKER_STEPS; kind++) {
+        cpu_ns += stats->step_cpu_ns[kind];
+    }
+    stats_print(text,
+                "esker_step_seconds_bucket{le=\"+Inf\"} %" PRIu64 "\nesker_step_seconds_sum %.9f\n"
+                "esker_step_seconds_count %" PRIu64 "\n",
+                count, (double)cpu_ns / 1e9, count);
 }
 
 static void
@@ -348,6 +434,7 @@ stats_as_prometheus(const esker_stats *stats, struct stats_text *text)
         stats_print(text, "esker_wait_ns{cause=\"%s\"} %" PRIu64 "\n", stats_wait_names[cause],
                     stats->wait_ns[cause]);
     }
+    stats_steps_as_prometheus(stats, text);
     stats_print(text,
                 "# HELP esker_io_backend the I/O back-end in use\n# TYPE esker_io_backend gauge\n"
                 "esker_io_backend{backend=\"%s\"} 1\n",

@@ -222,7 +222,7 @@ if(ESKER_TESTS STREQUAL "all" AND "db" IN_LIST ESKER_ROOMS_BUILT)
     list(APPEND mutant_sources ${sources})
   endforeach()
   add_library(esker_mutants STATIC ${mutant_sources})
-  target_compile_definitions(esker_mutants PUBLIC ESKER_MUTANTS)
+  target_compile_definitions(esker_mutants PUBLIC ESKER_MUTANTS ESKER_DEBUG)
   target_link_libraries(esker_mutants PUBLIC esker_flags PkgConfig::CK PkgConfig::URING PkgConfig::LZ4
     PkgConfig::ZSTD Threads::Threads)
   add_executable(mutants_test proptest/mutants/mutants_test.c)

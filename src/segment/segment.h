@@ -51,9 +51,10 @@ NODISCARD esker_status segment_writer_add(struct segment_writer *writer, struct 
                                           enum entry_op op, struct bytes value);
 uint64_t segment_writer_size_bytes(const struct segment_writer *writer); /* written so far, estimate */
 uint64_t segment_writer_row_count(const struct segment_writer *writer);
-/* All of segment_writer_finish but the sync, which takes a disk's time: for callers that have something
- * else to do in between. Not needed before it. */
-NODISCARD esker_status segment_writer_seal(struct segment_writer *writer);
+/* All of segment_writer_finish but the sync, which takes a disk's time, in pieces of about a millisecond at
+ * most: for callers that have something else to do in between. Not needed before it. OK: there is more to
+ * do. END: sealed. */
+NODISCARD esker_status segment_writer_seal_step(struct segment_writer *writer);
 bool segment_writer_is_sealed(const struct segment_writer *writer);
 /* At least one row, else INVALID. Writes index, filter and footer, syncs the file (not the directory) and
  * fills *meta_out; its keys are copied into keys_out (at most 2 x 256 B). */
@@ -104,6 +105,10 @@ const struct segment_meta *segment_meta(const struct segment *segment);
  * as many as it has rows: a merge would have cost no more. */
 bool segment_note_skipped(struct segment *segment, uint64_t deletes);
 uint64_t segment_skipped(const struct segment *segment);
+
+/* What its writer was told; ESKER_COMPRESS_AUTO: written in an earlier life, and nobody has said. */
+int segment_compression(const struct segment *segment);
+void segment_note_compression(struct segment *segment, int compression);
 
 enum segment_result {
     SEGMENT_FOUND,

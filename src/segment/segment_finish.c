@@ -5,6 +5,9 @@
  * The index is one block while it is small (a search in it costs as many
  * cache misses as one in two levels), else two levels with leaves of equal
  * target size, large enough that the root stays within one block.
+ *
+ * It goes in steps (the index; some keys of the filter at a time; the rest), so that
+ * a merge is never long at one thing.
  */
 #include "esker/version.h"
 #include "segment/segment_props.h"
@@ -14,14 +17,20 @@
 enum {
     SEGMENT_INDEX_LEAVES = BLOCK_ROWS_MAX / 2,
     SEGMENT_INDEX_ROW_BYTES = 48, /* a row's columns and handle, without the key */
-    SEGMENT_INDEX_PACKED_FREE_BYTES = 1 << 20
+    SEGMENT_INDEX_PACKED_FREE_BYTES = 1 << 20,
+    SEGMENT_FILTER_STEP_KEYS = 1 << 15
 };
+
+enum segment_finish_stage { SEGMENT_AT_INDEX, SEGMENT_AT_FILTER, SEGMENT_AT_REST };
 
 struct segment_finish {
     struct segment_writer *writer;
     struct block_builder *leaf;
     struct block_builder *root;
     struct buf raw;
+    enum segment_finish_stage stage;
+    struct segment_footer footer;
+    size_t filter_keys;     /* so many are in the filter, which is in raw */
     enum block_codec codec; /* of index blocks */
     /* the last row that went into the leaf: the root's row for it */
     struct bytes last_key;
@@ -128,26 +137,50 @@ segment_finish_index(struct segment_finish *finish, struct segment_footer *foote
 
 /* ---- Filter, properties, footer ----------------------------------------- */
 
+/* Room for the filter, in raw; none where there is less data than one page: it would cost more than it
+ * could spare. */
 static esker_status
-segment_finish_filter(struct segment_finish *finish, struct segment_footer *footer)
+segment_finish_filter_begin(struct segment_finish *finish)
 {
-    struct segment_writer *writer = finish->writer;
+    const struct segment_writer *writer = finish->writer;
+    buf_clear(&finish->raw);
     if (writer->data_raw_bytes < FILTER_PAGE_BYTES) {
-        /* Less data than one page: it would cost more than it could spare. */
         return ESKER_OK;
     }
-    size_t keys = writer->hashes.len / sizeof(uint64_t);
-    uint32_t pages = filter_page_count(keys);
+    uint32_t pages = filter_page_count(writer->hashes.len / sizeof(uint64_t));
     /* One block holds it; a larger segment has a coarser filter. */
     pages = MIN(pages, (uint32_t)(BLOCK_RAW_MAX / FILTER_PAGE_BYTES));
-    size_t size = (size_t)pages * FILTER_PAGE_BYTES;
-    buf_clear(&finish->raw);
-    TRY(buf_append_zeros(&finish->raw, size));
-    filter_add_many(finish->raw.ptr, pages, (const uint64_t *)(const void *)writer->hashes.ptr, keys);
+    finish->footer.filter_pages = pages;
+    return buf_append_zeros(&finish->raw, (size_t)pages * FILTER_PAGE_BYTES);
+}
+
+/* False: more keys are left. */
+static bool
+segment_finish_filter_keys(struct segment_finish *finish)
+{
+    const struct segment_writer *writer = finish->writer;
+    size_t keys = writer->hashes.len / sizeof(uint64_t);
+    size_t some = MIN(keys - finish->filter_keys, (size_t)SEGMENT_FILTER_STEP_KEYS);
+    if (finish->footer.filter_pages == 0) {
+        return true;
+    }
+    const uint64_t *hashes = (const uint64_t *)(const void *)writer->hashes.ptr;
+    filter_add_many(finish->raw.ptr, finish->footer.filter_pages, hashes + finish->filter_keys, some);
+    finish->filter_keys += some;
+    return finish->filter_keys == keys;
+}
+
+static esker_status
+segment_finish_filter_store(struct segment_finish *finish)
+{
+    struct segment_footer *footer = &finish->footer;
+    if (footer->filter_pages == 0) {
+        return ESKER_OK;
+    }
     struct block_handle handle;
-    TRY(segment_writer_store(writer, buf_bytes(&finish->raw), BLOCK_FILTER, BLOCK_CODEC_NONE, &handle));
+    TRY(segment_writer_store(finish->writer, buf_bytes(&finish->raw), BLOCK_FILTER, BLOCK_CODEC_NONE,
+                             &handle));
     footer->filter = (struct segment_handle){handle.offset, handle.stored_len, handle.raw_len};
-    footer->filter_pages = pages;
     footer->filter_kind = SEGMENT_FILTER_SPLIT_BLOCK;
     return ESKER_OK;
 }
@@ -171,15 +204,16 @@ segment_finish_props(struct segment_finish *finish, struct segment_footer *foote
     return ESKER_OK;
 }
 
+/* The last data block and the index. */
 static esker_status
-segment_finish_file(struct segment_finish *finish)
+segment_finish_begin(struct segment_finish *finish)
 {
     struct segment_writer *writer = finish->writer;
     if (writer->row_count == 0) {
         return FAIL_AT(ESKER_INVALID, writer->name, 0, "a segment needs at least one row");
     }
     TRY(segment_writer_cut(writer, bytes_make(NULL, 0)));
-    struct segment_footer footer = {
+    finish->footer = (struct segment_footer){
         .row_count = writer->row_count,
         .tombstone_count = writer->tombstone_count,
         .min_lsn = writer->min_lsn,
@@ -189,29 +223,92 @@ segment_finish_file(struct segment_finish *finish)
         .data_end = segment_writer_offset(writer),
         .id = writer->options.id,
     };
-    memcpy(footer.uuid, writer->options.uuid, sizeof footer.uuid);
-    TRY(segment_finish_index(finish, &footer));
-    TRY(segment_finish_filter(finish, &footer));
-    TRY(segment_finish_props(finish, &footer));
+    memcpy(finish->footer.uuid, writer->options.uuid, sizeof finish->footer.uuid);
+    TRY(segment_finish_index(finish, &finish->footer));
+    return segment_finish_filter_begin(finish);
+}
+
+static esker_status
+segment_finish_rest(struct segment_finish *finish)
+{
+    struct segment_writer *writer = finish->writer;
+    TRY(segment_finish_filter_store(finish));
+    TRY(segment_finish_props(finish, &finish->footer));
     uint8_t encoded[SEGMENT_FOOTER_BYTES];
-    segment_footer_encode(&footer, encoded);
+    segment_footer_encode(&finish->footer, encoded);
     TRY(buf_append(&writer->pending, encoded, sizeof encoded));
     return segment_writer_flush(writer, true);
 }
 
+/* OK: there is more to do. END: everything is written. */
+static esker_status
+segment_finish_step(struct segment_finish *finish)
+{
+    switch (finish->stage) {
+    case SEGMENT_AT_INDEX:
+        finish->stage = SEGMENT_AT_FILTER;
+        return segment_finish_begin(finish);
+    case SEGMENT_AT_FILTER:
+        finish->stage = segment_finish_filter_keys(finish) ? SEGMENT_AT_REST : SEGMENT_AT_FILTER;
+        return ESKER_OK;
+    default:
+        TRY(segment_finish_rest(finish));
+        return ESKER_END;
+    }
+}
+
+static esker_status
+segment_finish_create(struct segment_writer *writer)
+{
+    struct segment_finish *finish = mem_zalloc(writer->mem, sizeof *finish);
+    if (finish == NULL) {
+        return FAIL_NO_MEMORY("the end of a segment");
+    }
+    finish->writer = writer;
+    buf_init(&finish->raw, writer->mem);
+    writer->finish = finish;
+    return ESKER_OK;
+}
+
+void
+segment_finish_destroy(struct segment_finish *finish)
+{
+    if (finish == NULL) {
+        return;
+    }
+    buf_fini(&finish->raw);
+    block_builder_destroy(finish->leaf);
+    block_builder_destroy(finish->root);
+    mem_free(finish->writer->mem, finish);
+}
+
 esker_status
-segment_writer_seal(struct segment_writer *writer)
+segment_writer_seal_step(struct segment_writer *writer)
 {
     TRY(segment_writer_usable(writer));
-    struct segment_finish finish = {.writer = writer};
-    buf_init(&finish.raw, writer->mem);
-    writer->failed = segment_finish_file(&finish);
-    buf_fini(&finish.raw);
-    block_builder_destroy(finish.leaf);
-    block_builder_destroy(finish.root);
-    TRY(writer->failed);
-    writer->sealed = true;
-    return ESKER_OK;
+    ASSERT(!writer->sealed);
+    esker_status status = writer->finish == NULL ? segment_finish_create(writer) : ESKER_OK;
+    if (status == ESKER_OK) {
+        status = segment_finish_step(writer->finish);
+    }
+    if (status == ESKER_OK) {
+        return ESKER_OK;
+    }
+    segment_finish_destroy(writer->finish);
+    writer->finish = NULL;
+    writer->sealed = status == ESKER_END;
+    writer->failed = writer->sealed ? ESKER_OK : status;
+    return status;
+}
+
+static esker_status
+segment_finish_all(struct segment_writer *writer)
+{
+    esker_status status;
+    do {
+        status = segment_writer_seal_step(writer);
+    } while (status == ESKER_OK);
+    return status == ESKER_END ? ESKER_OK : status;
 }
 
 bool
@@ -225,7 +322,7 @@ segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_o
                       uint8_t keys_out[2 * EDIT_KEY_BYTES_MAX])
 {
     if (!writer->sealed) {
-        TRY(segment_writer_seal(writer));
+        TRY(segment_finish_all(writer));
     }
     writer->failed = MUTANT(1) ? ESKER_OK : io_sync(writer->io, writer->file);
     TRY(writer->failed);

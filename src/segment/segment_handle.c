@@ -152,6 +152,18 @@ segment_note_skipped(struct segment *segment, uint64_t deletes)
     return before < segment->meta.row_count && segment->meta.row_count - before <= deletes;
 }
 
+int
+segment_compression(const struct segment *segment)
+{
+    return load_relaxed(&segment->compression); /* relaxed: a hint */
+}
+
+void
+segment_note_compression(struct segment *segment, int compression)
+{
+    store_relaxed(&segment->compression, compression); /* relaxed: a hint */
+}
+
 uint64_t
 segment_skipped(const struct segment *segment)
 {

@@ -79,6 +79,7 @@ struct segment {
     _Atomic uint32_t refs;                   /* pairs: SEGMENT_REFS */
     _Atomic bool obsolete;
     _Atomic uint64_t skipped; /* relaxed: a statistic */
+    _Atomic int compression;  /* relaxed: a hint; ESKER_COMPRESS_AUTO: not known */
 };
 
 /* A place in the index: one data block. */

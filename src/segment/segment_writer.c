@@ -135,6 +135,7 @@ segment_writer_destroy(struct segment_writer *writer)
         }
     }
     segment_writer_charge(writer, 0);
+    segment_finish_destroy(writer->finish);
     segment_warm_destroy(writer->warm);
     block_builder_destroy(writer->builder);
     buf_fini(&writer->scratch);

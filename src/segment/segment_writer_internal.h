@@ -33,8 +33,9 @@ struct segment_writer {
     uint32_t block_count;
     size_t batch_bytes; /* what is pending leaves in multiples of it */
     uint64_t charged_bytes;
-    esker_status failed; /* sticky */
-    bool sealed; /* all is written, not synced */
+    esker_status failed;           /* sticky */
+    struct segment_finish *finish; /* while it is being sealed */
+    bool sealed;                   /* all is written, not synced */
     bool finished;
     uint32_t rows_used, rows_fresh; /* of the open block, by their heat */
     struct segment_warm *warm;      /* nullable */
@@ -52,6 +53,7 @@ segment_writer_offset(const struct segment_writer *writer)
     return writer->written + writer->pending.len;
 }
 
+void segment_finish_destroy(struct segment_finish *finish);
 NODISCARD esker_status segment_writer_usable(const struct segment_writer *writer);
 /* Closes the data block, if one is open. next_key: of the row behind it; empty = none. */
 NODISCARD esker_status segment_writer_cut(struct segment_writer *writer, struct bytes next_key);

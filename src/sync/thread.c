@@ -8,6 +8,7 @@
 #include "sync/thread.h"
 
 #include <signal.h>
+#include <time.h>
 
 #include "base/assert.h"
 
@@ -66,4 +67,13 @@ thread_join(pthread_t thread)
     THREAD_UNCANCELLED;
     int failed = pthread_join(thread, NULL);
     ASSERT(failed == 0);
+}
+
+uint64_t
+thread_cpu_ns(void)
+{
+    struct timespec now;
+    int failed = clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    ASSERT(failed == 0);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }

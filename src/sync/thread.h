@@ -11,6 +11,8 @@
 NODISCARD esker_status thread_start(pthread_t *thread_out, const char *name, void *(*run)(void *arg),
                                     void *arg);
 void thread_join(pthread_t thread);
+/* Processor time that the calling thread has used. */
+uint64_t thread_cpu_ns(void);
 
 static inline void
 thread_cancel_restore(const int *state)

@@ -251,6 +251,25 @@ engine_esker_tell(void *db, bench_tell_fn *tell, void *arg)
     if (esker_get_stats(db, &stats) != ESKER_OK) {
         return;
     }
+    static const char *const names[ESKER_STEPS] = {"step_us_choose", "step_us_open", "step_us_rows",
+                                                   "step_us_end",    "step_us_sync", "step_us_install"};
+    uint64_t steps = 0;
+    uint64_t cpu_ns = 0;
+    uint64_t longest_ns = 0;
+    for (int i = 0; i < ESKER_STEPS; i++) {
+        steps += stats.step_count[i];
+        cpu_ns += stats.step_cpu_ns[i];
+        longest_ns = MAX(longest_ns, stats.step_cpu_longest_ns[i]);
+        tell(arg, names[i], (double)stats.step_cpu_longest_ns[i] / 1e3); /* the longest */
+    }
+    uint64_t short_ones = 0; /* less than 2 ms */
+    for (int i = 0; i < 6; i++) {
+        short_ones += stats.steps_by_cpu[i];
+    }
+    tell(arg, "steps", (double)steps);
+    tell(arg, "steps_over_2ms", (double)(steps - MIN(short_ones, steps)));
+    tell(arg, "step_us_mean", (double)cpu_ns / 1e3 / (double)MAX(steps, 1u));
+    tell(arg, "step_us_longest", (double)longest_ns / 1e3);
     tell(arg, "merge_debt_bytes", (double)stats.debt_bytes);
 }
 

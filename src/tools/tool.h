@@ -30,6 +30,8 @@ struct tool {
     int rest_count;
     const char *words[TOOL_WORDS_MAX]; /* after tool_parse: what is no flag */
     int word_count;
+    esker_event_fn *on_event; /* nullable; for tool_open */
+    void *event_ctx;
 };
 
 struct tool_flag {

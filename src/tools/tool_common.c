@@ -243,6 +243,8 @@ tool_open(const struct tool *tool, bool create, esker_db **out)
     esker_options options;
     esker_options_init(&options);
     options.create_if_missing = create;
+    options.on_event = tool->on_event;
+    options.event_ctx = tool->event_ctx;
     int code = tool_options(tool, &options);
     if (code != TOOL_OK) {
         return code;

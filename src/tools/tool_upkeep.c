@@ -133,11 +133,29 @@ upkeep_say_segments(esker_db *db, const char *when)
     }
 }
 
+/* On an engine thread; one line that keeps up. */
+static void
+upkeep_merge_event(void *ctx, const esker_event *event)
+{
+    (void)ctx;
+    if (event->kind == ESKER_EVENT_PROGRESS && event->bytes_total > 0) {
+        (void)fprintf(stderr, "\r\033[Kmerging: %llu %%",
+                      (unsigned long long)(event->bytes * 100 / event->bytes_total));
+        (void)fflush(stderr);
+    } else if (event->kind == ESKER_EVENT_COMPACTION) {
+        (void)fprintf(stderr, "\r\033[K");
+        (void)fflush(stderr);
+    }
+}
+
 int
 tool_compact(struct tool *tool)
 {
     esker_db *db = NULL;
     int code = tool_parse(tool, NULL, 0, 1, 1);
+    if (isatty(STDERR_FILENO) == 1) {
+        tool->on_event = upkeep_merge_event;
+    }
     if (code == TOOL_OK) {
         code = tool_open(tool, false, &db);
     }

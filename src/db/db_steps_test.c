@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: flushes and merges go in steps that are counted by kind and length; one
+ * that is told to stop begins no further step; how far it is, is told; what writes
+ * are charged falls without a cliff; log bytes are counted whoever writes them.
+ * Method: the simulated disk, no threads, so that the test says when a job runs;
+ * counters before and after.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "db/db_compact.h"
+#include "io/io_sim.h"
+
+enum { STEPS_RUNS_MOST = 100000, STEPS_MANY_KEYS = 70000, STEPS_EVENTS = 64 };
+
+struct steps {
+    struct sim_disk *disk;
+    esker_db *db;
+    esker_event events[STEPS_EVENTS];
+    uint32_t event_count;
+};
+
+static void
+steps_note_event(void *ctx, const esker_event *event)
+{
+    struct steps *steps = ctx;
+    bool wanted = event->kind == ESKER_EVENT_PROGRESS || event->kind == ESKER_EVENT_COMPACTION;
+    if (wanted && steps->event_count < STEPS_EVENTS) {
+        steps->events[steps->event_count++] = *event;
+    }
+}
+
+static void
+steps_open(struct steps *steps, const struct db_tuning *tuning, int durability)
+{
+    struct io *io = NULL;
+    esker_options options;
+    esker_options_init(&options);
+    options.memory_budget_bytes = 64 << 20;
+    options.durability = durability;
+    options.on_event = steps_note_event;
+    options.event_ctx = steps;
+    *steps = (struct steps){.disk = sim_disk_create(5)};
+    assert_int_equal(io_sim_open(steps->disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, tuning, true, &steps->db), ESKER_OK);
+}
+
+static void
+steps_close(struct steps *steps)
+{
+    assert_int_equal(esker_close(steps->db), ESKER_OK);
+    sim_disk_destroy(steps->disk);
+}
+
+static void
+steps_put(struct steps *steps, uint32_t number, size_t value_bytes)
+{
+    static const char value[1000];
+    char key[16];
+    snprintf(key, sizeof key, "%08u", number);
+    assert_int_equal(esker_put(steps->db, esker_str(key), esker_bytes(value, value_bytes), NULL), ESKER_OK);
+}
+
+static esker_stats
+steps_stats(struct steps *steps)
+{
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(steps->db, &stats), ESKER_OK);
+    return stats;
+}
+
+static uint64_t
+steps_sum(const uint64_t *counts, int count)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < count; i++) {
+        sum += counts[i];
+    }
+    return sum;
+}
+
+/* ---- Counting ------------------------------------------------------------------------ */
+
+static void
+steps__are_counted_by_kind_and_length(void **state)
+{
+    static const struct db_tuning tuning = {
+        .window_bytes_first = 16 << 20, .window_bytes_max = 16 << 20, .segment_bytes = 32 << 20};
+    (void)state;
+    struct steps steps;
+    steps_open(&steps, &tuning, ESKER_DURABLE_PROCESS);
+    for (uint32_t i = 0; i < STEPS_MANY_KEYS; i++) {
+        steps_put(&steps, i * 7919 % STEPS_MANY_KEYS, 20);
+    }
+    assert_int_equal(esker_flush(steps.db), ESKER_OK);
+    esker_stats flushed = steps_stats(&steps);
+    /* The index, the filter by 32,768 keys at a time, the rest. */
+    assert_int_equal(flushed.step_count[ESKER_STEP_END], 1 + STEPS_MANY_KEYS / 32768 + 1 + 1);
+    assert_int_equal(flushed.step_count[ESKER_STEP_SYNC], 1);
+    assert_int_equal(flushed.step_count[ESKER_STEP_INSTALL], 1);
+    assert_true(flushed.step_count[ESKER_STEP_ROWS] >= STEPS_MANY_KEYS * 28 / COMPACTION_STEP_WORK);
+    steps_put(&steps, 0, 20);
+    assert_int_equal(esker_compact(steps.db, NULL, NULL), ESKER_OK);
+    esker_stats merged = steps_stats(&steps);
+    for (int kind = ESKER_STEP_OPEN; kind < ESKER_STEPS; kind++) {
+        assert_true(merged.step_count[kind] > flushed.step_count[kind]);
+        assert_true(merged.step_cpu_ns[kind] >= merged.step_cpu_longest_ns[kind]);
+    }
+    /* Both segments of level 0 are opened by steps of their own, before the parts are listed. */
+    assert_true(merged.step_count[ESKER_STEP_OPEN] - flushed.step_count[ESKER_STEP_OPEN] >= 4);
+    uint64_t count = steps_sum(merged.step_count, ESKER_STEPS);
+    assert_int_equal(steps_sum(merged.steps_by_cpu, ESKER_STEP_LENGTHS), count);
+    assert_int_equal(steps_sum(merged.steps_by_time, ESKER_STEP_LENGTHS), count);
+    static const char *const words[] = {"steps of merges", "\"by_length\":[",
+                                        "esker_step_seconds_bucket{le="};
+    for (int format = ESKER_STATS_TEXT; format <= ESKER_STATS_PROMETHEUS; format++) {
+        char *text = NULL;
+        assert_int_equal(esker_stats_text(steps.db, format, &text), ESKER_OK);
+        assert_non_null(strstr(text, words[format]));
+        esker_free(text);
+    }
+    steps_close(&steps);
+}
+
+/* ---- Stopping ------------------------------------------------------------------------ */
+
+static const struct db_tuning steps_small = {.window_bytes_first = 16 << 10,
+                                             .window_bytes_max = 16 << 10,
+                                             .segment_bytes = 16 << 10,
+                                             .merge_step_work = 2000};
+
+/* Until a merge is at `kind` of step next. */
+static bool
+steps_run_until(struct steps *steps, int kind)
+{
+    for (uint32_t runs = 0; runs < STEPS_RUNS_MOST; runs++) {
+        for (uint32_t i = 0; i < steps->db->compact_job_count; i++) {
+            const struct compact_job *job = &steps->db->compact_jobs[i];
+            bool opens = job->begun != NULL && job->begun->opened > 0;
+            if (kind == ESKER_STEP_OPEN ? opens
+                                        : job->part != NULL && job->part->job != NULL &&
+                                              compaction_job_next(job->part->job) == kind) {
+                return true;
+            }
+        }
+        if (!workers_run_one()) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static size_t
+steps_segment_files(struct sim_disk *disk)
+{
+    static struct sim_file_info files[512];
+    size_t count = sim_disk_files(disk, files, COUNTOF(files));
+    size_t segments = 0;
+    for (size_t i = 0; i < count; i++) {
+        segments += strstr(files[i].name, ".seg") != NULL ? 1 : 0;
+    }
+    return segments;
+}
+
+/* Whatever a merge is about to do when the database is told to close: no step follows. */
+static void
+cancel__is_followed_by_no_step(void **state)
+{
+    static const int kinds[] = {ESKER_STEP_OPEN, ESKER_STEP_ROWS, ESKER_STEP_END, ESKER_STEP_SYNC};
+    (void)state;
+    for (size_t k = 0; k < COUNTOF(kinds); k++) {
+        struct steps steps;
+        steps_open(&steps, &steps_small, ESKER_DURABLE_PROCESS);
+        for (uint32_t i = 0; !steps_run_until(&steps, kinds[k]); i++) {
+            assert_true(i < 1000);
+            for (uint32_t n = 0; n < 40; n++) {
+                steps_put(&steps, (i * 40 + n) * 7919 % 5000, 400);
+            }
+            assert_int_equal(esker_flush(steps.db), ESKER_OK);
+        }
+        esker_stats before = steps_stats(&steps);
+        store_relaxed(&steps.db->cancel, true); /* relaxed: one thread */
+        for (uint32_t runs = 0; runs < 100 && steps.db->compact_runs != NULL && workers_run_one(); runs++) {
+            /* each job learns of it, and puts away what it has in hand */
+        }
+        esker_stats after = steps_stats(&steps);
+        for (int kind = ESKER_STEP_CHOOSE; kind <= ESKER_STEP_SYNC; kind++) {
+            assert_int_equal(after.step_count[kind], before.step_count[kind]);
+        }
+        epoch_drain(); /* files that merges before had replaced */
+        db_purge_job(&steps.db->purge_job);
+        assert_null(steps.db->compact_runs);
+        assert_int_equal(steps.db->claimed_count, 0);
+        assert_int_equal(steps_segment_files(steps.disk), after.segments); /* what was half made is gone */
+        steps_close(&steps);
+    }
+}
+
+/* ---- Progress ------------------------------------------------------------------------ */
+
+static void
+progress__is_told_by_sixteenths(void **state)
+{
+    (void)state;
+    struct steps steps;
+    steps_open(&steps, &steps_small, ESKER_DURABLE_PROCESS);
+    for (uint32_t i = 0; i < 100; i++) {
+        steps_put(&steps, i, 1000);
+    }
+    assert_int_equal(esker_compact(steps.db, NULL, NULL), ESKER_OK);
+    for (uint32_t i = 0; i < 15; i++) { /* less than a window */
+        steps_put(&steps, i * 6, 1000);
+    }
+    steps.event_count = 0;
+    assert_int_equal(esker_compact(steps.db, NULL, NULL), ESKER_OK);
+    assert_true(steps.event_count > 8 && steps.event_count <= COMPACT_PROGRESS_SHARES);
+    for (uint32_t i = 0; i + 1 < steps.event_count; i++) {
+        assert_int_equal(steps.events[i].kind, ESKER_EVENT_PROGRESS);
+        assert_true(steps.events[i].bytes > (i > 0 ? steps.events[i - 1].bytes : 0));
+        assert_true(steps.events[i].bytes < steps.events[i].bytes_total);
+        assert_int_equal(steps.events[i].bytes_total, steps.events[0].bytes_total);
+    }
+    assert_int_equal(steps.events[steps.event_count - 1].kind, ESKER_EVENT_COMPACTION);
+    steps_close(&steps);
+}
+
+/* ---- Pacing -------------------------------------------------------------------------- */
+
+/* From no debt to the point where writers stop, each segment more costs a bounded part of the rate. */
+static void
+pace__has_no_cliff(void **state)
+{
+    static const uint32_t triggers[] = {4, 8, 12};
+    static const uint32_t stalls[] = {L0_STALL_LEAST, 30, L0_STALL};
+
+    enum { DRAIN = 100000000 };
+
+    (void)state;
+    for (size_t t = 0; t < COUNTOF(triggers) * COUNTOF(stalls); t++) {
+        uint32_t trigger = triggers[t % COUNTOF(triggers)];
+        uint32_t stall = stalls[t / COUNTOF(triggers)];
+        uint32_t slowed = 0;
+        uint64_t before = db_pace_rate(DRAIN, 0);
+        assert_int_equal(db_pace_level0_share(trigger, trigger, stall), 0);
+        for (uint32_t count = 0; count <= stall; count++) {
+            uint64_t share = db_pace_level0_share(count, trigger, stall);
+            uint64_t rate = db_pace_rate(DRAIN, share);
+            slowed += share > 0 ? 1 : 0;
+            assert_true(rate <= before);
+            assert_true(before - rate <= DRAIN / 2); /* of 1.5 in all */
+            assert_true(rate >= DRAIN / 20);         /* never a stop */
+            before = rate;
+        }
+        assert_true(slowed >= MIN(stall - trigger, stall / 2)); /* long before the end */
+        assert_true(before < DRAIN / 10);                       /* nobody arrives there at full speed */
+        assert_true(db_pace_rate(DRAIN, 1) > DRAIN * 14 / 10);  /* debt begins gently */
+    }
+}
+
+/* ---- Log bytes ----------------------------------------------------------------------- */
+
+static esker_stats
+steps_log_stats(int durability, bool *tail_mode_out)
+{
+    static const struct db_tuning tuning = {.window_bytes_first = 1 << 20, .window_bytes_max = 1 << 20};
+    struct steps steps;
+    steps_open(&steps, &tuning, durability);
+    for (uint32_t i = 0; i < 500; i++) {
+        steps_put(&steps, i, 100);
+    }
+    assert_int_equal(esker_sync(steps.db), ESKER_OK);
+    esker_stats stats = steps_stats(&steps);
+    *tail_mode_out = steps.db->tail_mode;
+    steps_close(&steps);
+    return stats;
+}
+
+static void
+log_bytes__are_counted_whoever_writes_them(void **state)
+{
+    (void)state;
+    bool tail = false;
+    bool write = true;
+    esker_stats by_tail = steps_log_stats(ESKER_DURABLE_PROCESS, &tail);
+    esker_stats by_leader = steps_log_stats(ESKER_DURABLE_SYNC, &write);
+    assert_true(tail);
+    assert_false(write);
+    assert_true(by_tail.log_bytes_written > by_tail.bytes_written);
+    assert_true(by_leader.log_bytes_written >= by_tail.log_bytes_written); /* a SYNCMARK for each group */
+    assert_true(by_tail.log_bytes_written < by_tail.bytes_written * 3 / 2);
+    assert_true(by_tail.log_bytes_prepared >= 1 << 20);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(steps__are_counted_by_kind_and_length),
+        cmocka_unit_test(cancel__is_followed_by_no_step),
+        cmocka_unit_test(progress__is_told_by_sixteenths),
+        cmocka_unit_test(pace__has_no_cliff),
+        cmocka_unit_test(log_bytes__are_counted_whoever_writes_them),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
