@@ -136,10 +136,8 @@ if(ESKER_TESTS STREQUAL "all")
 endif()
 
 # Models: a harness over one lock-free part each, as a program of real threads; then
-# with each of its seeded faults, which must be seen. model_memtable.c is for the
-# model checker alone.
+# with each of its seeded faults, which must be seen.
 file(GLOB models CONFIGURE_DEPENDS stress/model/model_*.c)
-list(FILTER models EXCLUDE REGEX "/model_memtable\\.c$")
 foreach(model ${models})
   esker_rooms_named(${model} rooms)
   if(rooms)

@@ -18,6 +18,7 @@ FLOORS = {"base": 0, "sync": 1, "io": 2, "format": 2, "iter": 3, "memtable": 4, 
           "manifest": 4, "version": 5, "compaction": 6, "db": 7, "tools": 8}
 FILE_LINES_MAX = 800
 FUNCTION_LINES_MAX = 70
+HARNESS_LINES_MAX = 100
 COLUMNS_MAX = 110
 PAIR_COMMENT_REACH = 6
 SKIPPED_DIRS = {".git", "build", "__pycache__", ".cache"}
@@ -195,6 +196,20 @@ def rule_length(tree):
             if last - first + 1 > FUNCTION_LINES_MAX:
                 yield Violation("length", source.path, first, f"{name} has {last - first + 1} lines; a "
                                 f"function has at most {FUNCTION_LINES_MAX}: give its parts names")
+
+
+def rule_harness(tree):
+    """A harness of a model is short, together with what no other harness includes."""
+    harnesses = [source for source in tree.code() if re.match(r"stress/model/model_\w+\.c$", source.path)]
+    included = [name for source in harnesses for name in set(INCLUDE.findall(source.text))]
+    for source in harnesses:
+        own = ["stress/model/" + name for name in set(INCLUDE.findall(source.text))
+               if name.endswith(".h") and included.count(name) == 1]
+        parts = [source] + [tree.sources[path] for path in own if path in tree.sources]
+        count = sum(len(part.lines) for part in parts)
+        if count > HARNESS_LINES_MAX:
+            yield Violation("harness", source.path, 1, f"{count} lines in {len(parts)} files; a harness has "
+                            f"at most {HARNESS_LINES_MAX}: show one property, split the rest off")
 
 
 def rule_layout(tree):
@@ -548,8 +563,8 @@ def rule_status(tree):
             yield Violation("status", document.path, 1, f"ESKER_{name} is not described; add what it means")
 
 
-RULES = [rule_floor, rule_length, rule_layout, rule_leftover, rule_spdx, rule_guard, rule_unique,
-         rule_pairs, rule_banned, rule_twice, rule_fuzz, rule_tests, rule_links, rule_status]
+RULES = [rule_floor, rule_length, rule_harness, rule_layout, rule_leftover, rule_spdx, rule_guard,
+         rule_unique, rule_pairs, rule_banned, rule_twice, rule_fuzz, rule_tests, rule_links, rule_status]
 
 
 def check(tree):
@@ -580,6 +595,7 @@ CLEAN = {
                                                             "    return thing_decode(1);\n}\n",
     "src/format/sample.h": SPDX + "#ifndef ESKER_FORMAT_SAMPLE_H\n#define ESKER_FORMAT_SAMPLE_H\n"
                                   "#define SAMPLE() malloc(1)\n#endif\n",
+    "stress/model/part.h": SPDX + "int y;\n" * 20,
     "docs/concurrency.md": "# Pairs\n\n| FLAG | a | b |\n",
     "docs/api.md": "# Calls\n\nOK, IO. See [pairs](concurrency.md#pairs).\n",
     "src/tools/chore.py": "# SPDX-License-Identifier: MIT\ndef chore():\n    return 1\n",
@@ -593,6 +609,8 @@ SEEDS = [
     ("length", "src/base/long.c", None, SPDX + "int x;\n" * 800),
     ("length", "src/base/word.c", "    return word_help(a);\n", "    a++;\n" * 70),
     ("length", "src/tools/chore.py", "    return 1\n", "    print()\n" * 71),
+    ("harness", "stress/model/model_word.c", None, SPDX + "int x;\n" * 100),
+    ("harness", "stress/model/model_word.c", None, SPDX + '#include "part.h"\n' + "int x;\n" * 90),
     ("layout", "src/base/word.c", "    return word_help", "\treturn word_help"),
     ("layout", "docs/api.md", "# Calls\n", "# Calls \n"),
     ("layout", "src/base/word.c", "word_help(a);", "word_help(a" + " + 1" * 30 + ");"),

@@ -25,6 +25,8 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
+#include <string.h>
 #ifdef MODEL_GENMC
 #include "genmc/lacking.h"
 #endif
@@ -167,6 +169,13 @@ static inline void model_store_perhaps(void);
 
 enum { MODEL_THREADS_MAX = 3 };
 
+/* How often something is done in a round, and how often where every execution of it is looked at. */
+#ifdef MODEL_GENMC
+#define MODEL_BOUND(often, every) (every)
+#else
+#define MODEL_BOUND(often, every) (often)
+#endif
+
 static void model_reset(void);  /* before a round; alone */
 static void model_verify(void); /* after it; alone */
 
@@ -183,7 +192,8 @@ static uint32_t model_idle_count; /* threads that sleep or are done */
 #include "rounds.h"
 #endif
 
-/* ---- Sleep: a futex that never times out and never wakes by chance ---------------- */
+/* ---- Sleep: a futex that never times out and never wakes by chance. Who falls asleep or wakes
+ * others has passed a full barrier in the kernel. ---- */
 
 #ifdef MODEL_FUTEX
 /* Nobody can do anything any more: a sleeper was left behind, unless it has no reason to wake
@@ -207,6 +217,7 @@ futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns)
         return;
     }
     pthread_mutex_lock(&model_kernel);
+    model_kernel_barrier();
     if (load_relaxed(word) == expected) {
         model_asleep[model_self] = true;
         model_idle_count++;
@@ -221,6 +232,7 @@ futex_wake_all(_Atomic uint32_t *word)
     (void)word;
     model_store_now();
     pthread_mutex_lock(&model_kernel);
+    model_kernel_barrier();
     for (uint32_t i = 0; i < MODEL_THREADS_MAX; i++) {
         model_idle_count -= model_asleep[i] ? 1 : 0;
         model_asleep[i] = false;

@@ -9,9 +9,10 @@
     X(CALL_CLOSE_RELAXED, TSAN)                                                                              \
     X(HANDLES_LIVE_RELAXED, TSAN)                                                                            \
     X(CALL_THEN_LOOK, ANY) X(CLOSE_THEN_LOOK, GENMC) X(HANDLE_AFTER_CALL, ANY) X(OUTER_NOT_HELD, ANY)
-#define MODEL_THREADS 3
 #include "model.h"
 #include "sections.h"
+#undef sched_yield
+#define sched_yield() model_wait_until(load_relaxed(&db->closing) != CLOSING_ASKED)
 #include "db/db_call.c"
 
 static esker_db db, other;

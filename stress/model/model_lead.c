@@ -9,8 +9,7 @@
     X(LOGGED_RELAXED, TSAN)                                                                                  \
     X(DURABLE_RELAXED, TSAN)                                                                                 \
     X(EVENT_FD_RELAXED, TSAN)                                                                                \
-    X(LEADER_IN_TWO_STEPS, ANY) X(FOLLOWER_THEN_LOOK, GENMC) X(LEADER_THEN_LOOK, BY_HAND) X(FD_THEN_LOOK, ANY)
-#define MODEL_THREADS 3
+    X(LEADER_IN_TWO_STEPS, ANY) X(LEADER_THEN_LOOK, BY_HAND) X(FD_THEN_LOOK, ANY)
 #define MODEL_FUTEX
 #define db_sync_group model_sync_group
 #include "model.h"
@@ -36,7 +35,7 @@ model_order(uintptr_t word)
                  (model_is(DURABLE_RELAXED) && model_at(word, db.durable)) ||
                  (model_is(EVENT_FD_RELAXED) && event_fd);
     bool split = (model_is(LEADER_IN_TWO_STEPS) && flag) || (model_is(LEADER_THEN_LOOK) && seq) ||
-                 (model_is(FOLLOWER_THEN_LOOK) && followers) || (model_is(FD_THEN_LOOK) && event_fd);
+                 (model_is(FD_THEN_LOOK) && event_fd);
     return relax ? RELAX : split ? SPLIT : KEEP;
 }
 

@@ -7,7 +7,6 @@
  */
 #define MODEL_MUTANTS(X)                                                                                     \
     X(VISIBLE_THEN_LOOK, ANY) X(WISH_THEN_LOOK, ANY) X(KICK_BEFORE_VISIBLE, ANY) X(PUSH_WANTED_RELAXED, GENMC)
-#define MODEL_THREADS 3
 #include "model.h"
 #include "db/db.h"
 #include "sections.h"

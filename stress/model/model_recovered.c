@@ -6,7 +6,6 @@
  * In a round: 3 threads, two flushes, one wait each. Failures and deadlines are not played.
  */
 #define MODEL_MUTANTS(X) X(RECOVERED_RELAXED, TSAN) X(DURABLE_RELAXED, BY_HAND) X(PROVED_BEFORE_FLUSH, ANY)
-#define MODEL_THREADS 3
 #include "model.h"
 #include "db/db.h"
 #define db_wait_watermark(db, self, lsn, durable, deadline_ns) ((void)(self), (void)(lsn), ESKER_OK)

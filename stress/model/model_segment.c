@@ -5,7 +5,6 @@
 #define MODEL_MUTANTS(X)                                                                                     \
     X(SEGMENT_LOADED_RELAXED, TSAN)                                                                          \
     X(LOADED_REFS_RELAXED, TSAN) X(SEGMENT_REFS_RELAXED, TSAN) X(REFS_IN_TWO_STEPS, ANY) X(NO_GRACE, ANY)
-#define MODEL_THREADS 3
 #define MODEL_MEM
 #define model_no_grace() model_is(NO_GRACE)
 #include "model.h"

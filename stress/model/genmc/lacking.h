@@ -10,6 +10,9 @@ typedef struct {
 typedef int pthread_key_t;
 typedef int pthread_once_t;
 
+enum { PTHREAD_CANCEL_ENABLE, PTHREAD_CANCEL_DISABLE };
+
+int pthread_setcancelstate(int state, int *before);
 int pthread_once(pthread_once_t *once, void (*run)(void));
 int pthread_key_create(pthread_key_t *key, void (*destructor)(void *));
 int pthread_setspecific(pthread_key_t key, const void *value);

@@ -10,6 +10,7 @@
 
 #define MODEL_CHECK(condition) assert(condition)
 #define model_wait_until(condition) __VERIFIER_assume(condition)
+#define model_kernel_barrier() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define cpu_relax() ((void)0)
 #define sched_yield() 0
 
