@@ -111,6 +111,9 @@ struct io_ops {
      * from IO_HUGE_FROM on. Nullable, with the next two. */
     int (*map_aligned)(struct io *io, uint64_t len, uint64_t alignment, void **out);
     void (*unmap_aligned)(struct io *io, void *ptr, uint64_t len);
+    /* Whether [ptr, ptr + len) of such a mapping, whole stretches of IO_HUGE_BYTES, may take huge pages:
+     * then touching a byte of one may make all of it present. A wish. Nullable. */
+    void (*allow_huge)(struct io *io, void *ptr, uint64_t len, bool allow);
     /* Gives the memory of whole pages of such a mapping back until they are touched again: then
      * they are zeros, or as they were. Where the process has locked its memory it does nothing. */
     void (*discard)(struct io *io, void *ptr, uint64_t len);

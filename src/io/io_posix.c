@@ -565,6 +565,13 @@ io_posix_map_aligned(struct io *io, uint64_t len, uint64_t alignment, void **out
 }
 
 void
+io_posix_allow_huge(struct io *io, void *ptr, uint64_t len, bool allow)
+{
+    (void)io;
+    (void)madvise(ptr, (size_t)len, allow ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+void
 io_posix_discard(struct io *io, void *ptr, uint64_t len)
 {
     (void)io;
@@ -667,6 +674,7 @@ static const struct io_ops posix_ops = {
     .map_memory = io_posix_map_memory,
     .unmap_memory = io_posix_unmap,
     .map_aligned = io_posix_map_aligned,
+    .allow_huge = io_posix_allow_huge,
     .unmap_aligned = io_posix_unmap,
     .discard = io_posix_discard,
     .populate = io_posix_populate,

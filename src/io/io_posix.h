@@ -47,6 +47,7 @@ void io_posix_run_pending(struct io_req *reqs, size_t count);
 void io_posix_run(struct io *io, struct io_req *reqs, size_t count);
 int io_posix_map_memory(struct io *io, uint64_t len, void **out);
 int io_posix_map_aligned(struct io *io, uint64_t len, uint64_t alignment, void **out);
+void io_posix_allow_huge(struct io *io, void *ptr, uint64_t len, bool allow);
 void io_posix_discard(struct io *io, void *ptr, uint64_t len);
 void io_posix_populate(struct io *io, void *ptr, uint64_t len);
 void io_posix_unmap(struct io *io, void *ptr, uint64_t len);

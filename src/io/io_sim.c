@@ -639,6 +639,7 @@ static const struct io_ops sim_ops = {
     .map_memory = sim_map_memory,
     .unmap_memory = sim_unmap_memory,
     .map_aligned = sim_map_aligned,
+    .allow_huge = io_posix_allow_huge,
     .unmap_aligned = io_posix_unmap,
     .discard = io_posix_discard,
     .monotonic_ns = sim_monotonic_ns,

@@ -288,6 +288,7 @@ page_heap_get_stats(struct page_heap *heap, struct page_heap_stats *out)
     *out = (struct page_heap_stats){.resident_bytes = page_heap_resident_bytes(heap),
                                     .used_bytes = heap->used_bytes,
                                     .idle_bytes = heap->runs.idle_pages * PAGE_BYTES,
+                                    .huge_bytes = page_runs_huge_bytes(&heap->runs),
                                     .regions = heap->runs.region_count,
                                     .alone = heap->runs.alone_count};
     mutex_unlock(&heap->runs.mutex);

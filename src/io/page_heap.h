@@ -12,12 +12,16 @@
  * is a run, and beyond half a region a mapping of its own.
  *
  * Invariants
- *  I1 The runs of a region tile it behind its head. Two free neighbours in the
- *     same state are one.
+ *  I1 The runs of each half of a region tile it, the first behind the region's head. Two
+ *     free neighbours of a half in the same state are one.
  *  I2 A free run is idle (its pages may be resident) or clean (they are not). At most
- *     `idle_max` bytes are idle: beyond that the largest are discarded.
+ *     `idle_max` bytes are idle, and where there are huge pages one of them more: beyond
+ *     that the largest are discarded.
  *  I3 resident_bytes counts every page that was handed out or may be resident
  *     otherwise, heads of regions included: the real thing is never more.
+ *  I4 Where idle_max allows, a half is a huge page: from the first byte that is handed out of it
+ *     nothing in it is clean. When a part of it is discarded it takes small pages again,
+ *     until all of it is clean.
  *
  * Failure: NULL when the machine gives no page memory. Freed memory is poisoned
  * for the address sanitizer, and so is the rest of a slot behind what was asked.
@@ -36,6 +40,7 @@ struct page_heap_stats {
     uint64_t resident_bytes; /* I3 */
     uint64_t used_bytes;     /* slots and runs that are handed out */
     uint64_t idle_bytes;     /* free runs that may be resident */
+    uint64_t huge_bytes;     /* halves that may be huge pages, free or not */
     uint64_t regions, alone; /* mappings */
 };
 

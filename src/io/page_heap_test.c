@@ -23,7 +23,7 @@
 #include "io/io_posix.h"
 #include "io/page_runs.h"
 
-enum { IDLE_MAX = 256 << 10 };
+enum { IDLE_MAX = 256 << 10, HUGE_IDLE_MAX = PAGE_HUGE_IDLE_LEAST };
 
 struct fixture {
     struct io io;
@@ -32,6 +32,7 @@ struct fixture {
     struct mem mem;
     int maps_left; /* before the machine refuses */
     uint64_t mapped_bytes;
+    uint64_t idle_most; /* I2 */
 };
 
 static int
@@ -56,17 +57,26 @@ counted_unmap(struct io *io, void *ptr, uint64_t len)
 }
 
 static void
-fixture_init(struct fixture *fixture)
+fixture_init_as(struct fixture *fixture, bool huge)
 {
     memset(fixture, 0, sizeof *fixture);
     fixture->maps_left = INT32_MAX;
     fixture->ops.map_aligned = counted_map;
     fixture->ops.unmap_aligned = counted_unmap;
     fixture->ops.discard = io_posix_discard;
+    fixture->ops.allow_huge = io_posix_allow_huge;
     fixture->io.ops = &fixture->ops;
     fixture->io.mem = &mem_default;
-    assert_int_equal(page_heap_create(&fixture->io, IDLE_MAX, &fixture->heap), ESKER_OK);
+    fixture->idle_most = huge ? HUGE_IDLE_MAX + IO_HUGE_BYTES : IDLE_MAX;
+    assert_int_equal(page_heap_create(&fixture->io, huge ? HUGE_IDLE_MAX : IDLE_MAX, &fixture->heap),
+                     ESKER_OK);
     page_heap_mem(fixture->heap, &fixture->mem);
+}
+
+static void
+fixture_init(struct fixture *fixture)
+{
+    fixture_init_as(fixture, false);
 }
 
 static void
@@ -198,13 +208,12 @@ heap_resident(const struct fixture *fixture)
 }
 
 static void
-churn__never_shares_and_stays_compact(void **state)
+churn_check(bool huge)
 {
-    (void)state;
     static struct piece pieces[CHURN_LIVE];
     struct fixture fixture;
     struct rng rng = {77};
-    fixture_init(&fixture);
+    fixture_init_as(&fixture, huge);
     for (int step = 0; step < CHURN_STEPS; step++) {
         struct piece *piece = &pieces[rng_below(&rng, CHURN_LIVE)];
         if (piece->ptr != NULL) {
@@ -218,7 +227,7 @@ churn__never_shares_and_stays_compact(void **state)
         memset(piece->ptr, piece->pattern, piece->size);
         if (step % 1000 == 0) {
             struct page_heap_stats stats = fixture_stats(&fixture);
-            assert_true(stats.idle_bytes <= IDLE_MAX);
+            assert_true(stats.idle_bytes <= fixture.idle_most);
             assert_true(stats.resident_bytes >= stats.used_bytes + stats.idle_bytes);
             if (stats.alone == 0) {
                 assert_true(heap_resident(&fixture) <= stats.resident_bytes);
@@ -230,13 +239,74 @@ churn__never_shares_and_stays_compact(void **state)
             piece_free(&fixture, &pieces[i]);
         }
     }
-    assert_true(fixture_stats(&fixture).idle_bytes <= IDLE_MAX);
+    assert_true(fixture_stats(&fixture).idle_bytes <= fixture.idle_most);
     page_heap_trim(fixture.heap);
     struct page_heap_stats stats = fixture_stats(&fixture);
     assert_int_equal(stats.idle_bytes, 0);
     assert_int_equal(stats.regions, 1);
     assert_int_equal(stats.resident_bytes, PAGE_REGION_HEAD_PAGES * PAGE_BYTES);
     assert_true(heap_resident(&fixture) <= stats.resident_bytes);
+    fixture_fini(&fixture);
+}
+
+static void
+churn__never_shares_and_stays_compact(void **state)
+{
+    (void)state;
+    churn_check(false);
+}
+
+static void
+churn__is_the_same_with_huge_pages(void **state)
+{
+    (void)state;
+    churn_check(true);
+}
+
+/* A half is counted as a whole when it is begun, and page by page once a part was given back. */
+static void
+huge__halves_come_whole_and_go_in_parts(void **state)
+{
+    (void)state;
+
+    enum { BLOCK = 66000, BLOCK_PAGES = 17, COUNT = 120 };
+
+    static void *ptrs[COUNT];
+    struct fixture fixture;
+    fixture_init_as(&fixture, true);
+    void *first = mem_alloc(&fixture.mem, 4000);
+    assert_non_null(first);
+    assert_int_equal(fixture_stats(&fixture).resident_bytes, IO_HUGE_BYTES);
+    assert_int_equal(fixture_stats(&fixture).huge_bytes, IO_HUGE_BYTES);
+    for (size_t i = 0; i < COUNT; i++) {
+        ptrs[i] = mem_alloc(&fixture.mem, BLOCK);
+        assert_non_null(ptrs[i]);
+        memset(ptrs[i], 1, BLOCK);
+        struct page_heap_stats stats = fixture_stats(&fixture);
+        assert_int_equal(stats.huge_bytes, stats.resident_bytes);
+        assert_true(heap_resident(&fixture) <= stats.resident_bytes);
+    }
+    assert_true(fixture_stats(&fixture).huge_bytes > 3 * (uint64_t)IO_HUGE_BYTES);
+    /* Every second one goes: what is free has to be given back in parts. */
+    for (size_t i = 0; i < COUNT; i += 2) {
+        mem_free(&fixture.mem, ptrs[i]);
+    }
+    page_heap_trim(fixture.heap);
+    struct page_heap_stats stats = fixture_stats(&fixture);
+    assert_int_equal(stats.huge_bytes, 0);
+    assert_int_equal(stats.idle_bytes, 0);
+    assert_true(stats.resident_bytes < COUNT / 2 * BLOCK_PAGES * PAGE_BYTES + IO_HUGE_BYTES / 4);
+    assert_true(heap_resident(&fixture) <= stats.resident_bytes);
+    for (size_t i = 1; i < COUNT; i += 2) {
+        mem_free(&fixture.mem, ptrs[i]);
+    }
+    /* What is whole again may be huge again. */
+    page_heap_trim(fixture.heap);
+    void *again = mem_alloc(&fixture.mem, PAGE_RUN_MAX_BYTES);
+    assert_non_null(again);
+    assert_true(fixture_stats(&fixture).huge_bytes > 0);
+    mem_free(&fixture.mem, again);
+    mem_free(&fixture.mem, first);
     fixture_fini(&fixture);
 }
 
@@ -376,6 +446,8 @@ main(void)
         cmocka_unit_test(alloc__takes_what_room_says),
         cmocka_unit_test(alloc__keeps_alignments),
         cmocka_unit_test(churn__never_shares_and_stays_compact),
+        cmocka_unit_test(churn__is_the_same_with_huge_pages),
+        cmocka_unit_test(huge__halves_come_whole_and_go_in_parts),
         cmocka_unit_test(slots__of_one_size_waste_little),
         cmocka_unit_test(no_memory__is_null_and_passes),
         cmocka_unit_test(threads__share_it),

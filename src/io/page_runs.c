@@ -81,6 +81,36 @@ page_bins_fit(const struct page_bins *bins, uint32_t pages)
     return NULL;
 }
 
+/* ---- Halves --------------------------------------------------------------- */
+
+/* The first page of the half that a page lies in, but for the region's head. */
+static uint32_t
+page_half_first(uint32_t page)
+{
+    return page < PAGE_HALF_PAGES ? PAGE_REGION_HEAD_PAGES : PAGE_HALF_PAGES;
+}
+
+static uint32_t
+page_half_end(uint32_t page)
+{
+    return page < PAGE_HALF_PAGES ? PAGE_HALF_PAGES : PAGE_REGION_PAGES;
+}
+
+static bool
+page_run_is_half(const struct page_run *run)
+{
+    uint32_t at = page_run_index(run);
+    return at == page_half_first(at) && at + run->pages == page_half_end(at);
+}
+
+static void
+page_half_allow_huge(const struct page_runs *runs, struct page_region *region, uint32_t half, bool allow)
+{
+    uint8_t *start = (uint8_t *)region + (uint64_t)half * IO_HUGE_BYTES;
+    region->huge[half] = allow;
+    runs->io->ops->allow_huge(runs->io, start, IO_HUGE_BYTES, allow);
+}
+
 /* ---- Free runs ------------------------------------------------------------ */
 
 static struct page_bins *
@@ -141,15 +171,17 @@ page_runs_make_free(struct page_runs *runs, struct page_run *run, uint8_t state)
     struct page_region *region = page_region_of(run);
     uint32_t at = page_run_index(run);
     uint32_t pages = run->pages;
+    uint32_t first = page_half_first(at);
+    uint32_t end = page_half_end(at);
     page_run_forget(run);
-    if (at > PAGE_REGION_HEAD_PAGES && region->runs[at - 1].state == state) {
+    if (at > first && region->runs[at - 1].state == state) {
         struct page_run *before = &region->runs[at - region->runs[at - 1].pages];
         page_runs_remove_free(runs, before);
         pages += before->pages;
         at -= before->pages;
         page_run_forget(before);
     }
-    if (at + pages < PAGE_REGION_PAGES && region->runs[at + pages].state == state) {
+    if (at + pages < end && region->runs[at + pages].state == state) {
         struct page_run *after = &region->runs[at + pages];
         page_runs_remove_free(runs, after);
         pages += after->pages;
@@ -173,12 +205,41 @@ page_runs_map(struct page_runs *runs, uint64_t bytes)
     return memory;
 }
 
+static struct page_run *
+page_runs_add_half(struct page_runs *runs, struct page_region *region, uint32_t page)
+{
+    uint32_t first = page_half_first(page);
+    struct page_run *run = page_run_set(region, first, page_half_end(page) - first, PAGE_RUN_CLEAN);
+    page_runs_add_free(runs, run);
+    page_poison(page_run_start(run), (uint64_t)run->pages * PAGE_BYTES);
+    return run;
+}
+
+/* All of a half that is clean becomes idle: whoever touches a byte of it may have all of it. */
+static void
+page_runs_open_half(struct page_runs *runs, struct page_run *run)
+{
+    struct page_region *region = page_region_of(run);
+    uint32_t half = page_run_index(run) / PAGE_HALF_PAGES;
+    page_runs_remove_free(runs, run);
+    if (!region->huge[half]) {
+        page_half_allow_huge(runs, region, half, true);
+    }
+    page_runs_resident(runs, (uint64_t)run->pages * PAGE_BYTES);
+    page_runs_add_free(runs, page_run_set(region, page_run_index(run), run->pages, PAGE_RUN_IDLE));
+}
+
 static bool
 page_runs_add_region(struct page_runs *runs)
 {
     struct page_region *region = page_runs_map(runs, PAGE_REGION_BYTES);
     if (region == NULL) {
         return false;
+    }
+    if (runs->huge) { /* before the head is touched */
+        runs->io->ops->allow_huge(runs->io, region, PAGE_REGION_BYTES, true);
+        region->huge[0] = true;
+        region->huge[1] = true;
     }
     region->next = runs->regions;
     if (region->next != NULL) {
@@ -187,10 +248,11 @@ page_runs_add_region(struct page_runs *runs)
     runs->regions = region;
     runs->region_count++;
     page_runs_resident(runs, (uint64_t)PAGE_REGION_HEAD_PAGES * PAGE_BYTES);
-    struct page_run *run = page_run_set(region, PAGE_REGION_HEAD_PAGES,
-                                        PAGE_REGION_PAGES - PAGE_REGION_HEAD_PAGES, PAGE_RUN_CLEAN);
-    page_runs_add_free(runs, run);
-    page_poison(page_run_start(run), (uint64_t)run->pages * PAGE_BYTES);
+    struct page_run *run = page_runs_add_half(runs, region, 0);
+    (void)page_runs_add_half(runs, region, PAGE_HALF_PAGES);
+    if (runs->huge) {
+        page_runs_open_half(runs, run);
+    }
     return true;
 }
 
@@ -215,14 +277,23 @@ page_runs_drop_region(struct page_runs *runs, struct page_region *region)
 static void
 page_runs_discard_run(struct page_runs *runs, struct page_run *run)
 {
+    struct page_region *region = page_region_of(run);
+    uint32_t half = page_run_index(run) / PAGE_HALF_PAGES;
     page_runs_remove_free(runs, run);
     uint64_t bytes = (uint64_t)run->pages * PAGE_BYTES;
+    if (region->huge[half] && run->pages < PAGE_HALF_PAGES) {
+        page_half_allow_huge(runs, region, half, false); /* or the kernel would fill it up again */
+    }
     runs->io->ops->discard(runs->io, page_run_start(run), bytes);
     page_runs_resident(runs, -bytes);
-    struct page_run *joined = page_runs_make_free(runs, run, PAGE_RUN_CLEAN);
-    if (joined->pages == PAGE_REGION_PAGES - PAGE_REGION_HEAD_PAGES && runs->region_count > 1) {
-        page_runs_remove_free(runs, joined);
-        page_runs_drop_region(runs, page_region_of(joined));
+    (void)page_runs_make_free(runs, run, PAGE_RUN_CLEAN);
+    const struct page_run *low = &region->runs[PAGE_REGION_HEAD_PAGES];
+    const struct page_run *high = &region->runs[PAGE_HALF_PAGES];
+    if (low->state == PAGE_RUN_CLEAN && page_run_is_half(low) && high->state == PAGE_RUN_CLEAN &&
+        page_run_is_half(high) && runs->region_count > 1) {
+        page_runs_remove_free(runs, &region->runs[PAGE_REGION_HEAD_PAGES]);
+        page_runs_remove_free(runs, &region->runs[PAGE_HALF_PAGES]);
+        page_runs_drop_region(runs, region);
     }
 }
 
@@ -242,6 +313,10 @@ void
 page_runs_init(struct page_runs *runs, struct io *io, uint64_t idle_max)
 {
     *runs = (struct page_runs){.io = io, .idle_max_pages = idle_max / PAGE_BYTES};
+    if (idle_max >= PAGE_HUGE_IDLE_LEAST && io->ops->allow_huge != NULL) {
+        runs->huge = true;
+        runs->idle_max_pages += PAGE_HALF_PAGES;
+    }
     mutex_init(&runs->mutex);
 }
 
@@ -267,7 +342,11 @@ page_runs_take(struct page_runs *runs, uint32_t pages)
         if (!page_runs_add_region(runs)) {
             return NULL;
         }
-        run = page_bins_fit(&runs->clean, pages);
+        run = page_bins_fit(&runs->idle, pages);
+        run = run != NULL ? run : page_bins_fit(&runs->clean, pages);
+    }
+    if (runs->huge && run->state == PAGE_RUN_CLEAN && page_run_is_half(run)) {
+        page_runs_open_half(runs, run);
     }
     struct page_region *region = page_region_of(run);
     uint32_t at = page_run_index(run);
@@ -351,4 +430,19 @@ page_run_make_span(struct page_run *run, uint8_t class_no)
     for (uint32_t page = first; page < first + run->pages; page++) {
         region->first[page] = (uint16_t)first;
     }
+}
+
+uint64_t
+page_runs_huge_bytes(const struct page_runs *runs)
+{
+    uint64_t bytes = 0;
+    for (const struct page_region *region = runs->regions; region != NULL; region = region->next) {
+        for (uint32_t half = 0; half < 2; half++) {
+            uint32_t first = page_half_first(half * PAGE_HALF_PAGES);
+            const struct page_run *run = &region->runs[first];
+            bool clean = run->state == PAGE_RUN_CLEAN && page_run_is_half(run);
+            bytes += region->huge[half] && !clean ? IO_HUGE_BYTES : 0;
+        }
+    }
+    return bytes;
 }

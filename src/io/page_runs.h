@@ -26,8 +26,10 @@ enum {
     PAGE_BYTES = 4096,
     PAGE_REGION_BYTES = 4 << 20,
     PAGE_REGION_PAGES = PAGE_REGION_BYTES / PAGE_BYTES,
+    PAGE_HALF_PAGES = PAGE_REGION_PAGES / 2, /* one huge page */
     PAGE_RUN_MAX_BYTES = PAGE_REGION_BYTES / 2,
-    PAGE_BINS = 96 /* run lengths: each of its own up to 64 pages, then eight per doubling */
+    PAGE_HUGE_IDLE_LEAST = 1 << 20, /* a heap that may not keep so much is too small for huge pages */
+    PAGE_BINS = 96                  /* run lengths: each of its own up to 64 pages, then eight per doubling */
 };
 
 enum page_run_state {
@@ -51,9 +53,12 @@ struct page_run {
 struct page_region {
     struct page_region *next, *prev;
     uint64_t alone_bytes;              /* of a mapping of its own; 0 = a region with runs */
+    bool huge[2];                      /* of a half: it may be a huge page (I4) */
     uint16_t first[PAGE_REGION_PAGES]; /* of a page of a span: the span's first page */
     struct page_run runs[PAGE_REGION_PAGES];
 };
+
+_Static_assert(PAGE_HALF_PAGES *PAGE_BYTES == IO_HUGE_BYTES, "a half is a huge page");
 
 enum { PAGE_REGION_HEAD_PAGES = (sizeof(struct page_region) + PAGE_BYTES - 1) / PAGE_BYTES };
 
@@ -65,6 +70,7 @@ struct page_bins {
 struct page_runs {
     struct io *io;
     uint64_t idle_max_pages;
+    bool huge;
     struct mutex mutex;
     /* guarded by the mutex */
     struct page_region *regions; /* with runs */
@@ -86,6 +92,8 @@ uint64_t page_runs_give_alone(struct page_runs *runs, void *ptr);
 /* The run that ptr lies in: any slot of a span, or the start. False: a mapping of its own. */
 bool page_runs_find(struct page_runs *runs, void *ptr, struct page_run **out);
 void page_run_make_span(struct page_run *run, uint8_t class_no);
+/* Halves that may be huge pages and are not clean. */
+uint64_t page_runs_huge_bytes(const struct page_runs *runs);
 /* Discards idle runs, the largest first, until at most that many pages are left. */
 void page_runs_discard(struct page_runs *runs, uint64_t most_pages);
 

@@ -152,6 +152,17 @@ frame_table_get(const struct frame_table *table, uint32_t block_no)
     return (held & 1) == 0 ? (struct frame_ref *)held : NULL;
 }
 
+/* Where the block's frame stands, or 0; not inside a section, so only to be prefetched. */
+static inline uintptr_t
+frame_table_address(const struct frame_table *table, uint32_t block_no)
+{
+    struct frame_chunk *chunk =
+        load_acquire(&table->chunks[block_no / FRAME_CHUNK_SLOTS]); /* pairs: FRAME_CHUNK */
+    /* relaxed: nothing is read through it. */
+    uintptr_t held = chunk != NULL ? load_relaxed(&chunk->slots[block_no % FRAME_CHUNK_SLOTS]) : 0;
+    return (held & 1) == 0 ? held : 0;
+}
+
 /* Not inside a section: is the block cached, and was it used since the clock's hand passed? */
 bool frame_table_is_used(const struct frame_table *table, uint32_t block_no);
 

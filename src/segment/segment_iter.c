@@ -56,6 +56,43 @@ segment_iter_close_block(struct segment_iter *it)
     }
 }
 
+static inline void
+segment_iter_prefetch(uintptr_t at, uint32_t lines)
+{
+    for (uint32_t line = 0; line < lines; line++) {
+        PREFETCH_READ((const void *)(at + line * CACHE_LINE_BYTES));
+    }
+}
+
+/* Starts the misses of the block that a walk backwards will come to next, if it is cached: the ends of
+ * its columns, which are where those of the open block are, or nearly. (Where a walk upwards goes
+ * processors see by themselves: there it costs a fifth of the rows per second.) */
+static void
+segment_iter_prefetch_before(const struct segment_iter *it)
+{
+    enum { COLUMN_LINES = 2, VALUE_LINES = 6 };
+
+    struct segment_at at = it->at;
+    if (!segment_at_prev(it->loaded, &at)) {
+        return;
+    }
+    uintptr_t frame = frame_table_address(&it->loaded->frames, segment_at_block_no(it->loaded, at));
+    if (frame == 0) {
+        return;
+    }
+    const struct block *block = &it->block;
+    struct block_handle handle = segment_at_handle(it->loaded, at);
+    uintptr_t data = frame + align_up(sizeof(struct frame_ref), CACHE_LINE_BYTES);
+    uint32_t end = handle.row_count;
+    uintptr_t pfx_end = data + (uintptr_t)(block->pfx - block->raw) + 8 * (size_t)end;
+    uintptr_t tails_end = data + (uintptr_t)(block->tails - block->raw) + (size_t)block->tail_len * end;
+    segment_iter_prefetch(frame, 3);
+    segment_iter_prefetch(data, 1);
+    segment_iter_prefetch(pfx_end - COLUMN_LINES * CACHE_LINE_BYTES, COLUMN_LINES);
+    segment_iter_prefetch(tails_end - COLUMN_LINES * CACHE_LINE_BYTES, COLUMN_LINES);
+    segment_iter_prefetch(data + handle.raw_len - VALUE_LINES * CACHE_LINE_BYTES, VALUE_LINES);
+}
+
 static esker_status
 segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool backwards)
 {
@@ -78,6 +115,9 @@ segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool back
     it->ends_key = !segment_at_key_goes_on(it->loaded, at);
     it->at = at;
     it->open = true;
+    if (it->through_cache && backwards && it->borders > 0) {
+        segment_iter_prefetch_before(it);
+    }
     return ESKER_OK;
 }
 
