@@ -3,7 +3,8 @@
 /*
  * A whole segment file. The first input byte chooses: even, the file is taken
  * as it is; odd, all checksums and the manifest's counts are made to fit it,
- * so that what stands behind them is reached.
+ * so that what stands behind them is reached. With bit 1 there is no room for
+ * its index and filter, which are then read part by part.
  *
  * Oracles: whatever verify accepts reads the same forwards, backwards, by
  * lookup, and after being written anew; what it refuses is never more than
@@ -17,6 +18,8 @@
 enum {
     FUZZ_ID = 0x21,
     FUZZ_ROWS_LOOKED_UP = 200,
+    FUZZ_CACHE_BYTES = 1 << 18,
+    FUZZ_CACHE_LEFT_BYTES = 1 << 10,
     FUZZ_MEMORY_FREE_BYTES = 8 << 20, /* what any file may cost */
     FUZZ_MEMORY_RATIO = 600           /* 256 by the format, for a block and for its neighbours */
 };
@@ -180,12 +183,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(file->bytes, copy, size - 1);
     }
     free(copy);
-    status = block_cache_create(&fuzz.mem.base, 1 << 18, &fuzz.cache);
+    status = block_cache_create(&fuzz.mem.base, FUZZ_CACHE_BYTES, &fuzz.cache);
     ASSERT(status == ESKER_OK);
+    uint64_t taken = (data[0] & 2) != 0 ? FUZZ_CACHE_BYTES - FUZZ_CACHE_LEFT_BYTES : 0;
+    block_cache_charge(fuzz.cache, MEMORY_WINDOWS, taken);
+    claimed.level = 1;
     fuzz.segment = test_segment_handle(&fuzz.mio.base, &fuzz.mem.base, fuzz.cache, &claimed);
     fuzz_file(&fuzz);
     segment_unref(fuzz.segment);
     epoch_drain();
+    block_cache_discharge(fuzz.cache, MEMORY_WINDOWS, taken);
     block_cache_destroy(fuzz.cache);
     ASSERT(load_relaxed(&fuzz.mem.live_bytes) == 0); /* relaxed: one thread. */
     /* relaxed: one thread. */

@@ -485,6 +485,7 @@ typedef struct esker_stats {
     /* How many took less than ESKER_STEP_NS_FIRST << i of processor time, or of time; the last: longer. */
     uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
     uint64_t log_bytes_prepared; /* new log files are filled once before they are used, and then used again */
+    uint64_t filter_pages_damaged; /* met and done without; esker_verify tells where */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

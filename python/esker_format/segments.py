@@ -177,7 +177,7 @@ class Segment:
                 raise corrupt(self.name, 0, "too short for a segment")
             self._header(read_at(self.fd, self.name, 0, HEADER_BYTES), uuid)
             self._footer(read_at(self.fd, self.name, size - FOOTER_BYTES, FOOTER_BYTES), uuid)
-            self.filter = self._load(self.filter_place, FILTER) if self.filter_place.offset else b""
+            self.filter = b"".join(self._load(self._filter_page(i), FILTER) for i in range(self.filter_pages))
             self.properties = self._properties()
             self.blocks = self._index()
         except BaseException:
@@ -193,7 +193,7 @@ class Segment:
             raise corrupt(self.name, 0, "the magic is wrong")
         if xxh3(head[0:56]) != u64(head, 56):
             raise corrupt(self.name, 56, "the header's checksum fails")
-        if u32(head, 8) != 2 or u32(head, 12) != 0:
+        if u32(head, 8) != 3 or u32(head, 12) != 0:
             raise unsupported(self.name, 8, "an unknown format version or feature bit")
         if head[16:32] != uuid or u64(head, 32) != self.meta.id:
             raise corrupt(self.name, 16, "the file is another database's or another segment")
@@ -208,7 +208,7 @@ class Segment:
             raise corrupt(self.name, at + 176, "the footer's checksum fails")
         if foot[144:160] != uuid or u64(foot, 160) != self.meta.id:
             raise corrupt(self.name, at + 144, "the footer is another segment's")
-        if u32(foot, 168) != 2 or u32(foot, 172) or u32(foot, 116) > 1 or any(foot[48:80]):
+        if u32(foot, 168) != 3 or u32(foot, 172) or u32(foot, 116) > 1 or any(foot[48:80]):
             raise unsupported(self.name, at, "an unknown version, feature, filter or place")
         self.root, self.filter_place, self.props_place = (
             Place(*struct.unpack_from("<QII", foot, i)) for i in (0, 16, 32)
@@ -227,6 +227,7 @@ class Segment:
             and self.root.offset != 0
             and filtered == (self.filter_place != (0, 0, 0, 0)) == (self.filter_pages > 0)
             and self.filter_place.raw_len == 4096 * self.filter_pages
+            and self.filter_place.stored_len == 4112 * self.filter_pages
         ):
             raise corrupt(self.name, at, "the footer makes no sense")
         self._check_places(at)
@@ -265,6 +266,9 @@ class Segment:
         if raw is None:
             raise corrupt(self.name, place.offset, "a block does not unpack to its raw length")
         return rows_from_planes(raw) if kind in (DATA, INDEX) else raw
+
+    def _filter_page(self, i):
+        return Place(self.filter_place.offset + 4112 * i, 4112, 4096)
 
     def _handles(self, block):
         for key, lsn, kind, value in block.rows:

@@ -38,7 +38,7 @@ read_lookup_init(struct lookup *lookup, esker_db *db, struct bytes key)
     lookup->frame = NULL;
     lookup->level = 0;
     lookup->index = 0;
-    lookup->hit.place = (struct segment_place){0};
+    lookup->hit.place.stage = SEGMENT_STAGE_NONE;
     lookup->hit.frame = NULL;
     lookup->hit.status = ESKER_OK;
 }
@@ -66,7 +66,7 @@ read_segment_at(struct lookup *lookup)
 static inline void
 read_next_segment(struct lookup *lookup)
 {
-    lookup->hit.place.known = false;
+    lookup->hit.place.stage = SEGMENT_STAGE_NONE;
     lookup->index++;
     lookup->level += lookup->level > 0 ? 1 : 0;
 }

@@ -160,9 +160,11 @@ many_settle(struct many_key *key, const struct segment_fetch *fetch)
         many_failed(key, fetch->status);
         return;
     }
-    enum segment_result result =
-        segment_get_in_frame(fetch->frame, lookup->key, lookup->snapshot_lsn, &lookup->hit);
-    many_answered(key, result);
+    enum segment_result result = segment_get_in_frame(
+        fetch->segment, fetch->frame, lookup->key, lookup->filter_hash, lookup->snapshot_lsn, &lookup->hit);
+    if (result != SEGMENT_NEEDS_IO) { /* else it waits for the next block of the same segment */
+        many_answered(key, result);
+    }
     if (result != SEGMENT_FOUND) {
         frame_unpin(fetch->frame);
     }
@@ -199,7 +201,7 @@ many_fetch(const struct many *many, size_t *at)
             continue;
         }
         struct segment *segment = read_segment_at(&key->lookup);
-        if (!key->lookup.hit.place.known) {
+        if (key->lookup.hit.place.stage == SEGMENT_STAGE_NONE) {
             many_warm(key, segment);
             continue;
         }

@@ -76,6 +76,7 @@ stats_of_memory(const esker_db *db, esker_stats *stats)
     stats->memory_iterators_bytes = cache.charged_bytes[MEMORY_ITERATORS];
     stats->memory_merges_bytes = cache.charged_bytes[MEMORY_MERGES];
     stats->memory_slack_bytes = cache.slack_bytes;
+    stats->filter_pages_damaged = cache.filter_pages_damaged;
 }
 
 static esker_status
@@ -223,6 +224,7 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(debt_bytes, "bytes that merges have still to move"),
     STATS_FIELD(drain_bytes_per_s, "what merges take out of level 0 per second"),
     STATS_FIELD(compactions_failed, "merges that failed and kept their inputs"),
+    STATS_FIELD(filter_pages_damaged, "damaged pages of filters, done without"),
     STATS_FIELD(compactions_damaged, "those of them that met damage"),
     STATS_FIELD(rows_skipped, "deleted and old versions that iterators stepped over"),
     STATS_FIELD(recovery_ns, "nanoseconds that opening took to recover"),

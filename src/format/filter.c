@@ -33,9 +33,8 @@ filter_page_count(uint64_t key_count)
 static inline size_t
 filter_line_offset(uint32_t page_count, uint64_t hash)
 {
-    uint64_t high = hash >> 32;
-    uint64_t page = (high * page_count) >> 32;
-    return (size_t)(page * FILTER_PAGE_BYTES + (high & (FILTER_PAGE_LINES - 1)) * FILTER_LINE_BYTES);
+    uint64_t line = (hash >> 32) & (FILTER_PAGE_LINES - 1);
+    return (size_t)filter_page_of(page_count, hash) * FILTER_PAGE_BYTES + (size_t)(line * FILTER_LINE_BYTES);
 }
 
 const uint8_t *

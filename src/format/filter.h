@@ -19,6 +19,13 @@
 
 enum { FILTER_PAGE_BYTES = 4096, FILTER_BITS_PER_KEY = 10 };
 
+/* The page that a probe looks into. */
+static inline uint32_t
+filter_page_of(uint32_t page_count, uint64_t hash)
+{
+    return (uint32_t)((hash >> 32) * page_count >> 32);
+}
+
 /* Pages for key_count keys; at least 1. */
 uint32_t filter_page_count(uint64_t key_count);
 /* pages: zeroed before the first add. */

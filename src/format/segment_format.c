@@ -162,8 +162,11 @@ segment_footer_places_valid(const struct segment_footer *footer, uint64_t file_s
     if (footer->filter_kind == SEGMENT_FILTER_NONE) {
         return footer->filter_pages == 0 && segment_handle_absent(&footer->filter);
     }
+    _Static_assert(SEGMENT_FILTER_PAGE_STORED == FILTER_PAGE_BYTES + BLOCK_TRAILER_BYTES,
+                   "a page is a block");
     return footer->filter_pages > 0 && !segment_handle_absent(&footer->filter) &&
-           footer->filter.raw_len == (uint64_t)footer->filter_pages * FILTER_PAGE_BYTES;
+           footer->filter.raw_len == (uint64_t)footer->filter_pages * FILTER_PAGE_BYTES &&
+           footer->filter.stored_len == (uint64_t)footer->filter_pages * SEGMENT_FILTER_PAGE_STORED;
 }
 
 /* Rule 4; data_end is valid. */

@@ -4,7 +4,7 @@
  *
  * Header, 64 bytes
  *        0    8 magic "ESKERSEG"
- *        8    4 format version (2)
+ *        8    4 format version (3)
  *       12    4 feature bits a reader must know (0)
  *       16   16 db_uuid
  *       32    8 segment id
@@ -15,8 +15,9 @@
  * id are those of the database and of the file's name.
  *
  * Blocks: data blocks; then index blocks (level 1), the root index block, the
- * filter (kind FILTER, raw pages), the properties (TLV: u16 tag, u16 zero, u32
- * len, bytes, zeros to 8; unknown tags are skipped).
+ * filter (each of its pages a stored block of its own, kind FILTER, raw), the
+ * properties (TLV: u16 tag, u16 zero, u32 len, bytes, zeros to 8; unknown tags
+ * are skipped).
  *
  * Footer, the last 192 bytes; handles are {u64 offset, u32 stored_len, u32 raw_len}
  *        0   16 root index      16   16 filter      32   16 properties
@@ -37,7 +38,7 @@
  *  2 data end lies in [64, size - 192]; each handle that is not all zero has
  *    stored_len > 16 and lies in [data end, size - 192); no two overlap
  *  3 the root is there; filter and its kind are there or absent together, and
- *    its raw_len is 4096 times its pages
+ *    its raw_len is 4096 times its pages, its stored_len 4112 times
  *  4 depth is 1 or 2; 1 <= data blocks <= (data end - 64) / 24; data blocks <=
  *    rows <= 4096 x data blocks; tombstones <= rows; min_lsn <= max_lsn
  * Fuzz target: fuzz/fuzz_segment_footer.c.
@@ -48,7 +49,12 @@
 #include "base/bytes.h"
 #include "base/status.h"
 
-enum { SEGMENT_HEADER_BYTES = 64, SEGMENT_FOOTER_BYTES = 192, SEGMENT_FORMAT = 2 };
+enum {
+    SEGMENT_FILTER_PAGE_STORED = 4096 + 16, /* a page of the filter and its trailer */
+    SEGMENT_HEADER_BYTES = 64,
+    SEGMENT_FOOTER_BYTES = 192,
+    SEGMENT_FORMAT = 3
+};
 
 /* On disk; never renumber. */
 enum segment_filter_kind { SEGMENT_FILTER_NONE = 0, SEGMENT_FILTER_SPLIT_BLOCK = 1 };

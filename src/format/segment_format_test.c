@@ -26,8 +26,8 @@ sample_footer(void)
 {
     struct segment_footer footer = {
         .root = {.offset = 1000000, .stored_len = 500, .raw_len = 900},
-        .filter = {.offset = 1000500, .stored_len = 8208, .raw_len = 8192},
-        .props = {.offset = 1008708, .stored_len = 100, .raw_len = 84},
+        .filter = {.offset = 1000500, .stored_len = 8224, .raw_len = 8192},
+        .props = {.offset = 1008724, .stored_len = 100, .raw_len = 84},
         .row_count = 5000,
         .tombstone_count = 17,
         .min_lsn = 3,
@@ -94,7 +94,7 @@ segment_footer__round_trips(void **state)
     /* Where the table has them. */
     assert_memory_equal(raw + 184, "ESKEREND", 8);
     assert_int_equal(le64_load(raw), 1000000);
-    assert_int_equal(le32_load(raw + 24), 8208);
+    assert_int_equal(le32_load(raw + 24), 8224);
     assert_int_equal(le64_load(raw + 80), 5000);
     assert_int_equal(le32_load(raw + 124), 2);
     assert_int_equal(le64_load(raw + 136), 990000);
@@ -122,7 +122,7 @@ segment_footer__detects_every_changed_bit(void **state)
                      ESKER_CORRUPT);
     assert_int_equal(decode_bytes(raw, sizeof raw, FILE_SIZE, &out), ESKER_OK);
     /* The file is shorter than its handles say: down to their last byte it is fine. */
-    uint64_t least = 1008708 + 100 + SEGMENT_FOOTER_BYTES;
+    uint64_t least = 1008724 + 100 + SEGMENT_FOOTER_BYTES;
     assert_int_equal(decode_bytes(raw, sizeof raw, least, &out), ESKER_OK);
     assert_int_equal(decode_bytes(raw, sizeof raw, least - 1, &out), ESKER_CORRUPT);
     for (uint64_t size = 0; size < 600; size++) {
@@ -149,6 +149,7 @@ segment_footer__refuses_places_that_cannot_be(void **state)
     EXPECT_FOOTER(ESKER_CORRUPT, f.filter = (struct segment_handle){0});
     EXPECT_FOOTER(ESKER_CORRUPT, f.filter_pages = 0);
     EXPECT_FOOTER(ESKER_CORRUPT, f.filter_pages = 3);
+    EXPECT_FOOTER(ESKER_CORRUPT, f.filter.stored_len = 8208);
     EXPECT_FOOTER(ESKER_CORRUPT, f.filter_pages = 2 + (1U << 20));
     EXPECT_FOOTER(ESKER_CORRUPT, f.filter_pages = 0; f.filter.raw_len = 0);
     EXPECT_FOOTER(ESKER_CORRUPT, f.filter_kind = 0);

@@ -16,56 +16,15 @@
  * The budget counts linked frames and charges. Frames that were unlinked but
  * are pinned, or wait for the reclaimer, are memory too and show in
  * used_bytes, but evicting more would not bring them back sooner.
- *
- * Holders have three quarters of what windows, iterators and merges leave. They
- * are worth more than blocks: without its index a segment costs several reads
- * for each row. One that is evicted takes its frames along.
  */
-#include "segment/block_cache.h"
+#include "segment/block_cache_internal.h"
 
 #include "base/assert.h"
 #include "base/hash.h"
-#include "segment/frame_table.h"
 
 enum {
-    BLOCK_CACHE_STRIPES = 32,
-    BLOCK_CACHE_LOAD_MUTEXES = 64,
-    BLOCK_CACHE_RETIRED_SHARE = 32, /* of the capacity: the most that waits for the reclaimer */
-    BLOCK_CACHE_WARM_SHARE = 8,     /* of the capacity: what frames without a slot may push out */
-    BLOCK_CACHE_STEPS = 256         /* of the hand per insertion, while the overshoot is small */
-};
-
-struct block_cache_counters {
-    CACHE_ALIGNED _Atomic uint64_t hits;
-    _Atomic uint64_t misses;
-};
-
-struct block_cache {
-    /* immutable */
-    const struct mem *mem;
-    const struct page_heap *heap; /* nullable */
-    uint64_t capacity_bytes;
-    /* guarded by ring_mutex */
-    CACHE_ALIGNED struct mutex ring_mutex;
-    struct frame_ref *hand; /* NULL: the ring is empty */
-    uint64_t ring_count;
-    /* written under ring_mutex; read without it as hints */
-    _Atomic uint64_t linked_bytes;
-    _Atomic uint64_t holder_count;
-    uint64_t warm_bytes; /* of frames that are counted in linked_bytes but have no slot yet */
-    /* guarded by ring_mutex */
-    struct cache_holder *holder_hand; /* NULL: no holders */
-    uint64_t holders_max;             /* set before the cache is shared */
-    /* atomic */
-    CACHE_ALIGNED _Atomic uint64_t charged_bytes[MEMORY_ROLES];
-    _Atomic uint64_t turned_away_bytes; /* the clock of the notes in slots */
-    _Atomic uint64_t retired_bytes;     /* frames and holders that wait for the reclaimer */
-    _Atomic uint64_t retired_holders;
-    /* atomic, statistics only */
-    _Atomic uint64_t frame_bytes; /* of every living frame */
-    _Atomic uint64_t evictions, holder_evictions;
-    struct mutex load_mutexes[BLOCK_CACHE_LOAD_MUTEXES];
-    struct block_cache_counters counters[BLOCK_CACHE_STRIPES];
+    BLOCK_CACHE_WARM_SHARE = 8, /* of the capacity: what frames without a slot may push out */
+    BLOCK_CACHE_STEPS = 256     /* of the hand per insertion, while the overshoot is small */
 };
 
 /* ---- The cache ---------------------------------------------------------- */
@@ -136,13 +95,20 @@ block_cache_count_miss(struct block_cache *cache)
 }
 
 void
+block_cache_count_damaged(struct block_cache *cache)
+{
+    add_relaxed(&cache->filter_pages_damaged, 1); /* relaxed: a statistic. */
+}
+
+void
 block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats *out)
 {
     struct block_cache_stats stats = {.capacity_bytes = cache->capacity_bytes};
-    stats.frame_bytes = load_relaxed(&cache->frame_bytes);           /* relaxed: statistic */
-    stats.evictions = load_relaxed(&cache->evictions);               /* relaxed: statistic */
-    stats.holders = load_relaxed(&cache->holder_count);              /* relaxed: statistic */
-    stats.holder_evictions = load_relaxed(&cache->holder_evictions); /* relaxed: statistic */
+    stats.frame_bytes = load_relaxed(&cache->frame_bytes);                   /* relaxed: statistic */
+    stats.evictions = load_relaxed(&cache->evictions);                       /* relaxed: statistic */
+    stats.holders = load_relaxed(&cache->holder_count);                      /* relaxed: statistic */
+    stats.holder_evictions = load_relaxed(&cache->holder_evictions);         /* relaxed: statistic */
+    stats.filter_pages_damaged = load_relaxed(&cache->filter_pages_damaged); /* relaxed: statistic */
     stats.used_bytes = stats.frame_bytes;
     for (size_t role = 0; role < MEMORY_ROLES; role++) {
         stats.charged_bytes[role] = load_relaxed(&cache->charged_bytes[role]); /* relaxed: statistic */
@@ -241,8 +207,7 @@ block_cache_others(const struct block_cache *cache)
     return windows + MAX(charged - MIN(charged, windows), resident - MIN(resident, frames));
 }
 
-/* What the others leave, with the indexes or without them. A hint: charges are not under the mutex. */
-static uint64_t
+uint64_t
 block_cache_left(const struct block_cache *cache, bool after_indexes)
 {
     uint64_t others = block_cache_others(cache);
@@ -289,13 +254,6 @@ block_cache_note_age(const struct block_cache *cache, uintptr_t held)
 {
     uint32_t then = (uint32_t)held >> 1;
     return (uint64_t)((block_cache_clock(cache) - then) & (UINT32_MAX >> 1)) << 10;
-}
-
-/* Under the ring mutex, which is what makes a plain sum of the two right. */
-static void
-block_cache_count_locked(_Atomic uint64_t *bytes, uint64_t change)
-{
-    store_relaxed(bytes, load_relaxed(bytes) + change); /* relaxed: others read hints */
 }
 
 static void
@@ -431,147 +389,6 @@ block_cache_buffer_bytes(const struct block_cache *cache, enum memory_role role,
     uint64_t share = cache->capacity_bytes / BUFFER_ROLE_SHARE;
     uint64_t most = MIN(cache->capacity_bytes / BUFFER_SHARE, (share - MIN(share, taken)) / 4);
     return MIN(wanted, MAX(most, (uint64_t)BUFFER_LEAST));
-}
-
-/* ---- Holders ------------------------------------------------------------ */
-
-static void
-cache_holder_remove_locked(struct block_cache *cache, struct cache_holder *holder)
-{
-    if (holder->next == holder) {
-        cache->holder_hand = NULL;
-    } else {
-        holder->next->prev = holder->prev;
-        holder->prev->next = holder->next;
-        if (cache->holder_hand == holder) {
-            cache->holder_hand = holder->next;
-        }
-    }
-    holder->next = NULL;
-    holder->prev = NULL;
-    block_cache_count_locked(&cache->holder_count, -(uint64_t)1);
-}
-
-static bool
-cache_holders_exceed_locked(const struct block_cache *cache, uint64_t evicted_bytes)
-{
-    /* relaxed: counts under the mutex, and a sum that may be a little off */
-    uint64_t bytes = load_relaxed(&cache->charged_bytes[MEMORY_INDEXES]);
-    uint64_t share = block_cache_left(cache, false) / 4 * 3;
-    return load_relaxed(&cache->holder_count) > cache->holders_max ||
-           (bytes > share && bytes - share > evicted_bytes);
-}
-
-static void
-cache_holder_evict_locked(struct block_cache *cache, struct cache_holder *holder)
-{
-    uint64_t bytes = holder->bytes; /* evicted it may be gone at once */
-    cache_holder_remove_locked(cache, holder);
-    add_relaxed(&cache->retired_holders, 1);   /* relaxed: a hint */
-    add_relaxed(&cache->retired_bytes, bytes); /* relaxed: a hint */
-    if (!holder->evict(holder)) {
-        cache_holder_retired(cache, bytes);
-    }
-    add_relaxed(&cache->holder_evictions, 1); /* relaxed: a statistic */
-}
-
-/* The clock over holders; `spared` is new and stays. What is in use stays as long as only
- * memory is short: it would not give any back, and the next who wants it would
- * load it a second time. What an evicted one takes comes back only after a
- * grace period, so it is taken off here. */
-static void
-cache_holders_evict_locked(struct block_cache *cache, const struct cache_holder *spared)
-{
-    /* relaxed: under the mutex */
-    uint64_t count = load_relaxed(&cache->holder_count);
-    uint64_t evicted_bytes = 0;
-    for (uint64_t steps = 2 * count; steps > 0 && cache_holders_exceed_locked(cache, evicted_bytes);
-         steps--) {
-        struct cache_holder *holder = cache->holder_hand;
-        cache->holder_hand = holder->next;
-        if (holder == spared) {
-            continue;
-        }
-        if (load_relaxed(&holder->recent) != 0) { /* relaxed: a hint */
-            store_relaxed(&holder->recent, 0);
-            continue;
-        }
-        bool too_many =
-            load_relaxed(&cache->holder_count) > cache->holders_max; /* relaxed: under the mutex */
-        if (!too_many && holder->in_use(holder)) {
-            continue;
-        }
-        evicted_bytes += holder->bytes;
-        cache_holder_evict_locked(cache, holder);
-    }
-}
-
-void
-cache_holder_add(struct block_cache *cache, struct cache_holder *holder)
-{
-    mutex_lock(&cache->ring_mutex);
-    struct cache_holder *hand = cache->holder_hand;
-    if (hand == NULL) {
-        holder->next = holder;
-        holder->prev = holder;
-        cache->holder_hand = holder;
-    } else {
-        holder->next = hand;
-        holder->prev = hand->prev;
-        hand->prev->next = holder;
-        hand->prev = holder;
-    }
-    block_cache_count_locked(&cache->holder_count, 1);
-    cache_holders_evict_locked(cache, holder);
-    mutex_unlock(&cache->ring_mutex);
-}
-
-void
-cache_holder_remove(struct block_cache *cache, struct cache_holder *holder)
-{
-    mutex_lock(&cache->ring_mutex);
-    if (holder->next != NULL) {
-        cache_holder_remove_locked(cache, holder);
-    }
-    mutex_unlock(&cache->ring_mutex);
-}
-
-void
-cache_holder_retired(struct block_cache *cache, uint64_t bytes)
-{
-    add_relaxed(&cache->retired_holders, -(uint64_t)1); /* relaxed: a hint */
-    add_relaxed(&cache->retired_bytes, -bytes);         /* relaxed: a hint */
-}
-
-void
-block_cache_settle(struct block_cache *cache)
-{
-    uint64_t holders_max = cache->holders_max;
-    /* relaxed: hints */
-    if (load_relaxed(&cache->retired_bytes) > cache->capacity_bytes / BLOCK_CACHE_RETIRED_SHARE ||
-        load_relaxed(&cache->retired_holders) > MAX(holders_max / 4, (uint64_t)2)) {
-        epoch_drain();
-    }
-}
-
-void
-block_cache_limit_holders(struct block_cache *cache, uint64_t count)
-{
-    mutex_lock(&cache->ring_mutex);
-    cache->holders_max = count;
-    cache_holders_evict_locked(cache, NULL);
-    mutex_unlock(&cache->ring_mutex);
-}
-
-void
-block_cache_shed_holders(struct block_cache *cache)
-{
-    mutex_lock(&cache->ring_mutex);
-    while (cache->holder_hand != NULL) {
-        cache_holder_evict_locked(cache, cache->holder_hand);
-    }
-    mutex_unlock(&cache->ring_mutex);
-    epoch_drain();
 }
 
 /* ---- Tables ------------------------------------------------------------- */
@@ -712,6 +529,7 @@ frame_table_admits(struct frame_table *table, uint32_t block_no, uint64_t bytes,
     }
     _Atomic uintptr_t *slot = &chunk->slots[block_no % FRAME_CHUNK_SLOTS];
     add_relaxed(&cache->turned_away_bytes, bytes); /* relaxed: the clock */
+    cache_holders_step(cache);
     /* relaxed: a hint; a frame is only told from a note. */
     uintptr_t held = load_relaxed(slot);
     bool noted = (held & 1) != 0;

@@ -50,6 +50,7 @@ struct block_cache_stats {
     uint64_t frame_bytes, capacity_bytes, hits, misses, evictions;
     uint64_t charged_bytes[MEMORY_ROLES];
     uint64_t holders, holder_evictions;
+    uint64_t filter_pages_damaged;
 };
 
 /* Makes the room for frames smaller. Any thread, outside sections. */
@@ -64,6 +65,11 @@ uint64_t block_cache_buffer_bytes(const struct block_cache *cache, enum memory_r
 /* How many holders, each with a file open, are kept at most; at first there is no
  * limit. Before the cache is shared. */
 void block_cache_limit_holders(struct block_cache *cache, uint64_t count);
+
+/* Is there room for so many bytes of index and filter, without anything else having to go for it? */
+bool block_cache_index_fits(struct block_cache *cache, uint64_t bytes);
+/* A page of a filter was damaged, and is done without. */
+void block_cache_count_damaged(struct block_cache *cache);
 
 /* Waits for the reclaimer if too much waits for it. Outside sections; with no
  * lock that the reclaimer may want. */

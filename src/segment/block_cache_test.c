@@ -352,6 +352,7 @@ cache_thing_add(struct cache_fixture *fixture, struct cache_thing *thing, uint64
     thing->holder.evict = cache_thing_evict;
     thing->holder.in_use = cache_thing_in_use;
     thing->holder.bytes = bytes;
+    thing->holder.can_page = true;
     block_cache_charge(fixture->cache, MEMORY_INDEXES, bytes);
     cache_holder_add(fixture->cache, &thing->holder);
 }

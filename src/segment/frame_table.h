@@ -60,6 +60,7 @@ struct cache_holder {
     /* guarded by the cache's ring mutex; next NULL = not in the ring */
     struct cache_holder *next, *prev;
     uint64_t bytes; /* what it takes; set before it is added */
+    bool can_page;  /* set before it is added: what it takes could be frames instead */
     /* Called with the ring mutex held: somebody holds on to it. A hint. */
     bool (*in_use)(struct cache_holder *holder);
     /* Called with the ring mutex held: makes the holder unreachable for new

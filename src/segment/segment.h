@@ -19,6 +19,7 @@
 #define ESKER_SEGMENT_SEGMENT_H
 
 #include "base/bytes.h"
+#include "format/block.h"
 #include "format/edit.h"
 #include "format/log_format.h"
 #include "io/io.h"
@@ -117,15 +118,20 @@ enum segment_result {
     SEGMENT_FAILED    /* slow path only: hit->status says why */
 };
 
-/* Which block of a segment can answer. */
+/* How far a lookup in a segment has come: to what kind of block. */
+enum segment_stage { SEGMENT_STAGE_NONE = 0, SEGMENT_STAGE_FILTER, SEGMENT_STAGE_INDEX, SEGMENT_STAGE_DATA };
+
+/* The block that a lookup needs next: a page of the filter, a part of the index, or
+ * rows. What it says of the file stays true as long as there is the file. */
 struct segment_place {
-    uint32_t part, row; /* in the index */
-    bool known;
+    struct block_handle handle;
+    uint32_t slot;  /* in the frame table */
+    uint32_t stage; /* enum segment_stage; NONE: nothing is known yet */
 };
 
 struct segment_hit {
-    /* Set where the fast path got as far as the index; the slow path, given the
-     * same hit, then goes on from there. Zero before a first look. */
+    /* Set where a lookup says NEEDS_IO; given the same hit, the next call goes on from
+     * there. Its stage is NONE before a first look. */
     struct segment_place place;
     enum entry_op op; /* ENTRY_PUT or ENTRY_DELETE */
     uint64_t lsn;
@@ -148,7 +154,7 @@ enum segment_result segment_get_slow(struct segment *segment, struct bytes key, 
 /* A block that many lookups together asked for. */
 struct segment_fetch {
     struct segment *segment;
-    struct segment_place place; /* as a lookup left it, known */
+    struct segment_place place; /* as a lookup left it, not NONE */
     uint32_t tag;               /* the caller's */
     struct frame_ref *frame;    /* out, where status is OK: pinned for the caller */
     esker_status status;        /* out */
@@ -157,10 +163,12 @@ struct segment_fetch {
 /* Brings all of them in with as few requests as can be, all under way at the same
  * time. Reorders the array. Not inside a section. */
 void segment_fetch_many(struct segment_fetch *fetches, size_t count, const struct mem *mem, bool fill_cache);
-/* The lookup's end in the block that its place names; FOUND borrows from the frame. */
-enum segment_result segment_get_in_frame(struct frame_ref *frame, struct bytes key, uint64_t snapshot_lsn,
+/* The lookup's next step in the block that its place names: FOUND borrows from the frame, NEEDS_IO
+ * says which block is the next. */
+enum segment_result segment_get_in_frame(struct segment *segment, struct frame_ref *frame, struct bytes key,
+                                         uint64_t filter_hash, uint64_t snapshot_lsn,
                                          struct segment_hit *hit);
-/* Index and filter into memory, if they are not; for lookups that need them. */
+/* What of index and filter has its place in memory is loaded, if it is not; for lookups that need it. */
 NODISCARD esker_status segment_warm(struct segment *segment);
 
 /* Every row. The caller keeps a reference to the segment for the iterator's

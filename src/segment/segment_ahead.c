@@ -17,7 +17,8 @@ segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment, s
         (struct segment_ahead){.segment = segment,
                                .loaded = loaded,
                                .limit_bytes = block_cache_buffer_bytes(segment->cache, role, limit_bytes),
-                               .role = role};
+                               .role = role,
+                               .index = segment_index_make(segment, loaded, role == MEMORY_ITERATORS)};
 }
 
 static void
@@ -37,6 +38,7 @@ segment_ahead_fini(struct segment_ahead *ahead)
     if (ahead->segment == NULL) {
         return;
     }
+    segment_index_drop(&ahead->index);
     segment_ahead_drop(ahead, &ahead->stored, &ahead->stored_cap);
     segment_ahead_drop(ahead, &ahead->raw, &ahead->raw_cap);
     *ahead = (struct segment_ahead){0};
@@ -62,37 +64,48 @@ segment_ahead_room(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *c
     return ESKER_OK;
 }
 
-/* Chooses [from, to): whole blocks around the one at `at`, in the direction of travel. */
-static void
-segment_ahead_plan(const struct segment_ahead *ahead, struct segment_at at, bool backwards, uint64_t want,
+/* Chooses [from, to): whole blocks around the one at `at`, in the direction of travel. A part of
+ * the index that cannot be read ends it; who gets there is told. */
+static esker_status
+segment_ahead_plan(struct segment_ahead *ahead, struct segment_at at, bool backwards, uint64_t want,
                    uint64_t *from_out, uint64_t *to_out)
 {
-    struct block_handle handle = segment_at_handle(ahead->loaded, at);
-    uint64_t from = handle.offset;
-    uint64_t to = handle.offset + handle.stored_len;
-    for (;;) {
-        bool more = backwards ? segment_at_prev(ahead->loaded, &at) : segment_at_next(ahead->loaded, &at);
-        if (!more) {
-            break;
-        }
-        handle = segment_at_handle(ahead->loaded, at);
-        if (to - from + handle.stored_len > want) {
+    struct segment_place place;
+    const struct block_handle *handle = &place.handle;
+    /* Not through the cache: a block's load mutex may be held. */
+    struct segment_index index = segment_index_make(ahead->segment, ahead->loaded, false);
+    TRY(segment_index_place(&ahead->index, at, &place));
+    uint64_t from = handle->offset;
+    uint64_t to = handle->offset + handle->stored_len;
+    while ((backwards ? segment_at_prev(ahead->loaded, &at) : segment_at_next(ahead->loaded, &at)) &&
+           to - from < want) {
+        esker_status status =
+            segment_index_place(at.part == ahead->index.part ? &ahead->index : &index, at, &place);
+        /* Parts that were not compared with one another may contradict each other. */
+        bool follows = status == ESKER_OK &&
+                       (backwards ? handle->offset + handle->stored_len == from : handle->offset == to);
+        IGNORE_STATUS(status, "it is read, and told, when its turn comes");
+        if (!follows || to - from + handle->stored_len > want) {
             break;
         }
         if (backwards) {
-            from = handle.offset;
+            from = handle->offset;
         } else {
-            to = handle.offset + handle.stored_len;
+            to = handle->offset + handle->stored_len;
         }
     }
+    segment_index_drop(&index);
     *from_out = from;
     *to_out = to;
+    return ESKER_OK;
 }
 
 static esker_status
 segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backwards)
 {
-    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    struct segment_place place;
+    TRY(segment_index_place(&ahead->index, at, &place));
+    struct block_handle handle = place.handle;
     bool goes_on = backwards ? handle.offset + handle.stored_len == ahead->from : handle.offset == ahead->to;
     uint64_t want = MIN((uint64_t)SEGMENT_AHEAD_FIRST_BYTES, ahead->limit_bytes);
     if (goes_on && ahead->last_bytes != 0) {
@@ -100,7 +113,7 @@ segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backw
     }
     uint64_t from;
     uint64_t to;
-    segment_ahead_plan(ahead, at, backwards, want, &from, &to);
+    TRY(segment_ahead_plan(ahead, at, backwards, want, &from, &to));
     ahead->from = 0;
     ahead->to = 0;
     ahead->last_bytes = 0;
@@ -117,7 +130,9 @@ esker_status
 segment_ahead_stored(struct segment_ahead *ahead, struct segment_at at, bool backwards,
                      struct block_stored *out)
 {
-    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    struct segment_place place;
+    TRY(segment_index_place(&ahead->index, at, &place));
+    struct block_handle handle = place.handle;
     if (handle.offset < ahead->from || handle.offset + handle.stored_len > ahead->to) {
         TRY(segment_ahead_read(ahead, at, backwards));
     }
@@ -133,8 +148,10 @@ esker_status
 segment_ahead_block(struct segment_ahead *ahead, struct segment_at at, bool backwards, struct block *out)
 {
     const struct segment *segment = ahead->segment;
-    struct block_handle handle = segment_at_handle(ahead->loaded, at);
+    struct segment_place place;
     struct block_stored stored;
+    TRY(segment_index_place(&ahead->index, at, &place));
+    struct block_handle handle = place.handle;
     TRY(segment_ahead_stored(ahead, at, backwards, &stored));
     struct bytes raw = stored.payload;
     if (stored.codec != BLOCK_CODEC_NONE) {

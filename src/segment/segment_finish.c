@@ -177,10 +177,16 @@ segment_finish_filter_store(struct segment_finish *finish)
     if (footer->filter_pages == 0) {
         return ESKER_OK;
     }
-    struct block_handle handle;
-    TRY(segment_writer_store(finish->writer, buf_bytes(&finish->raw), BLOCK_FILTER, BLOCK_CODEC_NONE,
-                             &handle));
-    footer->filter = (struct segment_handle){handle.offset, handle.stored_len, handle.raw_len};
+    footer->filter =
+        (struct segment_handle){.offset = segment_writer_offset(finish->writer),
+                                .stored_len = footer->filter_pages * (uint32_t)SEGMENT_FILTER_PAGE_STORED,
+                                .raw_len = footer->filter_pages * (uint32_t)FILTER_PAGE_BYTES};
+    for (uint32_t page = 0; page < footer->filter_pages; page++) { /* each is read, checked and lost alone */
+        struct block_handle handle;
+        struct bytes bytes =
+            bytes_make(finish->raw.ptr + (size_t)page * FILTER_PAGE_BYTES, FILTER_PAGE_BYTES);
+        TRY(segment_writer_store(finish->writer, bytes, BLOCK_FILTER, BLOCK_CODEC_NONE, &handle));
+    }
     footer->filter_kind = SEGMENT_FILTER_SPLIT_BLOCK;
     return ESKER_OK;
 }

@@ -8,6 +8,11 @@
  * LSN of its block's last row (segment_internal.h), the oldest version in it:
  * if that is not visible, none in the block is. So the one block that can
  * answer is known before any is loaded.
+ *
+ * Where index and filter are paged, a lookup goes in steps: each looks into one
+ * block, a page of the filter, a part of the index, rows, and says which is the
+ * next. What is not in memory of them is read one by one, or together with what
+ * other lookups wait for.
  */
 #include "format/filter.h"
 #include "segment/segment_internal.h"
@@ -67,6 +72,20 @@ segment_get_seek(const struct segment_loaded *loaded, struct bytes key, uint64_t
     }
 }
 
+/* The same in one index block: what it points at. row_count: nothing that it does. */
+static uint32_t
+segment_get_row(const struct block *index, struct bytes key, uint64_t snapshot_lsn)
+{
+    uint32_t row = block_seek(index, key);
+    for (; row < index->row_count; row++) {
+        uint64_t last_lsn = block_lsn(index, row);
+        if (last_lsn < snapshot_lsn || last_lsn == 0 || block_key_compare(index, row, key) != 0) {
+            break;
+        }
+    }
+    return row;
+}
+
 static enum segment_result
 segment_get_found(const struct block *block, uint32_t row, struct segment_hit *hit)
 {
@@ -75,6 +94,102 @@ segment_get_found(const struct block *block, uint32_t row, struct segment_hit *h
     hit->value = block_value(block, row);
     return SEGMENT_FOUND;
 }
+
+/* ---- Step by step --------------------------------------------------------- */
+
+static NOINLINE void
+segment_get_to_data(const struct segment_loaded *loaded, struct segment_at at, struct segment_place *place)
+{
+    bool fits = segment_part_data(loaded, &loaded->parts[at.part].block, at.part, at.row, place);
+    ASSERT(fits); /* checked when the index was loaded */
+}
+
+/* Behind the filter: which data block, or which part of the index says so. */
+static enum segment_result
+segment_get_to_index(const struct segment_loaded *loaded, struct bytes key, uint64_t snapshot_lsn,
+                     struct segment_place *place)
+{
+    struct segment_at at;
+    if (loaded->parts != NULL) {
+        if (!segment_get_seek(loaded, key, snapshot_lsn, &at)) {
+            return SEGMENT_ABSENT;
+        }
+        segment_get_to_data(loaded, at, place);
+        return SEGMENT_NEEDS_IO;
+    }
+    uint32_t part = segment_get_row(&loaded->root, key, snapshot_lsn);
+    if (part == loaded->part_count) {
+        return SEGMENT_ABSENT;
+    }
+    *place = segment_part_place(loaded, part);
+    return SEGMENT_NEEDS_IO;
+}
+
+/* What the block of the place at hand, pinned or in a section, says; without one, where a lookup
+ * begins. NEEDS_IO: the place is now that of the next block. */
+static enum segment_result
+segment_get_step(const struct segment_loaded *loaded, struct frame_ref *frame, struct bytes key,
+                 uint64_t filter_hash, uint64_t snapshot_lsn, struct segment_hit *hit)
+{
+    struct segment_place *place = &hit->place;
+    uint32_t part;
+    uint32_t row;
+    switch ((enum segment_stage)place->stage) {
+    case SEGMENT_STAGE_NONE:
+        if (loaded->filter == NULL && loaded->footer.filter_pages > 0) {
+            *place = segment_filter_place(loaded, filter_hash);
+            return SEGMENT_NEEDS_IO;
+        }
+        if (segment_get_filtered_out(loaded, filter_hash)) {
+            return SEGMENT_ABSENT;
+        }
+        return segment_get_to_index(loaded, key, snapshot_lsn, place);
+    case SEGMENT_STAGE_FILTER:
+        if (!filter_may_contain(frame_data(frame), 1, filter_hash)) {
+            return SEGMENT_ABSENT;
+        }
+        return segment_get_to_index(loaded, key, snapshot_lsn, place);
+    case SEGMENT_STAGE_INDEX:
+        part = place->slot - loaded->footer.data_block_count;
+        row = segment_get_row(&frame->block, key, snapshot_lsn);
+        return row < frame->block.row_count && segment_part_data(loaded, &frame->block, part, row, place)
+                   ? SEGMENT_NEEDS_IO
+                   : SEGMENT_ABSENT;
+    case SEGMENT_STAGE_DATA:
+        break;
+    }
+    row = block_find(&frame->block, key, snapshot_lsn, NULL);
+    if (row == frame->block.row_count) {
+        return SEGMENT_ABSENT;
+    }
+    hit->frame = frame;
+    hit->status = ESKER_OK;
+    return segment_get_found(&frame->block, row, hit);
+}
+
+/* As far as frames go that are in memory. */
+static NOINLINE enum segment_result
+segment_get_paged(struct segment *segment, struct segment_loaded *loaded, struct bytes key,
+                  uint64_t filter_hash, uint64_t snapshot_lsn, struct segment_hit *hit)
+{
+    struct frame_ref *frame = NULL;
+    enum segment_result result;
+    hit->place.stage = SEGMENT_STAGE_NONE;
+    do {
+        result = segment_get_step(loaded, frame, key, filter_hash, snapshot_lsn, hit);
+        if (result != SEGMENT_NEEDS_IO) {
+            return result;
+        }
+        frame = frame_table_get(&loaded->frames, hit->place.slot);
+        if (frame != NULL) {
+            frame_touch(frame);
+            block_cache_count_hit(segment->cache);
+        }
+    } while (frame != NULL);
+    return result;
+}
+
+/* ---- In memory -------------------------------------------------------------- */
 
 enum segment_result
 segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uint64_t snapshot_lsn,
@@ -89,6 +204,9 @@ segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uin
         return SEGMENT_NEEDS_IO;
     }
     cache_holder_touch(&loaded->holder);
+    if (UNLIKELY(loaded->paged)) {
+        return segment_get_paged(segment, loaded, key, filter_hash, snapshot_lsn, hit);
+    }
     if (segment_get_filtered_out(loaded, filter_hash)) {
         return SEGMENT_ABSENT;
     }
@@ -96,9 +214,9 @@ segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uin
     if (!segment_get_seek(loaded, key, snapshot_lsn, &at)) {
         return SEGMENT_ABSENT;
     }
-    hit->place = (struct segment_place){.part = at.part, .row = at.row, .known = true};
-    struct frame_ref *frame = frame_table_get(&loaded->frames, segment_at_block_no(loaded, at));
+    struct frame_ref *frame = frame_table_get(&loaded->frames, loaded->parts[at.part].first_block + at.row);
     if (frame == NULL) {
+        segment_get_to_data(loaded, at, &hit->place);
         return SEGMENT_NEEDS_IO;
     }
     frame_prefetch(frame, loaded->head_lines);
@@ -119,33 +237,20 @@ segment_get_failed(struct segment_hit *hit, esker_status status)
     return SEGMENT_FAILED;
 }
 
-/* Filter and index, unless the fast path went through them already. */
-static bool
-segment_get_place(const struct segment_loaded *loaded, struct bytes key, uint64_t filter_hash,
-                  uint64_t snapshot_lsn, struct segment_hit *hit, struct segment_at *at)
-{
-    if (hit->place.known) {
-        *at = (struct segment_at){hit->place.part, hit->place.row};
-        return true;
-    }
-    if (segment_get_filtered_out(loaded, filter_hash) || !segment_get_seek(loaded, key, snapshot_lsn, at)) {
-        return false;
-    }
-    hit->place = (struct segment_place){.part = at->part, .row = at->row, .known = true};
-    return true;
-}
-
 enum segment_result
-segment_get_in_frame(struct frame_ref *frame, struct bytes key, uint64_t snapshot_lsn,
-                     struct segment_hit *hit)
+segment_get_in_frame(struct segment *segment, struct frame_ref *frame, struct bytes key, uint64_t filter_hash,
+                     uint64_t snapshot_lsn, struct segment_hit *hit)
 {
-    uint32_t row = block_find(&frame->block, key, snapshot_lsn, NULL);
-    if (row == frame->block.row_count) {
-        return SEGMENT_ABSENT;
+    struct segment_loaded *loaded = NULL;
+    if (hit->place.stage != SEGMENT_STAGE_DATA) {
+        esker_status status = segment_load(segment, &loaded);
+        if (status != ESKER_OK) {
+            return segment_get_failed(hit, status);
+        }
     }
-    hit->frame = frame;
-    hit->status = ESKER_OK;
-    return segment_get_found(&frame->block, row, hit);
+    enum segment_result result = segment_get_step(loaded, frame, key, filter_hash, snapshot_lsn, hit);
+    segment_loaded_unref(loaded);
+    return result;
 }
 
 esker_status
@@ -157,22 +262,25 @@ segment_warm(struct segment *segment)
     return ESKER_OK;
 }
 
+/* From where the fast path ended, or from the start. */
 static enum segment_result
 segment_get_from(const struct segment *segment, struct segment_loaded *loaded, struct bytes key,
                  uint64_t filter_hash, uint64_t snapshot_lsn, bool fill_cache, struct segment_hit *hit)
 {
-    struct segment_at at;
-    if (!segment_get_place(loaded, key, filter_hash, snapshot_lsn, hit, &at)) {
-        return SEGMENT_ABSENT;
+    enum segment_result result = SEGMENT_NEEDS_IO;
+    if (hit->place.stage == SEGMENT_STAGE_NONE) {
+        result = segment_get_step(loaded, NULL, key, filter_hash, snapshot_lsn, hit);
     }
-    struct frame_ref *frame;
-    esker_status status = segment_pin_block(segment, loaded, at, fill_cache, &frame);
-    if (status != ESKER_OK) {
-        return segment_get_failed(hit, status);
-    }
-    enum segment_result result = segment_get_in_frame(frame, key, snapshot_lsn, hit);
-    if (result != SEGMENT_FOUND) {
-        frame_unpin(frame);
+    while (result == SEGMENT_NEEDS_IO) {
+        struct frame_ref *frame;
+        esker_status status = segment_pin_place(segment, loaded, &hit->place, fill_cache, &frame);
+        if (status != ESKER_OK) {
+            return segment_get_failed(hit, status);
+        }
+        result = segment_get_step(loaded, frame, key, filter_hash, snapshot_lsn, hit);
+        if (result != SEGMENT_FOUND) {
+            frame_unpin(frame);
+        }
     }
     return result;
 }
@@ -181,7 +289,7 @@ enum segment_result
 segment_get_slow(struct segment *segment, struct bytes key, uint64_t filter_hash, uint64_t snapshot_lsn,
                  bool fill_cache, struct segment_hit *hit)
 {
-    if (!hit->place.known && !segment_get_in_bounds(segment, key)) {
+    if (hit->place.stage == SEGMENT_STAGE_NONE && !segment_get_in_bounds(segment, key)) {
         return SEGMENT_ABSENT;
     }
     struct segment_loaded *loaded;

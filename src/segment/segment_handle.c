@@ -199,13 +199,62 @@ segment_keep_loaded(struct segment *segment, struct segment_loaded *loaded)
     struct segment_loaded *nothing = NULL;
     loaded->segment = segment;
     loaded->holder.bytes = loaded->charged_bytes;
+    loaded->holder.can_page = !loaded->paged && segment->meta.level > 0;
     loaded->holder.in_use = segment_loaded_in_use;
     loaded->holder.evict = segment_evict_loaded;
     add_relaxed(&loaded->refs, 1); /* relaxed: nobody else knows it. The pointer's reference. */
     /* pairs: SEGMENT_LOADED — index, filter and table are published with the pointer. */
     bool first = cas_seq(&segment->loaded, &nothing, loaded);
     ASSERT(first);
+    cache_holder_touch(&loaded->holder); /* the hand may be right behind it */
     cache_holder_add(segment->cache, &loaded->holder);
+}
+
+static void
+segment_loaded_replaced(struct epoch_node *node)
+{
+    segment_loaded_unref(CONTAINER_OF(node, struct segment_loaded, node));
+}
+
+/* There is room again for what was paged. With the load mutex held; the frames of *loaded, which
+ * is the caller's reference, go with the last who uses it. Without success all stays as it is. */
+static void
+segment_make_whole(struct segment *segment, struct segment_loaded **loaded)
+{
+    struct segment_loaded *paged = *loaded;
+    struct segment_loaded *whole = NULL;
+    esker_status status = segment_loaded_create(segment, &whole);
+    if (status == ESKER_OK && !whole->paged) {
+        struct segment_loaded *expected = paged;
+        cache_holder_remove(segment->cache, &paged->holder); /* the clock does not take it any more */
+        /* pairs: SEGMENT_LOADED — seq_cst, so that a section that begins later cannot load it any more. */
+        if (cas_seq(&segment->loaded, &expected, NULL)) {
+            epoch_retire(&paged->node, segment_loaded_replaced);
+        }
+        segment_keep_loaded(segment, whole); /* nobody else loads: the mutex is held */
+        segment_loaded_unref(paged);
+        *loaded = whole;
+        return;
+    }
+    segment_loaded_unref(whole);
+    IGNORE_STATUS(status, "paged it serves as before");
+}
+
+/* A reader needs the disk; what he has found is paged. */
+static void
+segment_try_whole(struct segment *segment, struct segment_loaded **loaded)
+{
+    uint64_t bytes = (*loaded)->whole_bytes;
+    if (!(*loaded)->paged || bytes == UINT64_MAX ||
+        !block_cache_index_fits(segment->cache, bytes + bytes / 8)) {
+        return;
+    }
+    mutex_lock(&segment->load_mutex);
+    /* relaxed: only compared */
+    if (load_relaxed(&segment->loaded) == *loaded) {
+        segment_make_whole(segment, loaded);
+    }
+    mutex_unlock(&segment->load_mutex);
 }
 
 esker_status
@@ -217,6 +266,7 @@ segment_load(struct segment *segment, struct segment_loaded **out)
     }
     struct segment_loaded *loaded = segment_grab_loaded(segment, self);
     if (LIKELY(loaded != NULL)) {
+        segment_try_whole(segment, &loaded);
         *out = loaded;
         return ESKER_OK;
     }

@@ -358,7 +358,7 @@ hostile_order__is_checked_across_blocks(void **state)
     hostile_fini(&fixture);
 }
 
-/* A filter that says it is compressed is not read as if it were raw. */
+/* A page that says it is compressed is not read as if it were raw; readers do without it. */
 static void
 hostile_filter__must_be_raw(void **state)
 {
@@ -373,7 +373,10 @@ hostile_filter__must_be_raw(void **state)
     assert_ok(buf_append_bytes(&bad, buf_bytes(&fixture.good)));
     bad.ptr[filter_end - BLOCK_TRAILER_BYTES] = BLOCK_CODEC_LZ4;
     forge_segment(bad.ptr, bad.len, HOSTILE_ID, &meta);
-    hostile_judge(&fixture, &bad, &meta, ESKER_CORRUPT, ESKER_CORRUPT);
+    hostile_judge(&fixture, &bad, &meta, ESKER_CORRUPT, ESKER_OK);
+    struct block_cache_stats stats;
+    block_cache_get_stats(fixture.cache, &stats);
+    assert_int_equal(stats.filter_pages_damaged, 1);
     hostile_fini(&fixture);
 }
 

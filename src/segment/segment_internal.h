@@ -13,6 +13,12 @@
  * without gaps up to data_end, then come the index blocks of level 1, the
  * root, the filter, the properties and the footer, without gaps. So every
  * byte of a file belongs to something that has a checksum.
+ *
+ * Whole or paged. Where the budget allows, all of index and filter are in
+ * memory, checked against one another. Else only the root is: the index blocks
+ * below it and the pages of the filter are frames like data blocks, behind them in
+ * the frame table, and each is checked by itself when it is loaded. So is what
+ * remains where an index block is damaged: the others can still be read.
  */
 #ifndef ESKER_SEGMENT_SEGMENT_INTERNAL_H
 #define ESKER_SEGMENT_SEGMENT_INTERNAL_H
@@ -36,7 +42,7 @@ struct segment_index_part {
     uint32_t first_block; /* data block number of its row 0 */
 };
 
-/* Everything but the data blocks. Immutable but for the frame table and what is
+/* What stays in memory. Immutable but for the frame table and what is
  * marked. The segment's pointer to it holds a reference, which eviction hands
  * to the reclaimer; it may outlive the segment's handle. */
 struct segment_loaded {
@@ -45,18 +51,21 @@ struct segment_loaded {
     struct io_file *file;
     struct segment_footer footer;
     struct block root;
-    struct segment_index_part *parts;
+    struct segment_index_part *parts; /* NULL: they are paged */
     uint32_t part_count;
+    bool paged;           /* the index blocks, the filter or both are */
+    uint32_t *part_first; /* where parts is NULL: first_block of each, and behind the last */
     uint8_t *root_raw;
-    uint8_t *parts_raw;     /* depth 2 */
-    uint8_t *filter_stored; /* 64-aligned; the pages stand at its start */
-    const uint8_t *filter;  /* NULL: no filter */
+    uint8_t *parts_raw;    /* depth 2 */
+    uint8_t *filter_pages; /* 64-aligned */
+    const uint8_t *filter; /* NULL: there is none, or it is paged */
     struct frame_table frames;
     uint32_t head_lines; /* cache lines at the start of a data block that a lookup wants at once */
     uint64_t charged_bytes;
-    struct cache_holder holder;          /* in the cache's ring while the segment points here */
-    struct segment *segment;             /* only for evict, that is while in the ring */
-    struct epoch_node node;              /* owned by whoever unlinked it */
+    uint64_t whole_bytes;       /* of what is paged: about what it would take in memory; UINT64_MAX: never */
+    struct cache_holder holder; /* in the cache's ring while the segment points here */
+    struct segment *segment;    /* only for evict, that is while in the ring */
+    struct epoch_node node;     /* owned by whoever unlinked it */
     _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: LOADED_REFS */
 };
 
@@ -92,8 +101,18 @@ struct segment_at {
 /* What is loaded, loading it first if need be, with a reference for the caller.
  * A failure leaves the segment as it was; the next call tries again. */
 NODISCARD esker_status segment_load(struct segment *segment, struct segment_loaded **out);
-/* A private copy, read from the file now, whatever the handle holds. One reference. */
+/* Whole if there is room, else paged. One reference. */
 NODISCARD esker_status segment_loaded_create(const struct segment *segment, struct segment_loaded **out);
+/* A private copy, whole, read from the file now, whatever the handle holds; any damage in it is a failure. */
+NODISCARD esker_status segment_loaded_create_strict(const struct segment *segment,
+                                                    struct segment_loaded **out);
+/* A row of an index block as a handle that must start at *end and stay below `limit`; moves *end
+ * behind it. */
+NODISCARD esker_status segment_index_handle(const struct segment *segment, const struct block *index,
+                                            uint32_t row, uint64_t index_at, uint64_t *end, uint64_t limit,
+                                            struct block_handle *out);
+/* The part's rows against the row of the root that points at it, and against the one before. */
+bool segment_part_fits(const struct segment_loaded *loaded, uint32_t part_no, const struct block *part);
 /* Without its last reference (segment_loaded_unref). */
 void segment_loaded_destroy(struct segment_loaded *loaded);
 /* Not inside a section. NULL is fine. */
@@ -115,15 +134,18 @@ NODISCARD esker_status segment_stored_open(const struct segment *segment, struct
 NODISCARD esker_status segment_raw_open(const struct segment *segment, struct bytes raw,
                                         const struct block_handle *handle, enum block_kind kind,
                                         struct block *out);
-/* A new frame, pinned once, with the block that stands in `stored`. checked: what
- * frame_table_checked says of it; where the checksum agrees with that, the rows
- * are not looked at again. */
-NODISCARD esker_status segment_block_unpack(const struct segment *segment, const struct block_stored *stored,
-                                            const struct block_handle *handle, uint32_t checked,
-                                            struct frame_ref **out);
-/* The data block at `at`, from the cache or else from disk, pinned. */
-NODISCARD esker_status segment_pin_block(const struct segment *segment, struct segment_loaded *loaded,
-                                         struct segment_at at, bool fill_cache, struct frame_ref **out);
+/* A page of the filter as stored at `offset`; *out borrows from it. */
+NODISCARD esker_status segment_filter_page_open(const struct segment *segment, uint64_t offset,
+                                                struct bytes stored, struct bytes *out);
+/* A new frame, pinned once, with the block that stands in `stored`. Where frame_table_checked says
+ * that these bytes passed before, the rows are not looked at again. */
+NODISCARD esker_status segment_place_open(const struct segment *segment, const struct segment_loaded *loaded,
+                                          const struct segment_place *place, struct bytes stored,
+                                          struct frame_ref **out);
+/* The block at `place`, from the cache or else from disk, pinned. */
+NODISCARD esker_status segment_pin_place(const struct segment *segment, struct segment_loaded *loaded,
+                                         const struct segment_place *place, bool fill_cache,
+                                         struct frame_ref **out);
 
 struct segment_ahead;
 
@@ -131,6 +153,41 @@ struct segment_ahead;
  * what is missing is read ahead into `ahead`, which is the caller's alone. */
 NODISCARD esker_status segment_pin_block_ahead(struct segment_ahead *ahead, struct segment_at at,
                                                bool backwards, struct frame_ref **out);
+
+/* ---- segment_index.c: parts of the index, one at a time --------------------- */
+
+/* The part that a walker stands in. */
+struct segment_index {
+    const struct segment *segment;
+    struct segment_loaded *loaded;
+    bool fill_cache;
+    uint32_t part;
+    const struct block *block; /* NULL: none yet */
+    struct frame_ref *frame;   /* pinned, where parts are paged */
+};
+
+struct segment_index segment_index_make(const struct segment *segment, struct segment_loaded *loaded,
+                                        bool fill_cache);
+/* Zeros are fine. */
+void segment_index_drop(struct segment_index *index);
+/* index->block is then that part, until another is held. */
+NODISCARD esker_status segment_index_hold(struct segment_index *index, uint32_t part);
+/* The first block that may hold keys >= key, or END. */
+NODISCARD esker_status segment_index_seek(struct segment_index *index, struct bytes key,
+                                          struct segment_at *at);
+NODISCARD esker_status segment_index_place(struct segment_index *index, struct segment_at at,
+                                           struct segment_place *out);
+/* The key of the block's last row goes on in the next block. The block's part is held, or it is
+ * the last block of its part. */
+bool segment_index_key_goes_on(const struct segment_index *index, struct segment_at at);
+/* Row `row` of a part as the place of a data block. False: it is none. */
+bool segment_part_data(const struct segment_loaded *loaded, const struct block *block, uint32_t part,
+                       uint32_t row, struct segment_place *out);
+struct segment_place segment_part_place(const struct segment_loaded *loaded, uint32_t part);
+struct segment_place segment_filter_place(const struct segment_loaded *loaded, uint64_t filter_hash);
+/* What a new frame of the part must agree with. */
+NODISCARD esker_status segment_part_check(const struct segment *segment, const struct segment_loaded *loaded,
+                                          const struct segment_place *place, const struct block *part);
 
 /* ---- segment_ahead.c: consecutive data blocks, read ahead ------------------ */
 
@@ -141,6 +198,7 @@ enum { SEGMENT_AHEAD_BYTES = 1 << 20, SEGMENT_AHEAD_CACHED_BYTES = 256 << 10 };
 struct segment_ahead {
     const struct segment *segment;
     struct segment_loaded *loaded;
+    struct segment_index index; /* of the reader's own block */
     uint64_t limit_bytes;
     enum memory_role role;
     uint8_t *stored; /* the file's bytes [from, to) */
@@ -166,9 +224,18 @@ NODISCARD esker_status segment_ahead_block(struct segment_ahead *ahead, struct s
 static inline uint32_t
 segment_at_block_no(const struct segment_loaded *loaded, struct segment_at at)
 {
-    return loaded->parts[at.part].first_block + at.row;
+    return (loaded->parts != NULL ? loaded->parts[at.part].first_block : loaded->part_first[at.part]) +
+           at.row;
 }
 
+static inline uint32_t
+segment_part_rows(const struct segment_loaded *loaded, uint32_t part)
+{
+    return loaded->parts != NULL ? loaded->parts[part].block.row_count
+                                 : loaded->part_first[part + 1] - loaded->part_first[part];
+}
+
+/* Of what is whole. */
 static inline struct block_handle
 segment_at_handle(const struct segment_loaded *loaded, struct segment_at at)
 {
@@ -178,7 +245,7 @@ segment_at_handle(const struct segment_loaded *loaded, struct segment_at at)
     return handle;
 }
 
-/* The first block that may hold keys >= key. False: none. */
+/* The first block that may hold keys >= key, of what is whole. False: none. */
 static inline bool
 segment_at_seek(const struct segment_loaded *loaded, struct bytes key, struct segment_at *at)
 {
@@ -201,14 +268,14 @@ static inline struct segment_at
 segment_at_last(const struct segment_loaded *loaded)
 {
     uint32_t part = loaded->part_count - 1;
-    return (struct segment_at){part, loaded->parts[part].block.row_count - 1};
+    return (struct segment_at){part, segment_part_rows(loaded, part) - 1};
 }
 
 /* False: there is none, *at untouched. */
 static inline bool
 segment_at_next(const struct segment_loaded *loaded, struct segment_at *at)
 {
-    if (at->row + 1 < loaded->parts[at->part].block.row_count) {
+    if (at->row + 1 < segment_part_rows(loaded, at->part)) {
         at->row++;
         return true;
     }
@@ -227,17 +294,10 @@ segment_at_prev(const struct segment_loaded *loaded, struct segment_at *at)
         return true;
     }
     if (at->part > 0) {
-        *at = (struct segment_at){at->part - 1, loaded->parts[at->part - 1].block.row_count - 1};
+        *at = (struct segment_at){at->part - 1, segment_part_rows(loaded, at->part - 1) - 1};
         return true;
     }
     return false;
-}
-
-/* The key of the block's last row goes on in the next block. */
-static inline bool
-segment_at_key_goes_on(const struct segment_loaded *loaded, struct segment_at at)
-{
-    return block_lsn(&loaded->parts[at.part].block, at.row) != 0;
 }
 
 #endif

@@ -73,8 +73,8 @@ segment_iter_prefetch_before(const struct segment_iter *it)
     enum { COLUMN_LINES = 2, VALUE_LINES = 6 };
 
     struct segment_at at = it->at;
-    if (!segment_at_prev(it->loaded, &at)) {
-        return;
+    if (it->loaded->parts == NULL || !segment_at_prev(it->loaded, &at)) {
+        return; /* where the index is paged there is the disk to wait for */
     }
     uintptr_t frame = frame_table_address(&it->loaded->frames, segment_at_block_no(it->loaded, at));
     if (frame == 0) {
@@ -100,10 +100,14 @@ segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool back
         return ESKER_OK;
     }
     segment_iter_close_block(it);
-    if (it->through_cache) {
+    if (it->through_cache && it->borders < 2) {
+        struct segment_place place;
+        TRY(segment_index_place(&it->ahead.index, at, &place));
+        TRY(segment_pin_place(it->segment, it->loaded, &place, true, &it->frame));
+        it->block = it->frame->block;
+    } else if (it->through_cache) {
         /* Whoever crossed two borders will cross more. */
-        TRY(it->borders < 2 ? segment_pin_block(it->segment, it->loaded, at, true, &it->frame)
-                            : segment_pin_block_ahead(&it->ahead, at, backwards, &it->frame));
+        TRY(segment_pin_block_ahead(&it->ahead, at, backwards, &it->frame));
         it->block = it->frame->block;
     } else {
         TRY(segment_ahead_block(&it->ahead, at, backwards, &it->block));
@@ -111,8 +115,10 @@ segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool back
         it->base.heat = used ? ITER_USED : ITER_COLD;
     }
     struct segment_at before = at;
-    it->starts_key = !segment_at_prev(it->loaded, &before) || !segment_at_key_goes_on(it->loaded, before);
-    it->ends_key = !segment_at_key_goes_on(it->loaded, at);
+    TRY(segment_index_hold(&it->ahead.index, at.part));
+    it->starts_key =
+        !segment_at_prev(it->loaded, &before) || !segment_index_key_goes_on(&it->ahead.index, before);
+    it->ends_key = !segment_index_key_goes_on(&it->ahead.index, at);
     it->at = at;
     it->open = true;
     if (it->through_cache && backwards && it->borders > 0) {
@@ -259,8 +265,9 @@ segment_iter_seek(struct iter *base, struct bytes key)
     struct segment_iter *it = segment_iter_of(base);
     TRY(segment_iter_start(it));
     struct segment_at at;
-    if (!segment_at_seek(it->loaded, key, &at)) {
-        return segment_iter_end(it);
+    esker_status status = segment_index_seek(&it->ahead.index, key, &at);
+    if (status != ESKER_OK) {
+        return status == ESKER_END ? segment_iter_end(it) : status;
     }
     TRY(segment_iter_open_block(it, at, false));
     uint32_t row = block_seek(&it->block, key);
@@ -273,8 +280,9 @@ segment_iter_seek_before(struct iter *base, struct bytes key)
     struct segment_iter *it = segment_iter_of(base);
     TRY(segment_iter_start(it));
     struct segment_at at;
-    if (!segment_at_seek(it->loaded, key, &at)) {
-        return segment_iter_last(base);
+    esker_status status = segment_index_seek(&it->ahead.index, key, &at);
+    if (status != ESKER_OK) {
+        return status == ESKER_END ? segment_iter_last(base) : status;
     }
     TRY(segment_iter_open_block(it, at, true));
     uint32_t row = block_seek(&it->block, key);

@@ -16,8 +16,7 @@ enum { SEGMENT_MANY_BLOCKS = 64, SEGMENT_MANY_BYTES = 1 << 20 };
 /* One missing block of a batch. */
 struct segment_missing {
     struct segment_loaded *loaded; /* referenced */
-    struct block_handle handle;
-    size_t stored_at; /* in the batch's buffer */
+    size_t stored_at;              /* in the batch's buffer */
     struct segment_fetch *fetch;
 };
 
@@ -27,12 +26,6 @@ struct segment_batch {
     size_t stored_bytes;
     bool fill_cache;
 };
-
-static struct segment_at
-segment_fetch_at(const struct segment_fetch *fetch)
-{
-    return (struct segment_at){fetch->place.part, fetch->place.row};
-}
 
 static int
 segment_fetch_compare(const void *left, const void *right)
@@ -44,10 +37,7 @@ segment_fetch_compare(const void *left, const void *right)
     if (id_a != id_b) {
         return id_a < id_b ? -1 : 1;
     }
-    if (a->place.part != b->place.part) {
-        return a->place.part < b->place.part ? -1 : 1;
-    }
-    return a->place.row < b->place.row ? -1 : a->place.row > b->place.row;
+    return a->place.slot < b->place.slot ? -1 : a->place.slot > b->place.slot;
 }
 
 static esker_status
@@ -57,17 +47,18 @@ segment_batch_read(const struct segment_batch *batch, uint8_t *stored)
     size_t count = 0;
     for (size_t i = 0; i < batch->count; i++) {
         const struct segment_missing *missing = &batch->missing[i];
+        const struct block_handle *handle = &missing->fetch->place.handle;
         struct io_req *last = count > 0 ? &reqs[count - 1] : NULL;
         if (last != NULL && last->file == missing->loaded->file &&
-            last->offset + last->len == missing->handle.offset) {
-            last->len += missing->handle.stored_len; /* its place in the buffer follows, too */
+            last->offset + last->len == handle->offset) {
+            last->len += handle->stored_len; /* its place in the buffer follows, too */
             continue;
         }
         reqs[count++] = (struct io_req){.op = IO_READ,
                                         .file = missing->loaded->file,
-                                        .offset = missing->handle.offset,
+                                        .offset = handle->offset,
                                         .data = stored + missing->stored_at,
-                                        .len = missing->handle.stored_len};
+                                        .len = handle->stored_len};
     }
     return io_run_full(batch->missing[0].fetch->segment->io, reqs, count);
 }
@@ -79,17 +70,14 @@ segment_missing_open(const struct segment_missing *missing, bool fill_cache, con
     struct segment_fetch *fetch = missing->fetch;
     struct segment_loaded *loaded = missing->loaded;
     const struct segment *segment = fetch->segment;
-    struct block_stored opened;
+    const struct segment_place *place = &fetch->place;
     struct frame_ref *frame;
-    struct bytes bytes = bytes_make(stored + missing->stored_at, missing->handle.stored_len);
-    TRY(segment_stored_open(segment, bytes, &missing->handle, BLOCK_DATA, &opened));
-    uint32_t block_no = segment_at_block_no(loaded, segment_fetch_at(fetch));
-    uint32_t checked = frame_table_checked(&loaded->frames, block_no);
-    TRY(segment_block_unpack(segment, &opened, &missing->handle, checked, &frame));
-    if (fill_cache && frame_table_admits(&loaded->frames, block_no, missing->handle.raw_len, false)) {
-        frame = frame_table_link(&loaded->frames, block_no, frame);
+    struct bytes bytes = bytes_make(stored + missing->stored_at, place->handle.stored_len);
+    TRY(segment_place_open(segment, loaded, place, bytes, &frame));
+    if (fill_cache && frame_table_admits(&loaded->frames, place->slot, place->handle.raw_len, false)) {
+        frame = frame_table_link(&loaded->frames, place->slot, frame);
     } else {
-        frame_table_set_checked(&loaded->frames, block_no, frame->checked);
+        frame_table_set_checked(&loaded->frames, place->slot, frame->checked);
     }
     fetch->frame = frame;
     return ESKER_OK;
@@ -110,7 +98,7 @@ segment_batch_run(struct segment_batch *batch, const struct mem *mem)
         const struct segment_missing *missing = &batch->missing[i];
         struct segment_fetch *fetch = missing->fetch;
         fetch->status = together ? segment_missing_open(missing, batch->fill_cache, stored)
-                                 : segment_pin_block(fetch->segment, missing->loaded, segment_fetch_at(fetch),
+                                 : segment_pin_place(fetch->segment, missing->loaded, &fetch->place,
                                                      batch->fill_cache, &fetch->frame);
         if (together) {
             block_cache_count_miss(fetch->segment->cache);
@@ -130,27 +118,26 @@ segment_batch_add(struct segment_batch *batch, struct segment_fetch *fetch, cons
     if (fetch->status != ESKER_OK) {
         return;
     }
-    struct segment_at at = segment_fetch_at(fetch);
-    fetch->frame = frame_table_pin(&loaded->frames, segment_at_block_no(loaded, at));
+    fetch->frame = frame_table_pin(&loaded->frames, fetch->place.slot);
     if (fetch->frame != NULL) {
         block_cache_count_hit(fetch->segment->cache);
         segment_loaded_unref(loaded);
         return;
     }
-    struct block_handle handle = segment_at_handle(loaded, at);
+    uint32_t stored_len = fetch->place.handle.stored_len;
     if (batch->count == SEGMENT_MANY_BLOCKS ||
-        (batch->count > 0 && batch->stored_bytes + handle.stored_len > SEGMENT_MANY_BYTES)) {
+        (batch->count > 0 && batch->stored_bytes + stored_len > SEGMENT_MANY_BYTES)) {
         segment_batch_run(batch, mem);
     }
-    batch->missing[batch->count++] = (struct segment_missing){
-        .loaded = loaded, .handle = handle, .stored_at = batch->stored_bytes, .fetch = fetch};
-    batch->stored_bytes += handle.stored_len;
+    batch->missing[batch->count++] =
+        (struct segment_missing){.loaded = loaded, .stored_at = batch->stored_bytes, .fetch = fetch};
+    batch->stored_bytes += stored_len;
 }
 
 static bool
 segment_fetch_same(const struct segment_fetch *a, const struct segment_fetch *b)
 {
-    return a->segment == b->segment && a->place.part == b->place.part && a->place.row == b->place.row;
+    return a->segment == b->segment && a->place.slot == b->place.slot;
 }
 
 void

@@ -3,19 +3,27 @@
  * From a file to a struct segment_loaded: header, footer, index and filter are
  * read, checked against their checksums, against one another and against the
  * manifest's meta. After that every handle in the index points inside the data
- * and no arithmetic on it can go wrong.
+ * and no arithmetic on it can go wrong. Where there is no room for all of it, the
+ * root alone; what it points at is then checked when it is read (segment_index.c).
+ *
+ * A page of the filter that is damaged is replaced by one that lets every key pass.
  *
  * Two reads: header and footer; then index and filter. Memory is bounded by
  * the file's size: what is stored raw is as long as it is stored, and index
  * blocks, should they be compressed, unpack to at most four times the file.
  */
+#include "format/filter.h"
 #include "segment/segment_internal.h"
+
+enum segment_open_mode { SEGMENT_OPEN_STRICT, SEGMENT_OPEN_FIT, SEGMENT_OPEN_PAGED };
 
 struct segment_opening {
     const struct segment *segment;
     struct segment_loaded *loaded;
-    uint8_t *index_stored; /* the file's bytes [data_end, end of the root) */
-    uint64_t index_len;
+    enum segment_open_mode mode;
+    bool whole;
+    uint8_t *index_stored; /* the file's bytes [index_at, index_at + index_len) */
+    uint64_t index_at, index_len;
     uint64_t index_budget; /* raw bytes that index blocks may still take */
 };
 
@@ -57,8 +65,7 @@ segment_open_check_layout(const struct segment *segment, const struct segment_fo
     bool ordered = footer->data_end > SEGMENT_HEADER_BYTES && footer->root.offset >= footer->data_end &&
                    at - footer->data_end <= SEGMENT_INDEX_STORED_MAX;
     if (footer->filter_kind != SEGMENT_FILTER_NONE) {
-        ordered = ordered && footer->filter.offset == at &&
-                  footer->filter.stored_len == (uint64_t)footer->filter.raw_len + BLOCK_TRAILER_BYTES;
+        ordered = ordered && footer->filter.offset == at;
         at = segment_open_end_of(&footer->filter);
     }
     if (!segment_open_is_absent(&footer->props)) {
@@ -125,7 +132,7 @@ segment_open_index_block(const struct segment_opening *opening, const struct blo
                          uint8_t *raw, struct block *out)
 {
     const struct segment *segment = opening->segment;
-    uint64_t at = handle->offset - opening->loaded->footer.data_end;
+    uint64_t at = handle->offset - opening->index_at;
     struct bytes bytes = bytes_make(opening->index_stored + at, handle->stored_len);
     struct block_stored stored;
     TRY(segment_stored_open(segment, bytes, handle, BLOCK_INDEX, &stored));
@@ -156,42 +163,56 @@ segment_open_root(struct segment_opening *opening)
     return ESKER_OK;
 }
 
-/* Row `row` of an index block as a handle that must start at *end and stay
- * below `limit`; moves *end behind it. */
+/* The root's handles: index blocks one after the other up to the root. */
 static esker_status
-segment_open_handle(const struct segment_opening *opening, const struct block *index, uint32_t row,
-                    uint64_t index_at, uint64_t *end, uint64_t limit, struct block_handle *out)
+segment_open_check_root(struct segment_opening *opening, uint64_t *raw_bytes_out)
 {
+    const struct segment *segment = opening->segment;
+    const struct segment_loaded *loaded = opening->loaded;
+    uint64_t root_at = loaded->footer.root.offset;
+    uint64_t end = loaded->footer.data_end;
     struct block_handle handle;
-    bool fits = block_handle_decode(block_value(index, row), &handle);
-    if (!fits || handle.offset != *end || *end > limit || handle.stored_len <= BLOCK_TRAILER_BYTES ||
-        handle.stored_len > limit - *end || handle.row_count == 0 || handle.row_count > BLOCK_ROWS_MAX) {
-        return FAIL_AT(ESKER_CORRUPT, opening->segment->name, index_at, "row %u of the index points nowhere",
-                       row);
+    for (uint32_t row = 0; row < loaded->root.row_count; row++) {
+        TRY(segment_index_handle(segment, &loaded->root, row, root_at, &end, root_at, &handle));
+        if (!segment_open_afford(opening, &handle)) {
+            return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset,
+                           "the size of the index is impossible");
+        }
+        *raw_bytes_out += align_up(handle.raw_len, CACHE_LINE_BYTES);
     }
-    *end += handle.stored_len;
-    *out = handle;
+    if (end != root_at) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, end, "the index has a gap");
+    }
     return ESKER_OK;
 }
 
-/* A root row must repeat the last row of its index block, and the blocks must follow one another in order. */
-static bool
-segment_open_part_fits(const struct segment_loaded *loaded, uint32_t part_no)
+/* Of parts that are not loaded only where each begins is kept. */
+static esker_status
+segment_open_part_firsts(const struct segment_opening *opening)
 {
-    const struct block *part = &loaded->parts[part_no].block;
-    uint8_t key[KEY_BYTES_MAX];
-    uint32_t last = part->row_count - 1;
-    size_t len = block_key(part, last, key);
-    if (block_key_compare(&loaded->root, part_no, bytes_make(key, len)) != 0 ||
-        block_lsn(&loaded->root, part_no) != block_lsn(part, last)) {
-        return false;
+    const struct segment *segment = opening->segment;
+    struct segment_loaded *loaded = opening->loaded;
+    uint64_t blocks = 0;
+    loaded->part_count = loaded->root.row_count;
+    loaded->part_first =
+        mem_alloc_array(segment->mem, (size_t)loaded->part_count + 1, sizeof *loaded->part_first);
+    if (loaded->part_first == NULL) {
+        return FAIL_NO_MEMORY("a segment's index");
     }
-    if (part_no == 0) {
-        return true;
+    loaded->charged_bytes += ((uint64_t)loaded->part_count + 1) * sizeof *loaded->part_first;
+    for (uint32_t part = 0; part < loaded->part_count; part++) {
+        struct block_handle handle;
+        bool fits = block_handle_decode(block_value(&loaded->root, part), &handle);
+        ASSERT(fits);
+        loaded->part_first[part] = (uint32_t)blocks;
+        blocks += handle.row_count;
     }
-    len = block_key(part, 0, key);
-    int order = block_key_compare(&loaded->root, part_no - 1, bytes_make(key, len));
-    return order < 0 || (order == 0 && block_lsn(&loaded->root, part_no - 1) > block_lsn(part, 0));
+    if (blocks != loaded->footer.data_block_count) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, loaded->footer.root.offset,
+                       "the index does not cover the data blocks");
+    }
+    loaded->part_first[loaded->part_count] = (uint32_t)blocks;
+    return ESKER_OK;
 }
 
 static esker_status
@@ -199,20 +220,11 @@ segment_open_parts(struct segment_opening *opening)
 {
     const struct segment *segment = opening->segment;
     struct segment_loaded *loaded = opening->loaded;
-    uint64_t root_at = loaded->footer.root.offset;
-    uint64_t end = loaded->footer.data_end;
     uint64_t raw_bytes = 0;
     struct block_handle handle;
-    for (uint32_t row = 0; row < loaded->root.row_count; row++) {
-        TRY(segment_open_handle(opening, &loaded->root, row, root_at, &end, root_at, &handle));
-        if (!segment_open_afford(opening, &handle)) {
-            return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset,
-                           "the size of the index is impossible");
-        }
-        raw_bytes += align_up(handle.raw_len, CACHE_LINE_BYTES);
-    }
-    if (end != root_at) {
-        return FAIL_AT(ESKER_CORRUPT, segment->name, end, "the index has a gap");
+    TRY(segment_open_check_root(opening, &raw_bytes));
+    if (!opening->whole) {
+        return segment_open_part_firsts(opening);
     }
     loaded->parts_raw = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, raw_bytes);
     loaded->parts = mem_zalloc_array(segment->mem, loaded->root.row_count, sizeof *loaded->parts);
@@ -225,7 +237,7 @@ segment_open_parts(struct segment_opening *opening)
         bool fits = block_handle_decode(block_value(&loaded->root, row), &handle);
         ASSERT(fits);
         TRY(segment_open_index_block(opening, &handle, raw, &loaded->parts[row].block));
-        if (!segment_open_part_fits(loaded, row)) {
+        if (!segment_part_fits(loaded, row, &loaded->parts[row].block)) {
             return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset,
                            "an index block disagrees with the root");
         }
@@ -251,8 +263,8 @@ segment_open_check_handles(const struct segment_opening *opening)
         part->first_block = blocks;
         for (uint32_t row = 0; row < part->block.row_count; row++) {
             struct block_handle handle;
-            TRY(segment_open_handle(opening, &part->block, row, footer->root.offset, &end, footer->data_end,
-                                    &handle));
+            TRY(segment_index_handle(opening->segment, &part->block, row, footer->root.offset, &end,
+                                     footer->data_end, &handle));
             rows += handle.row_count;
             raw_bytes += handle.raw_len;
         }
@@ -288,30 +300,64 @@ segment_open_index(struct segment_opening *opening)
         loaded->parts[0].block = loaded->root;
         loaded->part_count = 1;
     }
-    return segment_open_check_handles(opening);
+    return loaded->parts != NULL ? segment_open_check_handles(opening) : ESKER_OK;
 }
 
 /* ---- Filter ------------------------------------------------------------- */
 
+/* Each page is a block of its own; without their trailers they stand one behind the other. */
 static esker_status
 segment_open_filter(const struct segment_opening *opening)
 {
     const struct segment *segment = opening->segment;
     struct segment_loaded *loaded = opening->loaded;
-    const struct segment_handle *filter = &loaded->footer.filter;
-    struct block_handle handle = {
-        .offset = filter->offset, .stored_len = filter->stored_len, .raw_len = filter->raw_len};
-    struct block_stored stored;
-    struct bytes bytes = bytes_make(loaded->filter_stored, handle.stored_len);
-    TRY(segment_stored_open(segment, bytes, &handle, BLOCK_FILTER, &stored));
-    if (stored.codec != BLOCK_CODEC_NONE || stored.payload.len != handle.raw_len) {
-        return FAIL_AT(ESKER_CORRUPT, segment->name, handle.offset, "the filter is not stored raw");
+    for (uint32_t page = 0; page < loaded->footer.filter_pages; page++) {
+        uint64_t at = (uint64_t)page * SEGMENT_FILTER_PAGE_STORED;
+        struct bytes stored = bytes_make(loaded->filter_pages + at, SEGMENT_FILTER_PAGE_STORED);
+        uint8_t *to = loaded->filter_pages + (size_t)page * FILTER_PAGE_BYTES;
+        struct bytes found;
+        esker_status status =
+            segment_filter_page_open(segment, loaded->footer.filter.offset + at, stored, &found);
+        if (status != ESKER_OK && opening->mode == SEGMENT_OPEN_STRICT) {
+            return status;
+        }
+        if (status == ESKER_OK) {
+            memmove(to, found.ptr, FILTER_PAGE_BYTES);
+        } else {
+            memset(to, 0xff, FILTER_PAGE_BYTES);
+            block_cache_count_damaged(segment->cache);
+        }
     }
-    loaded->filter = stored.payload.ptr;
+    loaded->filter = loaded->filter_pages;
     return ESKER_OK;
 }
 
 /* ---- All of it ---------------------------------------------------------- */
+
+/* About what all of index and filter takes. What is compressed is half of it, more or less. */
+static uint64_t
+segment_open_whole_bytes(const struct segment_footer *footer)
+{
+    uint64_t parts = footer->root.offset - footer->data_end;
+    return footer->root.raw_len + 2 * parts + footer->filter.stored_len;
+}
+
+/* Level 0 is asked for every key. */
+static bool
+segment_open_is_whole(const struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    const struct segment_footer *footer = &opening->loaded->footer;
+    switch (opening->mode) {
+    case SEGMENT_OPEN_STRICT:
+        return true;
+    case SEGMENT_OPEN_PAGED:
+        return false;
+    default:
+        return segment->meta.level == 0 ||
+               block_cache_index_fits(segment->cache, segment_open_whole_bytes(footer));
+    }
+}
 
 static esker_status
 segment_open_read(struct segment_opening *opening)
@@ -319,14 +365,16 @@ segment_open_read(struct segment_opening *opening)
     const struct segment *segment = opening->segment;
     struct segment_loaded *loaded = opening->loaded;
     const struct segment_footer *footer = &loaded->footer;
-    opening->index_len = segment_open_end_of(&footer->root) - footer->data_end;
+    bool filter = opening->whole && footer->filter_kind != SEGMENT_FILTER_NONE;
+    opening->index_at = opening->whole ? footer->data_end : footer->root.offset;
+    opening->index_len = segment_open_end_of(&footer->root) - opening->index_at;
     opening->index_stored = mem_alloc(segment->mem, opening->index_len);
     if (opening->index_stored == NULL) {
         return FAIL_NO_MEMORY("a segment's index");
     }
-    if (footer->filter_kind != SEGMENT_FILTER_NONE) {
-        loaded->filter_stored = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, footer->filter.stored_len);
-        if (loaded->filter_stored == NULL) {
+    if (filter) {
+        loaded->filter_pages = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, footer->filter.stored_len);
+        if (loaded->filter_pages == NULL) {
             return FAIL_NO_MEMORY("a segment's filter");
         }
         loaded->charged_bytes += footer->filter.stored_len;
@@ -334,16 +382,16 @@ segment_open_read(struct segment_opening *opening)
     struct io_req reqs[] = {
         {.op = IO_READ,
          .file = loaded->file,
-         .offset = footer->data_end,
+         .offset = opening->index_at,
          .data = opening->index_stored,
          .len = (uint32_t)opening->index_len},
         {.op = IO_READ,
          .file = loaded->file,
          .offset = footer->filter.offset,
-         .data = loaded->filter_stored,
+         .data = loaded->filter_pages,
          .len = footer->filter.stored_len},
     };
-    return io_run_full(segment->io, reqs, footer->filter_kind != SEGMENT_FILTER_NONE ? 2 : 1);
+    return io_run_full(segment->io, reqs, filter ? 2 : 1);
 }
 
 /* Header, fingerprints, key prefixes and tails of an average block, where these are few
@@ -374,16 +422,25 @@ segment_open_all(struct segment_opening *opening)
     TRY(segment_open_ends(segment, loaded->file, &loaded->footer));
     loaded->head_lines = segment_open_head_lines(&loaded->footer);
     opening->index_budget = MAX(4 * segment->meta.size_bytes, (uint64_t)1 << 20);
+    opening->whole = segment_open_is_whole(opening);
+    loaded->whole_bytes =
+        opening->mode == SEGMENT_OPEN_PAGED ? UINT64_MAX : segment_open_whole_bytes(&loaded->footer);
     TRY(segment_open_read(opening));
     TRY(segment_open_index(opening));
-    if (loaded->footer.filter_kind != 0) {
+    if (loaded->filter_pages != NULL) {
         TRY(segment_open_filter(opening));
     }
-    return frame_table_init(&loaded->frames, segment->cache, loaded->footer.data_block_count);
+    loaded->paged = loaded->parts == NULL || (loaded->filter == NULL && loaded->footer.filter_pages > 0);
+    uint64_t slots =
+        (uint64_t)loaded->footer.data_block_count + loaded->part_count + loaded->footer.filter_pages;
+    if (slots > UINT32_MAX) {
+        return FAIL_AT(ESKER_CORRUPT, segment->name, loaded->footer.root.offset, "too many blocks");
+    }
+    return frame_table_init(&loaded->frames, segment->cache, (uint32_t)slots);
 }
 
-esker_status
-segment_loaded_create(const struct segment *segment, struct segment_loaded **out)
+static esker_status
+segment_loaded_make(const struct segment *segment, enum segment_open_mode mode, struct segment_loaded **out)
 {
     struct segment_loaded *loaded = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, sizeof *loaded);
     if (loaded == NULL) {
@@ -393,7 +450,7 @@ segment_loaded_create(const struct segment *segment, struct segment_loaded **out
     loaded->io = segment->io;
     loaded->mem = segment->mem;
     atomic_init(&loaded->refs, 1);
-    struct segment_opening opening = {.segment = segment, .loaded = loaded};
+    struct segment_opening opening = {.segment = segment, .loaded = loaded, .mode = mode};
     esker_status status = segment_open_all(&opening);
     mem_free(segment->mem, opening.index_stored);
     if (status != ESKER_OK) {
@@ -407,6 +464,20 @@ segment_loaded_create(const struct segment *segment, struct segment_loaded **out
     return ESKER_OK;
 }
 
+esker_status
+segment_loaded_create(const struct segment *segment, struct segment_loaded **out)
+{
+    esker_status status = segment_loaded_make(segment, SEGMENT_OPEN_FIT, out);
+    /* Where a part of the index is damaged, the others serve. */
+    return status == ESKER_CORRUPT ? segment_loaded_make(segment, SEGMENT_OPEN_PAGED, out) : status;
+}
+
+esker_status
+segment_loaded_create_strict(const struct segment *segment, struct segment_loaded **out)
+{
+    return segment_loaded_make(segment, SEGMENT_OPEN_STRICT, out);
+}
+
 void
 segment_loaded_destroy(struct segment_loaded *loaded)
 {
@@ -416,7 +487,8 @@ segment_loaded_destroy(struct segment_loaded *loaded)
         block_cache_discharge(cache, MEMORY_INDEXES, loaded->charged_bytes);
     }
     io_close_file(loaded->io, loaded->file);
-    mem_free(loaded->mem, loaded->filter_stored);
+    mem_free(loaded->mem, loaded->filter_pages);
+    mem_free(loaded->mem, loaded->part_first);
     mem_free(loaded->mem, loaded->parts_raw);
     mem_free(loaded->mem, loaded->parts);
     mem_free(loaded->mem, loaded->root_raw);

@@ -137,7 +137,7 @@ static esker_status
 salvage_list_blocks(struct segment_salvage *salvage)
 {
     struct segment_loaded *loaded = NULL;
-    esker_status status = segment_loaded_create(salvage->segment, &loaded);
+    esker_status status = segment_loaded_create_strict(salvage->segment, &loaded);
     if (status != ESKER_OK && status != ESKER_CORRUPT) {
         return status;
     }

@@ -220,7 +220,7 @@ esker_status
 segment_verify_each(struct segment *segment, segment_damage_fn *each, void *ctx)
 {
     struct segment_verify verify = {.segment = segment, .min_lsn = UINT64_MAX, .each = each, .each_ctx = ctx};
-    TRY(segment_loaded_create(segment, &verify.loaded));
+    TRY(segment_loaded_create_strict(segment, &verify.loaded));
     segment_ahead_init(&verify.ahead, segment, verify.loaded, SEGMENT_AHEAD_BYTES, MEMORY_MERGES);
     uint8_t *keys = mem_alloc_array(segment->mem, 2, KEY_BYTES_MAX);
     esker_status status = ESKER_OK;

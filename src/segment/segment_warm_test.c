@@ -150,7 +150,7 @@ warm__nothing_is_kept_that_nobody_wants(void **state)
     struct segment_hit hit = {0};
     const struct test_row *row = &fixture.rows.at[7];
     assert_int_equal(test_segment_get(fixture.segment, row->key, UINT64_MAX, &hit, NULL), SEGMENT_NEEDS_IO);
-    assert_true(hit.place.known); /* it got as far as the block */
+    assert_int_equal(hit.place.stage, SEGMENT_STAGE_DATA); /* it got as far as the block */
     warm_fini(&fixture);
 }
 

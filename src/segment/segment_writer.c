@@ -77,8 +77,9 @@ segment_writer_create(struct io *io, const struct mem *mem, const struct segment
         writer->batch_bytes =
             block_cache_buffer_bytes(options->cache, MEMORY_MERGES, SEGMENT_WRITER_BATCH_BYTES);
     }
-    writer->index_root_bytes = SEGMENT_INDEX_ROOT_BYTES;
-    writer->index_leaf_bytes = SEGMENT_INDEX_LEAF_BYTES;
+    bool small = writer->options.block_bytes <= SEGMENT_BLOCK_BYTES_SMALL;
+    writer->index_root_bytes = small ? SEGMENT_INDEX_ROOT_BYTES_SMALL : SEGMENT_INDEX_ROOT_BYTES;
+    writer->index_leaf_bytes = small ? SEGMENT_INDEX_LEAF_BYTES_SMALL : SEGMENT_INDEX_LEAF_BYTES;
     writer->min_lsn = UINT64_MAX;
     segment_file_name(options->id, writer->name);
     buf_init(&writer->pending, mem);

@@ -7,9 +7,14 @@
 #include "format/filter.h"
 #include "segment/segment_internal.h"
 
+/* One level up to so many bytes; leaves of at least so many with two. Blocks are small where most
+ * reads need the disk: then parts of the index are read one by one, too. */
 enum {
-    SEGMENT_INDEX_ROOT_BYTES = 1 << 20, /* one level up to here */
-    SEGMENT_INDEX_LEAF_BYTES = 64 << 10 /* at least, with two levels */
+    SEGMENT_INDEX_ROOT_BYTES = 1 << 20,
+    SEGMENT_INDEX_LEAF_BYTES = 64 << 10,
+    SEGMENT_BLOCK_BYTES_SMALL = 4 << 10,
+    SEGMENT_INDEX_ROOT_BYTES_SMALL = 8 << 10,
+    SEGMENT_INDEX_LEAF_BYTES_SMALL = 4 << 10
 };
 
 struct segment_writer {

@@ -35,6 +35,17 @@ forge_block(struct forge *forge, uint64_t offset, uint64_t stored_len)
     return true;
 }
 
+/* Each page of the filter. */
+static inline void
+forge_filter(struct forge *forge, uint64_t offset, uint64_t stored_len)
+{
+    for (uint64_t at = 0; stored_len - at >= SEGMENT_FILTER_PAGE_STORED; at += SEGMENT_FILTER_PAGE_STORED) {
+        if (!forge_block(forge, offset + at, SEGMENT_FILTER_PAGE_STORED)) {
+            return;
+        }
+    }
+}
+
 /* An index block and all blocks that its rows point to; rows count only if the block opens. */
 static inline void
 forge_index(struct forge *forge, uint64_t offset, uint64_t stored_len, uint32_t levels)
@@ -77,9 +88,9 @@ forge_segment(uint8_t *bytes, size_t size, uint64_t id, struct segment_meta *met
     }
     le64_store(bytes + 56, hash64(bytes, 56, 0));
     uint8_t *footer = bytes + size - SEGMENT_FOOTER_BYTES;
-    for (size_t handle = 0; handle < 3; handle++) {
-        (void)forge_block(&forge, le64_load(footer + 16 * handle), le32_load(footer + 16 * handle + 8));
-    }
+    (void)forge_block(&forge, le64_load(footer), le32_load(footer + 8));
+    forge_filter(&forge, le64_load(footer + 16), le32_load(footer + 24));
+    (void)forge_block(&forge, le64_load(footer + 32), le32_load(footer + 40));
     uint32_t depth = le32_load(footer + 124);
     forge_index(&forge, le64_load(footer), le32_load(footer + 8), MIN(depth, 2U));
     le64_store(footer + 176, hash64(footer, 176, id));

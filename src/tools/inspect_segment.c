@@ -238,15 +238,18 @@ static esker_status
 inspect_segment_filter(struct inspect_segment_walk *walk)
 {
     const struct segment_handle *at = &walk->footer.filter;
-    struct block_stored stored;
-    struct bytes bytes;
     if (at->stored_len == 0) {
         return ESKER_OK;
     }
-    TRY(inspect_view(walk->inspect, at->offset, at->stored_len, &bytes));
-    if (block_stored_open(bytes, BLOCK_FILTER, walk->footer.id, at->offset, &stored) != ESKER_OK) {
-        return FAIL_AT(ESKER_CORRUPT, walk->inspect->name, at->offset,
-                       "the filter's checksum or trailer does not agree");
+    for (uint32_t page = 0; page < walk->footer.filter_pages; page++) {
+        uint64_t offset = at->offset + (uint64_t)page * SEGMENT_FILTER_PAGE_STORED;
+        struct block_stored stored;
+        struct bytes bytes;
+        TRY(inspect_view(walk->inspect, offset, SEGMENT_FILTER_PAGE_STORED, &bytes));
+        if (block_stored_open(bytes, BLOCK_FILTER, walk->footer.id, offset, &stored) != ESKER_OK) {
+            return FAIL_AT(ESKER_CORRUPT, walk->inspect->name, offset,
+                           "the checksum or trailer of a page of the filter does not agree");
+        }
     }
     inspect_line(walk->inspect, "byte %llu: filter of %u pages", (ull)at->offset, walk->footer.filter_pages);
     return ESKER_OK;
