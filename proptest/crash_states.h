@@ -418,6 +418,31 @@ check_verify(struct sim_disk *disk, const char *when)
 
 /* ---- A state ----------------------------------------------------------------------- */
 
+/* Millions of states are opened one after the other: the C library's heap keeps what each gives
+ * back, where the engine's own would map and unmap its pages each time. Workloads have that one. */
+static void *
+state_alloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    return malloc(size);
+}
+
+static void *
+state_aligned_alloc(void *ctx, size_t alignment, size_t size)
+{
+    (void)ctx;
+    return aligned_alloc(alignment, align_up(size, alignment));
+}
+
+static void
+state_free(void *ctx, void *ptr)
+{
+    (void)ctx;
+    free(ptr);
+}
+
+static const esker_allocator state_allocator = {state_alloc, state_aligned_alloc, state_free, NULL};
+
 /* Opens it and compares; then writes on, loses power and compares again.
  * `history` is changed to what the database then holds. Records if asked to. */
 static void
@@ -437,7 +462,7 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
         run->mark_count = 0;
         run_mark(run, disk);
     }
-    if (open_db(disk, run->workload.level, NULL, &db) != ESKER_OK) {
+    if (open_db(disk, run->workload.level, &state_allocator, &db) != ESKER_OK) {
         fail("open refuses a legal crash state");
     }
     if (esker_visible_lsn(db) < history->lsn_seen) {
@@ -460,7 +485,7 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
     }
     sim_disk_crash(disk, SIM_CRASH_POWER_NONE, 0);
     (void)!esker_close(db);
-    if (open_db(disk, run->workload.level, NULL, &db) != ESKER_OK) {
+    if (open_db(disk, run->workload.level, &state_allocator, &db) != ESKER_OK) {
         fail("open refuses the state after a recovery and two writes");
     }
     check_directory(disk, db);

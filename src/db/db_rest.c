@@ -115,7 +115,7 @@ static bool
 rest_is_calm(esker_db *db)
 {
     uint64_t visible = load_acquire(&db->visible); /* pairs: VISIBLE */
-    uint64_t now_ns = io_monotonic_ns(db->io);
+    uint64_t now_ns = workers_timer_ns();
     bool asked = load_relaxed(&db->rest_asked); /* relaxed: a wish */
     store_relaxed(&db->rest_asked, false); /* relaxed: as above; one that comes now is kicked for again */
     if (visible != db->rest_seen_lsn) {

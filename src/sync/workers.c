@@ -634,6 +634,15 @@ job_idle(struct job *job)
 
 /* ---- Waiting ------------------------------------------------------------ */
 
+uint64_t
+workers_timer_ns(void)
+{
+    mutex_lock(&pool.mutex);
+    uint64_t now_ns = pool_now_locked();
+    mutex_unlock(&pool.mutex);
+    return now_ns;
+}
+
 bool
 workers_run_one(void)
 {

@@ -86,6 +86,8 @@ void job_set_urgency(struct job *job, enum job_urgency urgency);
 void job_kick(struct job *job);
 /* What delays are measured by where there are threads: CLOCK_MONOTONIC. */
 uint64_t workers_clock_ns(void);
+/* What delayed jobs are due by: that clock, or without threads one that goes from timer to timer. */
+uint64_t workers_timer_ns(void);
 /* Runs no earlier than delay_ns from now; an earlier pending kick stays. */
 void job_kick_after(struct job *job, uint64_t delay_ns);
 bool job_idle(struct job *job);
