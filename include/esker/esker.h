@@ -460,7 +460,7 @@ typedef struct esker_stats {
     uint64_t stalls, stall_ns;            /* writes that waited for memory, and how long together */
     uint64_t recovery_ns, recovery_bytes; /* of this open */
     int io_backend;                       /* ESKER_IO_URING or ESKER_IO_POSIX: what runs */
-    char io_reason[96];                   /* why, in one sentence */
+    char io_reason[96];                   /* why, in one sentence, as of now */
     /* Writes that waited and how long together, by ESKER_WAIT_*. */
     uint64_t wait_count[ESKER_WAIT_CAUSES], wait_ns[ESKER_WAIT_CAUSES];
     uint64_t level_target_bytes[ESKER_LEVELS_MAX]; /* level 0 has none */

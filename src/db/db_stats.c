@@ -135,8 +135,9 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     mutex_unlock(&db->snap_mu);
     stats->recovery_ns = db->recovery_ns;
     stats->recovery_bytes = db->recovery_bytes;
-    stats->io_backend = strcmp(db->io->ops->label, "uring") == 0 ? ESKER_IO_URING : ESKER_IO_POSIX;
-    snprintf(stats->io_reason, sizeof stats->io_reason, "%s", db->io->reason);
+    const char *label;
+    io_describe(db->io, &label, stats->io_reason, sizeof stats->io_reason);
+    stats->io_backend = strcmp(label, "uring") == 0 ? ESKER_IO_URING : ESKER_IO_POSIX;
     return status;
 }
 

@@ -50,6 +50,17 @@ io_close_dir(struct io *io)
     }
 }
 
+void
+io_describe(struct io *io, const char **label_out, char *reason, size_t size)
+{
+    if (io->ops->describe != NULL) {
+        io->ops->describe(io, label_out, reason, size);
+        return;
+    }
+    *label_out = io->ops->label;
+    snprintf(reason, size, "%s", io->reason);
+}
+
 esker_status
 io_lock(struct io *io, const char *name)
 {

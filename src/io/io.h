@@ -130,13 +130,15 @@ struct io_ops {
     /* What files of this directory can still take; nullable: not known. */
     int (*free_bytes)(struct io *io, uint64_t *out);
     uint64_t (*files_max)(struct io *io); /* nullable; see io_files_max */
+    /* Nullable: `label` and `reason` stay what they were at open. */
+    void (*describe)(struct io *io, const char **label_out, char *reason, size_t size);
     void (*destroy)(struct io *io);
 };
 
 struct io {
     const struct io_ops *ops;
     const struct mem *mem;
-    char reason[96]; /* why this back-end, one sentence */
+    char reason[96]; /* why this back-end, one sentence; as it was at open */
 };
 
 /* Opens directory `path` (created with mode 0700 if `create`; only the last
@@ -147,6 +149,8 @@ struct io {
 NODISCARD esker_status io_open_dir(const char *path, bool create, int kind, const struct mem *mem,
                                    struct io **out);
 void io_close_dir(struct io *io);
+/* Which back-end does the work now ("uring", "posix", "sim"), and why, in one sentence. */
+void io_describe(struct io *io, const char **label_out, char *reason, size_t size);
 /* BUSY when this or another process holds it; dropped by io_close_dir. */
 NODISCARD esker_status io_lock(struct io *io, const char *name);
 

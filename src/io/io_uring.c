@@ -23,7 +23,8 @@
  *  I1 A ring is used only under its mutex, and when the mutex is released
  *     nothing is queued and nothing is in flight: no request outlives its
  *     caller's buffers, and no completion meets a later batch. A ring that
- *     failed with requests still queued is broken and never entered again.
+ *     failed with requests still queued is broken and never entered again, until
+ *     the last database detaches; plain calls do its work, and describe says why.
  *  I2 Requests of a batch are independent: no links, so that a short write can
  *     neither cancel a sync nor be synced over. A sync covers what completed
  *     before its batch began.
@@ -48,6 +49,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "sync/atomic.h"
 #include "sync/fork.h"
 #include "sync/mutex.h"
 #include "sync/thread.h"
@@ -69,6 +71,7 @@ struct uring {
     enum uring_state state;
     pid_t pid;
     unsigned entries;
+    int cause;      /* a negated errno: why it is broken */
     uint32_t batch; /* number of the batch, the upper half of every user_data */
     struct io_uring ring;
 };
@@ -78,6 +81,8 @@ struct uring_pool {
     unsigned users;      /* guarded */
     bool fork_handled;   /* guarded */
     uint64_t generation; /* see I4 */
+    _Atomic int broken;  /* how many rings are, */
+    _Atomic int cause;   /* and the last one's cause: for describe, which waits for no batch */
     struct uring rings[URING_RINGS];
 };
 
@@ -88,6 +93,19 @@ static struct uring_pool uring_pool = {
 };
 
 /* ---- One batch on one ring ---------------------------------------------- */
+
+/* cause: a negated errno, if it is broken now. */
+static void
+uring_become(struct uring *uring, enum uring_state state, int cause)
+{
+    int more = (state == URING_BROKEN) - (uring->state == URING_BROKEN);
+    uring->state = state;
+    uring->cause = cause;
+    if (state == URING_BROKEN) {
+        store_relaxed(&uring_pool.cause, cause); /* relaxed: for people */
+    }
+    (void)add_relaxed(&uring_pool.broken, more); /* relaxed: for people */
+}
 
 static void
 uring_prepare(struct io_uring_sqe *sqe, const struct io_req *req)
@@ -139,7 +157,9 @@ uring_queue(struct uring *uring, const struct io_req *reqs, size_t count, size_t
         /* To the ring an offset of -1 would mean the file's own position. */
         ASSERT(req->op == IO_SYNC || req->offset <= INT64_MAX);
         struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
-        ASSERT(sqe != NULL);
+        if (sqe == NULL) { /* never, by I1; the next batch takes what is left */
+            break;
+        }
         uring_prepare(sqe, req);
         io_uring_sqe_set_data64(sqe, (uint64_t)uring->batch << 32 | *at);
         queued++;
@@ -182,6 +202,15 @@ uring_is_passing(int failed)
     return failed == -EINTR || failed == -EAGAIN || failed == -EBUSY || failed == -ENOMEM;
 }
 
+static bool
+uring_has_pending(const struct io_req *reqs, size_t count, size_t at)
+{
+    while (at < count && reqs[at].result != IO_POSIX_PENDING) {
+        at++;
+    }
+    return at < count;
+}
+
 /* Runs the next pending requests. Returns 0, or the negated errno for which
  * the ring is broken now; a request still pending then has no effect.
  * Waits without a limit for what the kernel has taken: it owns the buffers. */
@@ -190,7 +219,7 @@ uring_run_batch(struct uring *uring, struct io_req *reqs, size_t count, size_t *
 {
     unsigned queued = uring_queue(uring, reqs, count, at);
     unsigned reaped = 0;
-    int failed = 0;
+    int failed = queued == 0 && uring_has_pending(reqs, count, *at) ? -EBUSY : 0;
     for (unsigned stalls = 0; reaped < queued;) {
         unsigned waiting = io_uring_sq_ready(&uring->ring);
         unsigned in_flight = queued - waiting - reaped;
@@ -214,7 +243,7 @@ uring_run_batch(struct uring *uring, struct io_req *reqs, size_t count, size_t *
         uring_pause();
     }
     if (failed != 0) {
-        uring->state = URING_BROKEN;
+        uring_become(uring, URING_BROKEN, failed);
     }
     return failed;
 }
@@ -253,10 +282,13 @@ static void
 uring_tear_down(struct uring *uring)
 {
     if (uring->fork_fd >= 0) {
+        if (uring->cause == -EBADF) { /* somebody closed it: the number may be another file's by now */
+            uring->ring.ring_fd = uring->ring.enter_ring_fd = -1;
+        }
         io_uring_queue_exit(&uring->ring);
         uring->fork_fd = -1;
     }
-    uring->state = URING_ABSENT;
+    uring_become(uring, URING_ABSENT, 0);
 }
 
 /* The ring becomes ready, or broken with a negated errno. */
@@ -271,7 +303,7 @@ uring_set_up(struct uring *uring)
         failed = io_uring_queue_init(entries, &uring->ring, 0);
     }
     if (failed != 0) {
-        uring->state = URING_BROKEN;
+        uring_become(uring, URING_BROKEN, failed);
         return failed;
     }
     /* A wish (5.15 on): the kernel would keep up to one thread per entry for our syncs. */
@@ -286,7 +318,7 @@ uring_set_up(struct uring *uring)
     if (failed != 0) {
         uring_tear_down(uring);
     }
-    uring->state = failed == 0 ? URING_READY : URING_BROKEN;
+    uring_become(uring, failed == 0 ? URING_READY : URING_BROKEN, failed);
     return failed;
 }
 
@@ -364,6 +396,7 @@ uring_fork_child(void)
         mutex_init(&uring->guard);
     }
     uring_pool.users = 0;
+    store_relaxed(&uring_pool.broken, 0); /* relaxed: one thread */
     uring_pool.generation++;
     mutex_unlock(&uring_pool.guard);
 }
@@ -408,6 +441,28 @@ uring_leave(void)
     }
 }
 
+/* The back-end as it is now: a ring may have failed since the directory was opened. */
+static void
+uring_describe(struct io *io, const char **label_out, char *reason, size_t size)
+{
+    const struct io_posix *posix = (const struct io_posix *)(const void *)io;
+    int broken = load_relaxed(&uring_pool.broken); /* relaxed: for people */
+    char text[48];
+    const char *why = strerror_r(-load_relaxed(&uring_pool.cause), text, sizeof text); /* relaxed: as above */
+    *label_out = io->ops->label;
+    if (posix->ring_generation != uring_pool.generation) {
+        *label_out = "posix";
+        snprintf(reason, size, "opened before a fork; the child uses posix");
+    } else if (broken >= URING_RINGS) {
+        *label_out = "posix";
+        snprintf(reason, size, "io_uring worked and then failed: %s; using posix", why);
+    } else if (broken > 0) {
+        snprintf(reason, size, "io_uring works, but a ring has failed: %s", why);
+    } else {
+        snprintf(reason, size, "%s", io->reason);
+    }
+}
+
 static void
 uring_destroy(struct io *io)
 {
@@ -436,6 +491,7 @@ io_uring_attach(struct io_posix *posix)
     posix->ops.label = "uring";
     posix->ops.run = uring_run;
     posix->ops.destroy = uring_destroy;
+    posix->ops.describe = uring_describe;
     posix->ring_generation = uring_pool.generation;
     snprintf(reason, size, "io_uring works (a probe was read)");
     return 0;
