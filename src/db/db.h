@@ -49,6 +49,7 @@ enum {
     BLOCK_BYTES_COLD = 4 << 10,  /* where most reads are expected to need the disk */
     VALUE_COPY_BYTES_MAX = 4096, /* esker_get copies up to this, pins beyond */
     REOPEN_FRAME_BYTES = FRAME_HEADER_BYTES + REOPEN_BODY_BYTES,
+    DB_UNSURE_MAX = 64,
     CLOSED_KEPT = 32 /* closed handles kept so that late calls get INVALID */
 };
 
@@ -207,6 +208,9 @@ struct esker_db {
     uint64_t wal_min_gen, wal_min_lsn;
     uint64_t *log_numbers; /* every log file that the manifest lists */
     size_t log_number_count, log_number_cap;
+    uint64_t unsure_ids
+        [DB_UNSURE_MAX]; /* segments of edits that may be on disk: gone once a manifest is written */
+    uint32_t unsure_count;
 
     /* guarded by mu */
     struct mutex mu CACHE_ALIGNED;
@@ -233,6 +237,7 @@ struct esker_db {
     esker_error damage;        /* what merges met first; as long as a damaged segment is in the tree */
     uint32_t l0_inputs_max;    /* of one merge: merge_files_max, fewer while descriptors are short */
     bool merge_files_shed;     /* that was tried for the last merge */
+    bool merge_space_short;    /* merges of level 0 were made smaller for want of room on the disk */
     bool level0_stuck;         /* full, and nothing that is not damaged can be merged */
     uint64_t attempt;          /* how often callers have asked that failed work be tried again */
     esker_error poison_cause;
@@ -246,6 +251,12 @@ struct esker_db {
     size_t damaged_count, damaged_cap;
     struct compact_run *compact_runs;          /* every merge that was planned and has not ended */
     struct compact_part *compact_parts;        /* what of them waits for a thread */
+    uint64_t installs, merges_ended;           /* what a wait for room sees of progress */
+    uint64_t reserve_bytes;                    /* of the file that holds space for deletes (db_reserve.c) */
+    bool reserve_busy;                         /* somebody works on it */
+    bool reserve_spent;                        /* given up: deletes alone are taken until it is whole again */
+    bool reserve_off;                          /* never: tests, or a file of that name is not ours */
+    bool reserve_tiny;                         /* tests: for the smallest databases, too */
     uint64_t merge_reserved_bytes;             /* disk space that running merges may still take */
     uint64_t drain_bytes_per_s, drain_seen_ns; /* what merges take out of level 0; when that was seen last */
     uint64_t rest_look_ns, rest_look_lsn;      /* the last look at whether writes come in */
@@ -337,6 +348,8 @@ struct commit {
     enum entry_op op;
     struct bytes key, value;
     uint32_t op_count;
+    bool deletes; /* and nothing else: taken from the reserve on a full disk */
+    bool any_delete;
     const struct esker_batch *batch; /* for its requirements; nullable */
     int level;
     uint64_t deadline_ns; /* for memory; 0 = none */
@@ -407,11 +420,14 @@ void db_flush_proved(esker_db *db, const struct window *flushed, bool last_recov
 
 /* ---- db_rotate.c ---------------------------------------------------------- */
 
+/* Who needs room: on a full disk deletes are given the reserve, and a flush goes on in it. */
+enum rotate_for { ROTATE_FOR_WRITE, ROTATE_FOR_DELETES, ROTATE_FOR_FLUSH };
+
 /* The active window has no room (or waits for its REOPEN frame): makes the next
  * one active, with room for need_bytes, waiting for memory until the deadline.
  * Fails before anything is reserved. */
 NODISCARD esker_status db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes,
-                                 uint32_t need_ops, uint64_t deadline_ns);
+                                 uint32_t need_ops, enum rotate_for why, uint64_t deadline_ns);
 /* Makes a window of its own for one frame of frame_bytes and op_count entries. */
 NODISCARD esker_status db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes,
                                           uint32_t op_count, uint64_t deadline_ns, struct window **out);
@@ -455,6 +471,41 @@ void db_populate_job(struct job *job);
 /* The first part of a prepared window. bytes_per_op: what to expect; 0 = no idea. */
 void db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op);
 
+/* ---- db_reserve.c --------------------------------------------------------- */
+
+/* What one who waits for room has seen of progress; zero at first. */
+struct reserve_wait {
+    bool waited;
+    uint64_t installs;
+};
+
+/* While opening, when the uuid is known, before anything is written. */
+NODISCARD esker_status db_reserve_find(esker_db *db, bool off);
+/* While opening, when there is no room for the first window: gives it up; false: there is none.
+ * Keeps the story. */
+bool db_reserve_open_without(esker_db *db);
+/* Makes the reserve large enough for windows of cap_bytes where the disk is not large; false: there is
+ * no room for that. */
+bool db_reserve_keep(esker_db *db, uint64_t cap_bytes);
+/* The largest window that it is enough for. mu held. */
+uint64_t db_reserve_supports_locked(const esker_db *db);
+/* Gives its space up, and has failed work tried anew; false: there was none. mu held, let go meanwhile. */
+bool db_reserve_release_locked(esker_db *db);
+/* The same for a merge that does not fit, if it would make room. */
+bool db_reserve_release_for_merge(esker_db *db, uint64_t tombstones, uint64_t rows);
+/* A full disk, seen by who needs a window: true when there may be room now. mu held, let go meanwhile. */
+bool db_reserve_finds_room_locked(esker_db *db, bool for_deletes, uint64_t deadline_ns,
+                                  struct reserve_wait *wait);
+/* Deletes wait in the active window, and nothing else goes on that would make room. mu held. */
+bool db_reserve_wants_seal_locked(esker_db *db);
+/* Makes it whole again if it is spent and there is room. */
+void db_reserve_restore(esker_db *db);
+/* After a flush: while it is spent spare log files go. */
+void db_reserve_make_room(esker_db *db);
+NODISCARD esker_status db_reserve_refuse(void);
+/* With much room again there need not be one. */
+void db_reserve_rest(esker_db *db);
+
 /* ---- db_install.c --------------------------------------------------------- */
 
 struct install {
@@ -470,6 +521,9 @@ NODISCARD esker_status db_install(esker_db *db, struct install *install);
 NODISCARD esker_status db_manifest_append(esker_db *db, struct edit *edit);
 /* Notes what an edit does to the list of log files. manifest_mu held, or during open. */
 NODISCARD esker_status db_note_logs(esker_db *db, const struct edit *edit);
+/* The file of a segment of an edit that failed and may be on disk all the same goes
+ * when a manifest without it is durable. manifest_mu not held. */
+void db_note_unsure(esker_db *db, uint64_t id);
 /* Puts `segments` into runs by their metas' levels (level 0 newest first) and into `version`. */
 NODISCARD esker_status db_fill_levels(esker_db *db, struct version *version, struct segment **segments,
                                       size_t count);
@@ -617,6 +671,7 @@ struct db_tuning {
     uint64_t window_bytes_first, window_bytes_max, segment_bytes;
     uint64_t merge_step_work; /* of compaction_spec */
     uint64_t manifest_bytes;  /* rewritten from this size on */
+    bool reserve;             /* a reserve is kept, however small the database; else there is none */
     uint64_t correct_bytes;   /* recovery tries single flipped bits in last frames of up to so many */
 };
 

@@ -94,11 +94,16 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
         struct version *version = load_acquire(&db->current);
         struct window *window = version->windows[0];
         uint64_t offset = 0;
-        enum window_room room = window_reserve(window, commit->op_count, out->frame_bytes, &offset);
+        bool barred = UNLIKELY(window->deletes_only) && !commit->deletes;
+        enum window_room room =
+            barred ? WINDOW_FULL : window_reserve(window, commit->op_count, out->frame_bytes, &offset);
         if (room == WINDOW_TAKEN) {
             out->window = window;
             out->version = version;
             out->offset = offset;
+            if (commit->any_delete && !load_relaxed(&window->deletes)) { /* relaxed: a hint */
+                store_relaxed(&window->deletes, true);                   /* relaxed: a hint */
+            }
             return ESKER_OK;
         }
         if (room == WINDOW_STRADDLE) {
@@ -106,7 +111,8 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
         }
         epoch_exit(self);
         db_ratchet(db, self);
-        TRY(db_rotate(db, self, out->frame_bytes, commit->op_count, commit->deadline_ns));
+        TRY(db_rotate(db, self, out->frame_bytes, commit->op_count,
+                      commit->deletes ? ROTATE_FOR_DELETES : ROTATE_FOR_WRITE, commit->deadline_ns));
     }
 }
 

@@ -84,17 +84,14 @@ compact_choose(struct compact_job *self)
     return status;
 }
 
-/* One step of a beginning; a run that fails there is given up. */
+/* One step of a beginning. A run that fails there is given up: *gone_out, and OK if it is worth
+ * another plan. */
 static esker_status
-compact_begin_or_abandon(struct compact_run *run)
+compact_begin_or_give_up(struct compact_run *run, bool *gone_out)
 {
     esker_status status = compact_begin_step(run);
-    if (status < ESKER_OK) {
-        esker_error story = *status_last();
-        compact_abandon(run, &story);
-        return status_restore(&story);
-    }
-    return status;
+    *gone_out = status < ESKER_OK;
+    return *gone_out ? compact_give_up(run) : status;
 }
 
 static esker_status
@@ -102,11 +99,15 @@ compact_begin_some(struct compact_job *self)
 {
     struct compact_run *run = self->begun;
     bool moves = run->plan->trivial_move; /* once there are parts, others may end the run */
-    esker_status status = compact_begin_or_abandon(run);
-    if (status == ESKER_OK) {
+    bool gone = false;
+    esker_status status = compact_begin_or_give_up(run, &gone);
+    if (status == ESKER_OK && !gone) {
         return ESKER_OK;
     }
     self->begun = NULL;
+    if (status == ESKER_OK) {
+        job_kick(&self->job);
+    }
     if (status == ESKER_END && moves) {
         self->ended = run;
     } else if (status == ESKER_END) {
@@ -224,6 +225,7 @@ db_purge_job(struct job *job)
         uint64_t id = any ? db->obsolete_ids[--db->obsolete_count] : 0;
         mutex_unlock(&db->mu);
         if (!any) {
+            db_reserve_make_room(db);
             return;
         }
         char name[40];
@@ -239,11 +241,12 @@ static esker_status
 compact_run_here(struct compact_run *run)
 {
     esker_db *db = run->db;
+    bool gone = false;
     esker_status status;
     do {
-        status = compact_begin_or_abandon(run);
-    } while (status == ESKER_OK);
-    if (status != ESKER_END) {
+        status = compact_begin_or_give_up(run, &gone);
+    } while (status == ESKER_OK && !gone);
+    if (gone) {
         return status;
     }
     struct compact_part *part;

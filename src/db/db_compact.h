@@ -41,6 +41,7 @@ struct compact_run {
     size_t drop_count;
     uint64_t max_lsn, bytes_in, rows_in, started_ns;
     uint32_t opened; /* of inputs and overlaps: their indexes are in memory, or not needed */
+    uint64_t input_rows, input_tombstones; /* of the input level */
     struct db_merge merge;
     const struct segment_meta **below; /* the level under the output */
     size_t below_count;
@@ -100,8 +101,11 @@ NODISCARD esker_status compact_part_step(struct compact_part *part);
 /* True when it was the last one and the caller has to finish the run. */
 bool compact_part_ended(struct compact_part *part, esker_status status);
 /* Installs what the parts made, or removes it; gives everything back. OK also after a
- * merge that found too few descriptors, when the next plan may get by with those there are. */
+ * merge that found too few descriptors or too little room, when the next plan may get by
+ * with what there is. */
 NODISCARD esker_status compact_finish(struct compact_run *run);
+/* The same for one that could not begin. */
+NODISCARD esker_status compact_give_up(struct compact_run *run);
 /* For a run that will not be finished. story: why; NULL: the database is being closed. */
 void compact_abandon(struct compact_run *run, const esker_error *story);
 

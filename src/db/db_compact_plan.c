@@ -119,6 +119,9 @@ static uint32_t
 plan_l0_trigger_locked(esker_db *db, const struct version *version)
 {
     const struct level_run *level0 = version->levels[0];
+    if (db->reserve_spent) {
+        return 1; /* deletes make room when they are merged */
+    }
     if (plan_writes_rest_locked(db) || level0 == NULL) {
         return L0_TRIGGER;
     }
@@ -266,6 +269,15 @@ plan_note_stuck_locked(esker_db *db, const struct version *version)
     }
 }
 
+/* While the reserve is spent flushes come first, which bring the deletes, unless they
+ * find no room; and merges come one by one. mu held. */
+static bool
+plan_must_wait_locked(const esker_db *db, const struct version *version)
+{
+    bool flushes = version->window_count > 1 && db->background.status != ESKER_NO_SPACE;
+    return db->reserve_spent && (flushes || db->compact_runs != NULL);
+}
+
 /* mu held. */
 static esker_status
 plan_pick_locked(struct compact_run *run, const struct compact_range *range, bool *found_out)
@@ -276,6 +288,9 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
     struct picker_config config = db_picker_config(db, version);
     esker_status status = ESKER_OK;
     *found_out = false;
+    if (range == NULL && plan_must_wait_locked(db, version)) {
+        goto out;
+    }
     TRY_OUT(plan_tables_init_locked(db, version, range != NULL, &tables));
     bool found = range == NULL ? compaction_pick(tables.levels, &config, run->plan)
                                : plan_pick_range(&tables, &config, range, run->plan);
@@ -358,6 +373,7 @@ compact_release(struct compact_run *run)
     *at = run->next;
     plan_unclaim_locked(db, run->drop_ids, run->drop_count);
     db->merge_reserved_bytes -= run->reserved_bytes;
+    db->merges_ended++;
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);
     plan_free(run);

@@ -31,6 +31,8 @@ run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_
         run->max_lsn = MAX(run->max_lsn, meta->max_lsn);
         run->bytes_in += meta->size_bytes;
         run->rows_in += meta->row_count;
+        run->input_rows += level == run->plan->input_level ? meta->row_count : 0;
+        run->input_tombstones += level == run->plan->input_level ? meta->tombstone_count : 0;
     }
     esker_status status = level_run_create(&db->block_mem, segments, (uint32_t)count, out);
     mem_free(&db->block_mem, segments);
@@ -102,13 +104,14 @@ run_reserve_space(struct compact_run *run)
     TRY(io_free_bytes(db->io, &free_bytes));
     mutex_lock(&db->mu);
     uint64_t kept = db->merge_reserved_bytes + db->window_bytes_max * WINDOWS_LIVE_MAX;
-    bool fits = free_bytes >= kept && free_bytes - kept >= run->bytes_in;
+    /* While the reserve is spent merges are tried: what deletes cover needs no room. */
+    bool fits = db->reserve_spent || (free_bytes >= kept && free_bytes - kept >= run->bytes_in);
     if (fits) {
         run->reserved_bytes = run->bytes_in;
         db->merge_reserved_bytes += run->bytes_in;
     }
     mutex_unlock(&db->mu);
-    if (!fits) {
+    if (!fits && !db_reserve_release_for_merge(db, run->input_tombstones, run->input_rows)) {
         return FAIL(ESKER_NO_SPACE, "a merge may need %llu bytes, and %llu are free",
                     (unsigned long long)run->bytes_in, (unsigned long long)free_bytes);
     }
@@ -410,23 +413,32 @@ out:
     return status;
 }
 
-/* Descriptors were short: those of segments that nobody reads just now are given
- * back, and level 0 is merged by fewer segments at a time, for nobody knows how many
- * the embedding program will leave. True: it is worth another try. */
+/* Descriptors or the disk's room were short: level 0 is merged by fewer segments at a
+ * time, for nobody knows how much others will leave. (All of them again, if not even
+ * one could be merged for want of room: deletes among them may cover the most.) Of
+ * descriptors, those of segments that nobody reads just now are given back. True: it
+ * is worth another try. */
 static bool
 run_shrinks(struct compact_run *run, const esker_error *story)
 {
     esker_db *db = run->db;
-    if (!status_lacks_files(story)) {
+    bool files = status_lacks_files(story);
+    if (!files && story->status != ESKER_NO_SPACE) {
         return false;
     }
-    block_cache_shed_holders(db->cache);
+    if (files) {
+        block_cache_shed_holders(db->cache);
+    }
     mutex_lock(&db->mu);
-    bool smaller = run->plan->input_level == 0 && run->plan->input_count > 1;
-    bool again = smaller || !db->merge_files_shed;
-    db->merge_files_shed = true;
+    bool level0 = run->plan->input_level == 0;
+    bool smaller = level0 && run->plan->input_count > 1;
+    bool again = smaller || (files && !db->merge_files_shed);
+    db->merge_files_shed |= files;
+    db->merge_space_short |= !files && level0;
     if (smaller) {
         db->l0_inputs_max = MIN(db->l0_inputs_max, (uint32_t)(run->plan->input_count / 2));
+    } else if (!files && level0) {
+        db->l0_inputs_max = db->merge_files_max;
     }
     mutex_unlock(&db->mu);
     return again;
@@ -440,7 +452,9 @@ run_grows(struct compact_run *run)
     mutex_lock(&db->mu);
     db->merge_files_shed = false;
     if (run->plan->input_level == 0 && run->plan->input_count >= db->l0_inputs_max) {
-        db->l0_inputs_max = MIN(db->l0_inputs_max + 1, db->merge_files_max);
+        uint32_t more = db->merge_space_short ? db->l0_inputs_max : 1;
+        db->l0_inputs_max = MIN(db->l0_inputs_max + more, db->merge_files_max);
+        db->merge_space_short = db->merge_space_short && db->l0_inputs_max < db->merge_files_max;
     }
     mutex_unlock(&db->mu);
 }
@@ -478,6 +492,15 @@ compact_finish(struct compact_run *run)
     compact_release(run);
     db_step_end(db, &begun, ESKER_STEP_INSTALL);
     return status == ESKER_OK ? ESKER_OK : status_restore(&story);
+}
+
+esker_status
+compact_give_up(struct compact_run *run)
+{
+    esker_error story = *status_last();
+    bool again = run_shrinks(run, &story);
+    compact_abandon(run, again ? NULL : &story);
+    return again ? ESKER_OK : status_restore(&story);
 }
 
 void

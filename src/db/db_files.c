@@ -51,6 +51,9 @@ db_file_classify(const char *name, uint64_t *number_out)
     if (strcmp(name, DB_LOCK_NAME) == 0) {
         return DB_FILE_LOCK;
     }
+    if (strcmp(name, DB_RESERVE_NAME) == 0) {
+        return DB_FILE_RESERVE;
+    }
     enum db_file_kind kind = DB_FILE_FOREIGN;
     if (len > 4 && strncmp(name, "log-", 4) == 0 && files_number(name + 4, name + len, 10, &number)) {
         kind = DB_FILE_LOG;
@@ -167,6 +170,9 @@ db_file_is_ours(struct io *io, const struct db_file *file, const uint8_t *uuid, 
     }
     if (files_all_zero(head, len)) { /* created, nothing written yet */
         *ours_out = file->kind != DB_FILE_CURRENT;
+        return ESKER_OK;
+    }
+    if (file->kind == DB_FILE_RESERVE) { /* it holds nothing but zeros */
         return ESKER_OK;
     }
     struct file_head named;

@@ -11,6 +11,7 @@ enum db_file_kind {
     DB_FILE_CURRENT,
     DB_FILE_CURRENT_TMP,
     DB_FILE_LOCK,
+    DB_FILE_RESERVE,
     DB_FILE_LOG,
     DB_FILE_MANIFEST,
     DB_FILE_SEGMENT
@@ -19,6 +20,7 @@ enum db_file_kind {
 #define DB_LOCK_NAME "LOCK"
 #define DB_CURRENT_NAME "CURRENT"
 #define DB_CURRENT_TMP_NAME "CURRENT.tmp"
+#define DB_RESERVE_NAME "RESERVE"
 
 struct db_file {
     enum db_file_kind kind;

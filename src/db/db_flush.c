@@ -240,6 +240,7 @@ db_flush_job(struct job *job)
         return;
     }
     db_background_ok(db, job);
+    db_reserve_make_room(db);
     job_kick(job); /* the next one, if any */
     db_kick_compaction(db);
 }

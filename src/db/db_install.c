@@ -10,9 +10,10 @@
  *  I3 manifest_mu serialises all changes of levels; windows also change under
  *     mu alone (rotation), so they are read again when the version is published.
  *
- * When an edit cannot be written, nobody knows whether it is on disk: a new
- * manifest with the state before it is written at once. If that fails too,
- * the files of the edit stay where they are until the next open.
+ * When an edit cannot be written, nobody knows whether it is on disk (but for a
+ * full disk, mostly: manifest.h): a new manifest with the state before it is
+ * written at once. If that fails too, the files of the edit stay where they are
+ * until one could be written, or the next open.
  */
 #include <stdlib.h>
 
@@ -264,6 +265,27 @@ install_snapshot(esker_db *db, const struct version *version, struct edit *out)
     return ESKER_OK;
 }
 
+/* Nothing on the disk names the files of edits that failed any more. manifest_mu held. */
+static void
+install_settle_unsure(esker_db *db)
+{
+    while (db->unsure_count > 0) {
+        install_segment_gone(db, db->unsure_ids[--db->unsure_count], true);
+    }
+}
+
+void
+db_note_unsure(esker_db *db, uint64_t id)
+{
+    mutex_lock(&db->manifest_mu);
+    if (!manifest_is_dead(db->manifest)) { /* somebody has rewritten it meanwhile */
+        install_segment_gone(db, id, true);
+    } else if (db->unsure_count < COUNTOF(db->unsure_ids)) { /* else: an orphan, removed at the next open */
+        db->unsure_ids[db->unsure_count++] = id;
+    }
+    mutex_unlock(&db->manifest_mu);
+}
+
 static esker_status
 install_rewrite(esker_db *db)
 {
@@ -275,6 +297,9 @@ install_rewrite(esker_db *db)
         mem_free(&db->mem, snapshot.add_segments);
     }
     version_unref(version);
+    if (status == ESKER_OK) {
+        install_settle_unsure(db);
+    }
     return status;
 }
 
@@ -284,7 +309,11 @@ install_append(esker_db *db, struct edit *edit, bool *unsure_out)
 {
     *unsure_out = false;
     if (manifest_wants_rewrite(db->manifest)) {
-        TRY(install_rewrite(db));
+        esker_status rewritten = install_rewrite(db);
+        if (manifest_is_dead(db->manifest)) {
+            return rewritten;
+        }
+        IGNORE_STATUS(rewritten, "a long manifest is as good, and there may be room for an edit");
     }
     edit->next_file_id = load_relaxed(&db->next_file_id); /* relaxed: monotone */
     esker_status status = manifest_append(db->manifest, edit);
@@ -293,7 +322,9 @@ install_append(esker_db *db, struct edit *edit, bool *unsure_out)
         if (MUTANT(18)) {
             return ESKER_OK;
         }
-        *unsure_out = install_rewrite(db) != ESKER_OK; /* tried again before the next edit */
+        if (manifest_is_dead(db->manifest)) {
+            *unsure_out = install_rewrite(db) != ESKER_OK; /* tried again before the next edit */
+        }
         return status_restore(&story);
     }
     return ESKER_OK;
@@ -371,6 +402,7 @@ install_publish(esker_db *db, const struct version *from, struct install *instal
         db_flush_proved(db, install->flushed, last_recovered);
     }
     db_damage_forget_locked(db, &install->edit);
+    db->installs++;
     db_pace_update_locked(db);
     cond_broadcast(&db->changed);
     mutex_unlock(&db->mu);

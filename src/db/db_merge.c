@@ -149,6 +149,9 @@ out:
     }
     mem_free(&db->block_mem, segments);
     mem_free(&db->block_mem, metas);
+    for (size_t i = 0; install->unsure && i < count; i++) {
+        db_note_unsure(db, result->outputs[i]->meta.id);
+    }
     if (status != ESKER_OK && !install->unsure) {
         db_remove_outputs(db, result);
     }

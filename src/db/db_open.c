@@ -284,6 +284,8 @@ open_start(esker_db *db, const struct db_tuning *tuning)
     db->populate = !db->manual && db->io->ops->populate != NULL;
     /* A sync writes what is dirty, and a page made writable is: not beside syncs all the time. */
     db->populate_map = db->options.durability == ESKER_DURABLE_PROCESS;
+    db->reserve_off = tuning != NULL && !tuning->reserve;
+    db->reserve_tiny = tuning != NULL && tuning->reserve;
     TRY(open_load(db));
     if (tuning != NULL && tuning->manifest_bytes != 0) {
         manifest_set_rewrite_bytes(db->manifest, tuning->manifest_bytes);

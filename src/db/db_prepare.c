@@ -64,7 +64,8 @@ prepare_wants_more_locked(esker_db *db, uint32_t count)
 {
     /* pairs: CURRENT — as above. */
     const struct window *active = load_acquire(&db->current)->windows[0];
-    uint32_t want = active->cap_bytes > db->window_bytes_first ? PREPARED_MAX : 1;
+    bool two = active->cap_bytes > db->window_bytes_first && !db->reserve_spent;
+    uint32_t want = two ? PREPARED_MAX : 1;
     return count < want && !db->rotating && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
 }
 
@@ -79,6 +80,7 @@ prepare_growth_locked(esker_db *db)
 /* What the job saw when it began. */
 struct prepare_plan {
     bool needed;
+    bool spent;          /* the reserve is: for deletes only */
     uint32_t place;      /* in `prepared` */
     struct window *next; /* the one prepared first, referenced; nullable */
     uint64_t base_lsn, prev_gen, want_bytes, bytes_per_op, attempt;
@@ -128,6 +130,7 @@ prepare_begin(esker_db *db)
     plan.base_lsn = last->end_lsn;
     plan.prev_gen = last->gen;
     plan.want_bytes = db->window_bytes_want;
+    plan.spent = db->reserve_spent;
     plan.bytes_per_op = window_bytes_per_op(load_acquire(&db->current)->windows[0]); /* pairs: CURRENT */
     db->preparing = plan.needed;
     db->preparing_behind = plan.needed ? plan.prev_gen : 0;
@@ -149,10 +152,11 @@ prepare_end(esker_db *db, const struct prepare_plan *plan, struct window *window
     uint32_t count = 0;
     const struct window *last = prepare_last_locked(db, &count);
     bool fits = count < PREPARED_MAX && last->end_lsn == plan->base_lsn && last->gen == plan->prev_gen &&
-                !db->rotating && db->window_bytes_want <= plan->cap_bytes;
+                !db->rotating && db->window_bytes_want <= plan->cap_bytes && db->reserve_spent == plan->spent;
     if (fits) {
         db->prepared[count] = window;
-        db->window_bytes_want = MIN(plan->want_bytes * prepare_growth_locked(db), db->window_bytes_max);
+        uint64_t growth = plan->spent ? 1 : prepare_growth_locked(db);
+        db->window_bytes_want = MIN(plan->want_bytes * growth, db->window_bytes_max);
     } else {
         db_discard_window_locked(db, window);
     }
@@ -177,6 +181,7 @@ prepare_one(esker_db *db, const struct prepare_plan *plan)
         mutex_unlock(&db->mu);
         return status;
     }
+    window->deletes_only = plan->spent;
     if (plan->place == 0) {
         db_populate_window(db, window, plan->bytes_per_op);
     }
@@ -184,10 +189,25 @@ prepare_one(esker_db *db, const struct prepare_plan *plan)
     return ESKER_OK;
 }
 
+/* Where there is no room to keep space for the flush of larger windows, they stay small. */
+static void
+prepare_keep_reserve(esker_db *db, uint64_t cap_bytes)
+{
+    mutex_lock(&db->mu);
+    uint64_t want = db->window_bytes_want;
+    mutex_unlock(&db->mu);
+    if (!db_reserve_keep(db, MAX(want, cap_bytes))) {
+        mutex_lock(&db->mu);
+        db->window_bytes_want = MIN(db->window_bytes_want, db_reserve_supports_locked(db));
+        mutex_unlock(&db->mu);
+    }
+}
+
 void
 db_prepare_job(struct job *job)
 {
     esker_db *db = CONTAINER_OF(job, struct esker_db, prepare_job);
+    db_reserve_restore(db);
     struct prepare_plan plan = prepare_begin(db);
     if (plan.next != NULL) {
         db_populate_window(db, plan.next, plan.bytes_per_op);
@@ -201,6 +221,7 @@ db_prepare_job(struct job *job)
         return;
     }
     db_background_ok(db, job);
+    prepare_keep_reserve(db, plan.cap_bytes);
     /* Windows only grow while there is work: smaller files are of no use any more. */
     IGNORE_STATUS(db_drop_pool(db, UINT64_MAX, plan.want_bytes), "a file too many is dropped another time");
 }

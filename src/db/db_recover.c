@@ -332,8 +332,14 @@ recover_logs(struct recover_state *state)
     } else {
         uint64_t base_lsn = MAX(recovered.next_base_lsn, recovered.end_lsn);
         uint64_t cap_bytes = db->window_bytes_first;
-        TRY_OUT(db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
-                               recovered.end_lsn, &windows[0]));
+        status = db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
+                                recovered.end_lsn, &windows[0]);
+        if (status == ESKER_NO_SPACE && db_reserve_open_without(db)) {
+            status = db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
+                                    recovered.end_lsn, &windows[0]);
+        }
+        TRY_OUT(status);
+        windows[0]->deletes_only = db->reserve_spent;
         window_charge(windows[0], window_expected_bytes(windows[0], 0));
     }
     recover_set_watermarks(db, &recovered, windows[0]);
@@ -431,6 +437,7 @@ recover_existing(struct recover_state *state)
         return FAIL_AT(ESKER_CORRUPT, name, 0, "the manifest names files beyond any number given out");
     }
     memcpy(db->uuid, manifest_uuid(db->manifest), sizeof db->uuid);
+    TRY(db_reserve_find(db, db->reserve_off));
     db->wal_min_gen = state->wal_min_gen;
     db->wal_min_lsn = state->wal_min_lsn;
     TRY(db_file_list(db->io, &db->mem, &files));

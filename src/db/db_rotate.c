@@ -87,13 +87,21 @@ rotate_list_log(esker_db *db, struct log_file *log)
     return ESKER_OK;
 }
 
-/* A file that could not be listed. Whether the edit is on disk is not known,
- * so the file stays: an orphan is removed at the next open. */
+/* A file that could not be listed. Only where the disk had no room for the edit it is
+ * known not to be on it; else the file stays: an orphan is removed at the next open. */
 static void
-rotate_abandon_log(struct log_file *log)
+rotate_abandon_log(esker_db *db, struct log_file *log)
 {
     esker_error story = *status_last();
+    char name[40];
+    log_file_name(log->number, name);
     log_file_destroy(log);
+    mutex_lock(&db->manifest_mu);
+    bool absent = story.status == ESKER_NO_SPACE && !manifest_is_dead(db->manifest);
+    mutex_unlock(&db->manifest_mu);
+    if (absent) {
+        IGNORE_STATUS(io_unlink(db->io, name), "an orphan is removed at the next open");
+    }
     IGNORE_STATUS(status_restore(&story), "keeps the first story");
 }
 
@@ -277,7 +285,7 @@ out:
     if (log != NULL && listed) {
         rotate_pool_put(db, log);
     } else if (log != NULL) {
-        rotate_abandon_log(log);
+        rotate_abandon_log(db, log);
     }
     window_unref(window);
     return status;
@@ -370,11 +378,18 @@ rotate_install_locked(esker_db *db, struct window *next)
     return ESKER_OK;
 }
 
+/* Deletes that are to make room come into level 0 even if it is full. */
+static bool
+rotate_level0_full(const esker_db *db, const struct version *version)
+{
+    const struct level_run *level0 = version->levels[0];
+    return level0 != NULL && level0->count >= db->l0_stall + (db->reserve_spent ? L0_STALL_LEAST : 0);
+}
+
 static bool
 rotate_has_room_locked(const esker_db *db, const struct version *version)
 {
-    const struct level_run *level0 = version->levels[0];
-    return version->window_count < WINDOWS_LIVE_MAX && (level0 == NULL || level0->count < db->l0_stall);
+    return version->window_count < WINDOWS_LIVE_MAX && !rotate_level0_full(db, version);
 }
 
 /* Prepared windows that the frame would not fit are given back and a larger one is asked for. */
@@ -382,6 +397,9 @@ static void
 rotate_fit_prepared_locked(esker_db *db, uint64_t need_bytes, uint32_t need_ops)
 {
     uint64_t want = db->window_bytes_want;
+    if (db->prepared[0] != NULL && db->prepared[0]->deletes_only && !db->reserve_spent) {
+        db_discard_prepared_locked(db, 0);
+    }
     while (want < db->window_bytes_max && (want < need_bytes * 4 || window_op_capacity(want) < need_ops)) {
         want = MIN(want * 2, db->window_bytes_max);
     }
@@ -406,8 +424,7 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
 {
     /* pairs: CURRENT */
     const struct version *version = load_acquire(&db->current);
-    const struct level_run *level0 = version->levels[0];
-    bool level0_full = level0 != NULL && level0->count >= db->l0_stall;
+    bool level0_full = rotate_level0_full(db, version);
     if (db->manual && stall->since_ns == 0) {
         db_try_again_locked(db); /* no timer does */
     }
@@ -444,73 +461,6 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     return ESKER_OK;
 }
 
-static void
-rotate_count_stall(esker_db *db, const struct rotate_stall *stall)
-{
-    if (stall->since_ns != 0) {
-        db_pace_note(db, stall->cause, 0, io_monotonic_ns(db->io) - stall->since_ns);
-    }
-}
-
-esker_status
-db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t need_ops,
-          uint64_t deadline_ns)
-{
-    esker_status status = ESKER_OK;
-    struct rotate_stall stall = {0};
-    struct window *installed = NULL;
-    struct window *filled = NULL;
-    mutex_lock(&db->mu);
-    for (;;) {
-        /* pairs: CURRENT — installers hold mu. */
-        const struct version *version = load_acquire(&db->current);
-        struct window *active = version->windows[0];
-        if (db->reopen_pending && !db->rotating) {
-            (void)rotate_reopen_locked(db); /* poisoned: the caller's own check reports it */
-            break;
-        }
-        if (!window_is_full(active)) {
-            break;
-        }
-        if (load_relaxed(&db->poisoned) != 0) { /* relaxed: set under mu */
-            break;                              /* the caller's own check reports it */
-        }
-        rotate_fit_prepared_locked(db, need_bytes, need_ops);
-        if (db->prepared[0] != NULL && !db->rotating && rotate_has_room_locked(db, version)) {
-            struct window *next = db->prepared[0];
-            status = rotate_install_locked(db, next);
-            if (status == ESKER_OK) {
-                db_prepared_shift_locked(db);
-                db_pace_update_locked(db);
-                installed = next;
-                filled = active;
-                window_ref(installed);
-                window_ref(filled);
-                cond_broadcast(&db->changed);
-                job_kick(&db->flush_job);
-                job_kick_after(&db->rest_job, DB_REST_NS);
-            }
-            break;
-        }
-        status = rotate_wait_locked(db, deadline_ns, &stall);
-        if (status != ESKER_OK) {
-            break;
-        }
-    }
-    rotate_count_stall(db, &stall);
-    mutex_unlock(&db->mu);
-    if (installed != NULL) {
-        window_charge(installed, window_expected_bytes(installed, window_bytes_per_op(filled)));
-        if (filled->cap_bytes <= db->window_bytes_max) { /* else it was not filled: rotate_reopen_locked */
-            window_charge(filled, window_resident_bytes(filled, filled->cap_bytes));
-        }
-        window_unref(installed);
-        window_unref(filled);
-    }
-    db_ratchet(db, self);
-    return status;
-}
-
 /* Fills what is left of the active window; the caller holds `rotating` or does not mind company. */
 static esker_status
 rotate_seal_active(esker_db *db, struct thread_state *self, uint64_t *end_lsn_out)
@@ -536,11 +486,128 @@ rotate_seal_active(esker_db *db, struct thread_state *self, uint64_t *end_lsn_ou
     return ESKER_OK;
 }
 
+/* While the reserve is spent, writes that are not deletes wait for nothing. The
+ * background is asked to look whether there is room again; and if nothing else is
+ * under way, it gets the deletes that wait in memory. mu held, let go meanwhile. */
+static esker_status
+rotate_refuse_locked(esker_db *db, struct thread_state *self, struct rotate_stall *stall)
+{
+    uint64_t end_lsn = 0;
+    job_kick(&db->prepare_job);
+    if (db_reserve_wants_seal_locked(db)) {
+        mutex_unlock(&db->mu);
+        IGNORE_STATUS(db_seal_active(db, self, 1, &end_lsn), "the next write tries again");
+        mutex_lock(&db->mu);
+    }
+    if (db->manual && stall->since_ns == 0) {
+        stall->since_ns = io_monotonic_ns(db->io);
+        stall->cause = ESKER_WAIT_LOG;
+        db_try_again_locked(db);
+        (void)workers_wait(&db->changed, &db->mu, 0);
+        return ESKER_OK;
+    }
+    return db_reserve_refuse();
+}
+
+/* A write meets the reserve in use, or the window that was made from it. mu held, let go meanwhile. */
+static esker_status
+rotate_leave_reserve_locked(esker_db *db, struct thread_state *self, enum rotate_for why,
+                            struct rotate_stall *stall)
+{
+    if (db->reserve_spent && why == ROTATE_FOR_WRITE) {
+        return rotate_refuse_locked(db, self, stall);
+    }
+    uint64_t end_lsn = 0; /* there is room again: the deletes' window ends here */
+    mutex_unlock(&db->mu);
+    esker_status status = rotate_seal_active(db, self, &end_lsn);
+    mutex_lock(&db->mu);
+    return status;
+}
+
+static void
+rotate_count_stall(esker_db *db, const struct rotate_stall *stall)
+{
+    if (stall->since_ns != 0) {
+        db_pace_note(db, stall->cause, 0, io_monotonic_ns(db->io) - stall->since_ns);
+    }
+}
+
+esker_status
+db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t need_ops,
+          enum rotate_for why, uint64_t deadline_ns)
+{
+    esker_status status = ESKER_OK;
+    struct rotate_stall stall = {0};
+    struct reserve_wait wait = {0};
+    struct window *installed = NULL;
+    struct window *filled = NULL;
+    mutex_lock(&db->mu);
+    for (;;) {
+        /* pairs: CURRENT — installers hold mu. */
+        const struct version *version = load_acquire(&db->current);
+        struct window *active = version->windows[0];
+        if (db->reopen_pending && !db->rotating) {
+            (void)rotate_reopen_locked(db); /* poisoned: the caller's own check reports it */
+            break;
+        }
+        if (!window_is_full(active) && (!active->deletes_only || why != ROTATE_FOR_WRITE)) {
+            break;
+        }
+        if (load_relaxed(&db->poisoned) != 0) { /* relaxed: set under mu */
+            break;                              /* the caller's own check reports it */
+        }
+        if (!window_is_full(active) || (db->reserve_spent && why == ROTATE_FOR_WRITE)) {
+            status = rotate_leave_reserve_locked(db, self, why, &stall);
+            if (status != ESKER_OK) {
+                break;
+            }
+            continue;
+        }
+        rotate_fit_prepared_locked(db, need_bytes, need_ops);
+        if (db->prepared[0] != NULL && !db->rotating && rotate_has_room_locked(db, version)) {
+            struct window *next = db->prepared[0];
+            status = rotate_install_locked(db, next);
+            if (status == ESKER_OK) {
+                db_prepared_shift_locked(db);
+                db_pace_update_locked(db);
+                installed = next;
+                filled = active;
+                window_ref(installed);
+                window_ref(filled);
+                cond_broadcast(&db->changed);
+                job_kick(&db->flush_job);
+                job_kick_after(&db->rest_job, DB_REST_NS);
+            }
+            break;
+        }
+        status = rotate_wait_locked(db, deadline_ns, &stall);
+        if (status == ESKER_NO_SPACE &&
+            db_reserve_finds_room_locked(db, why == ROTATE_FOR_DELETES, deadline_ns, &wait)) {
+            status = ESKER_OK;
+        }
+        if (status != ESKER_OK) {
+            break;
+        }
+    }
+    rotate_count_stall(db, &stall);
+    mutex_unlock(&db->mu);
+    if (installed != NULL) {
+        window_charge(installed, window_expected_bytes(installed, window_bytes_per_op(filled)));
+        if (filled->cap_bytes <= db->window_bytes_max) { /* else it was not filled: rotate_reopen_locked */
+            window_charge(filled, window_resident_bytes(filled, filled->cap_bytes));
+        }
+        window_unref(installed);
+        window_unref(filled);
+    }
+    db_ratchet(db, self);
+    return status;
+}
+
 esker_status
 db_replace_active(esker_db *db, struct thread_state *self, uint64_t deadline_ns, uint64_t *end_lsn_out)
 {
     TRY(rotate_seal_active(db, self, end_lsn_out));
-    TRY(db_rotate(db, self, 0, 0, deadline_ns));
+    TRY(db_rotate(db, self, 0, 0, ROTATE_FOR_FLUSH, deadline_ns));
     return db_poison_status(db); /* then it may still be the active one, which nobody flushes */
 }
 
@@ -585,7 +652,7 @@ db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes
                    uint64_t deadline_ns, struct window **out)
 {
     mutex_lock(&db->mu);
-    esker_status status = rotate_claim_locked(db, deadline_ns);
+    esker_status status = db->reserve_spent ? db_reserve_refuse() : rotate_claim_locked(db, deadline_ns);
     if (status == ESKER_OK) {
         db->rotating = true;
         db_discard_prepared_locked(db, 0);

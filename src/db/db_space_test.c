@@ -12,17 +12,25 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/rng.h"
 #include "db/db.h"
+#include "db/db_files.h"
 #include "io/io_sim.h"
+#include "sync/epoch.h"
 
 enum { SPACE_VALUE_BYTES = 800, SPACE_PUTS_MAX = 3000, SPACE_RETRIES = 3000, SPACE_RETRY_US = 10000 };
 
 static const struct db_tuning space_tuning = {
     .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384};
+
+static const struct db_tuning reserve_tuning = {
+    .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384, .reserve = true};
 
 /* The first call after the disk has room again. */
 enum space_first { SPACE_PUT, SPACE_FLUSH, SPACE_COMPACT, SPACE_FIRSTS };
@@ -36,6 +44,7 @@ struct space_case {
 
 struct space_fixture {
     const struct space_case *now;
+    const struct db_tuning *tuning; /* NULL: without a reserve */
     struct sim_disk *disk;
     esker_db *db;
     uint32_t tried;
@@ -51,7 +60,9 @@ space_open(struct space_fixture *f)
     options.memory_budget_bytes = 8 << 20;
     options.durability = ESKER_DURABLE_PROCESS;
     assert_int_equal(io_sim_open(f->disk, &mem_default, &io), ESKER_OK);
-    assert_int_equal(db_open_on(io, &options, &space_tuning, f->now->manual, &f->db), ESKER_OK);
+    assert_int_equal(
+        db_open_on(io, &options, f->tuning != NULL ? f->tuning : &space_tuning, f->now->manual, &f->db),
+        ESKER_OK);
 }
 
 /* Keys in no order, so that all segments overlap. */
@@ -106,6 +117,7 @@ static void
 space_run_jobs(const struct space_fixture *f, int most)
 {
     while (f->now->manual && most-- > 0 && workers_run_one()) {
+        epoch_drain(); /* without threads nobody else lets go of old versions */
     }
 }
 
@@ -206,12 +218,252 @@ space__that_returns_is_used_with_threads(void **state)
     space_sweep(false, 52 << 10);
 }
 
+/* ---- Deletes on a full disk --------------------------------------------------- */
+
+static void
+space_delete(struct space_fixture *f, uint32_t number)
+{
+    char key[20];
+    space_key(number, key);
+    esker_status status = esker_delete(f->db, esker_str(key), NULL);
+    for (int tries = 0; !f->now->manual && status == ESKER_NO_SPACE && tries < SPACE_RETRIES; tries++) {
+        usleep(SPACE_RETRY_US); /* a flush and a merge may be at it */
+        status = esker_delete(f->db, esker_str(key), NULL);
+    }
+    assert_int_equal(status, ESKER_OK);
+    f->present[number] = false;
+}
+
+/* Fills the disk, deletes all but every keep-th row, and writes again on the same handle. */
+static void
+space_run_deletes(const struct space_case *now, uint32_t keep)
+{
+    static struct space_fixture fixture;
+    struct space_fixture *f = &fixture;
+    *f =
+        (struct space_fixture){.now = now, .disk = sim_disk_create(now->capacity), .tuning = &reserve_tuning};
+    space_open(f);
+    sim_disk_set_capacity(f->disk, now->capacity);
+    space_fill(f);
+    uint32_t filled = f->tried;
+    assert_true(sim_disk_exists(f->disk, DB_RESERVE_NAME));
+    for (uint32_t i = 0; i < filled; i++) {
+        if (i % keep != 0) {
+            space_delete(f, i);
+        }
+        space_run_jobs(f, 3);
+    }
+    space_check(f);
+    if (now->first == SPACE_COMPACT) {
+        (void)!esker_compact(f->db, NULL, NULL);
+    }
+    space_run_jobs(f, 1000);
+    for (int i = 0; i < 20; i++) {
+        for (int tries = 0; now->manual && tries < 50 && space_put(f) != ESKER_OK; tries++) {
+            space_run_jobs(f, 1000);
+        }
+        space_put_again(f);
+    }
+    space_check(f);
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    sim_disk_set_capacity(f->disk, 0);
+    struct io *io = NULL;
+    assert_int_equal(io_sim_open(f->disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_verify_on(io, NULL, NULL), ESKER_OK);
+    space_open(f);
+    space_check(f);
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    sim_disk_destroy(f->disk);
+}
+
+static void
+space_delete_sweep(bool manual, uint64_t step)
+{
+    for (uint64_t capacity = 192 << 10; capacity <= 768 << 10; capacity += step) {
+        for (uint32_t i = 0; i < SPACE_FIRSTS; i++) {
+            struct space_case now = {.capacity = capacity, .manual = manual, .first = (enum space_first)i};
+            space_run_deletes(&now, i == 0 || !manual ? UINT32_MAX : 25);
+        }
+    }
+}
+
+static void
+space__deletes_make_room_without_threads(void **state)
+{
+    (void)state;
+    space_delete_sweep(true, 37 << 10);
+}
+
+static void
+space__deletes_make_room_with_threads(void **state)
+{
+    (void)state;
+    space_delete_sweep(false, 288 << 10);
+}
+
+/* ---- Many threads -------------------------------------------------------------- */
+
+enum { RACE_THREADS = 3, RACE_KEYS = 120, RACE_STEPS = 600 };
+
+struct race_writer {
+    pthread_t thread;
+    esker_db *db;
+    uint32_t number;
+    uint64_t seed;
+    uint32_t versions[RACE_KEYS]; /* 0: not there */
+    uint32_t refused;
+};
+
+static void
+race_key(const struct race_writer *writer, uint32_t key, char out[20])
+{
+    space_key(writer->number * RACE_KEYS + key, out);
+}
+
+static esker_status
+race_put(struct race_writer *writer, uint32_t key, uint32_t version)
+{
+    char name[20];
+    uint8_t value[SPACE_VALUE_BYTES];
+    race_key(writer, key, name);
+    space_value(version * RACE_THREADS + writer->number, value);
+    return esker_put(writer->db, esker_str(name), esker_bytes(value, sizeof value), NULL);
+}
+
+static esker_status
+race_delete(struct race_writer *writer, uint32_t key)
+{
+    char name[20];
+    race_key(writer, key, name);
+    return esker_delete(writer->db, esker_str(name), NULL);
+}
+
+/* Puts and deletes in spells, flushes and merges now and then: each call ends, with OK or NO_SPACE. */
+static void *
+race_run(void *arg)
+{
+    struct race_writer *writer = arg;
+    struct rng rng = {writer->seed};
+    uint32_t deletes_of_8 = 1;
+    for (uint32_t step = 1; step <= RACE_STEPS; step++) {
+        uint32_t key = (uint32_t)rng_below(&rng, RACE_KEYS);
+        esker_status status = ESKER_OK;
+        if (step % 50 == 0) {
+            deletes_of_8 = (uint32_t)rng_below(&rng, 9);
+            status = rng_below(&rng, 8) == 0   ? esker_compact(writer->db, NULL, NULL)
+                     : rng_below(&rng, 4) == 0 ? esker_flush(writer->db)
+                                               : ESKER_OK;
+        } else if (rng_below(&rng, 8) < deletes_of_8) {
+            status = race_delete(writer, key);
+            writer->versions[key] = status == ESKER_OK ? 0 : writer->versions[key];
+        } else {
+            status = race_put(writer, key, step);
+            writer->versions[key] = status == ESKER_OK ? step : writer->versions[key];
+        }
+        ASSERT(status == ESKER_OK || status == ESKER_NO_SPACE);
+        writer->refused += status == ESKER_NO_SPACE;
+    }
+    return NULL;
+}
+
+static void
+race_check(struct race_writer *writers, esker_db *db)
+{
+    for (uint32_t i = 0; i < RACE_THREADS * RACE_KEYS; i++) {
+        struct race_writer *writer = &writers[i / RACE_KEYS];
+        uint32_t version = writer->versions[i % RACE_KEYS];
+        char name[20];
+        uint8_t expected[SPACE_VALUE_BYTES];
+        uint8_t found[SPACE_VALUE_BYTES];
+        size_t size = 0;
+        race_key(writer, i % RACE_KEYS, name);
+        space_value(version * RACE_THREADS + writer->number, expected);
+        esker_status status = esker_get_copy(db, esker_str(name), NULL, found, sizeof found, &size);
+        assert_int_equal(status, version != 0 ? ESKER_OK : ESKER_NOT_FOUND);
+        assert_true(version == 0 || (size == sizeof found && memcmp(found, expected, size) == 0));
+    }
+}
+
+/* Deletes make room sooner or later: first all rows, then a put. */
+static void
+race_settle(struct race_writer *writers)
+{
+    for (uint32_t i = 0; i <= RACE_THREADS * RACE_KEYS; i++) {
+        struct race_writer *writer = &writers[i % RACE_THREADS];
+        uint32_t key = i / RACE_THREADS % RACE_KEYS;
+        bool put = i == RACE_THREADS * RACE_KEYS;
+        esker_status status = ESKER_NO_SPACE;
+        for (int tries = 0; status == ESKER_NO_SPACE && tries < SPACE_RETRIES; tries++) {
+            if (tries > 0) {
+                usleep(SPACE_RETRY_US);
+            }
+            status = put ? race_put(writer, key, 1) : race_delete(writer, key);
+        }
+        assert_int_equal(status, ESKER_OK);
+        writer->versions[key] = put;
+    }
+}
+
+static uint32_t
+race_once(uint64_t seed)
+{
+    static struct space_fixture fixture;
+    struct space_fixture *f = &fixture;
+    struct rng rng = {seed};
+    struct space_case now = {.capacity = (160 << 10) + rng_below(&rng, 320 << 10)};
+    struct race_writer writers[RACE_THREADS] = {0};
+    uint32_t refused = 0;
+    *f = (struct space_fixture){.now = &now, .disk = sim_disk_create(seed), .tuning = &reserve_tuning};
+    space_open(f);
+    sim_disk_set_capacity(f->disk, now.capacity);
+    for (uint32_t i = 0; i < RACE_THREADS; i++) {
+        writers[i].db = f->db;
+        writers[i].number = i;
+        writers[i].seed = rng_next(&rng);
+        assert_int_equal(pthread_create(&writers[i].thread, NULL, race_run, &writers[i]), 0);
+    }
+    for (uint32_t i = 0; i < RACE_THREADS; i++) {
+        assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
+        refused += writers[i].refused;
+    }
+    race_check(writers, f->db);
+    race_settle(writers);
+    race_check(writers, f->db);
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    struct io *io = NULL;
+    assert_int_equal(io_sim_open(f->disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_verify_on(io, NULL, NULL), ESKER_OK);
+    space_open(f);
+    race_check(writers, f->db);
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    sim_disk_destroy(f->disk);
+    return refused;
+}
+
+static void
+space__many_threads_never_stick(void **state)
+{
+    (void)state;
+    const char *from = getenv("SPACE_SEED");
+    const char *rounds = getenv("SPACE_ROUNDS");
+    uint64_t seed = from != NULL ? strtoull(from, NULL, 10) : 1;
+    uint64_t end = seed + (rounds != NULL ? strtoull(rounds, NULL, 10) : 4);
+    uint32_t refused = 0;
+    for (; seed < end; seed++) {
+        refused += race_once(seed);
+    }
+    assert_true(refused > 0);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(space__that_returns_is_used_without_threads),
         cmocka_unit_test(space__that_returns_is_used_with_threads),
+        cmocka_unit_test(space__deletes_make_room_without_threads),
+        cmocka_unit_test(space__deletes_make_room_with_threads),
+        cmocka_unit_test(space__many_threads_never_stick),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

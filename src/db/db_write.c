@@ -116,8 +116,13 @@ write_single(esker_db *db, enum entry_op op, esker_slice key, esker_slice value,
 {
     struct db_call call;
     TRY(db_call_enter(db, &call));
-    struct commit commit = {
-        .single = true, .op = op, .key = bytes_of_slice(key), .value = bytes_of_slice(value), .op_count = 1};
+    struct commit commit = {.single = true,
+                            .op = op,
+                            .key = bytes_of_slice(key),
+                            .value = bytes_of_slice(value),
+                            .op_count = 1,
+                            .deletes = op == ENTRY_DELETE,
+                            .any_delete = op == ENTRY_DELETE};
     esker_status status = write_check_key(key);
     if (status == ESKER_OK) {
         status = write_check_value(value);
@@ -193,6 +198,8 @@ esker_write(esker_db *db, const esker_batch *batch, const esker_write_options *o
     } else if (status == ESKER_OK) {
         commit.body = buf_bytes(&batch->body);
         commit.op_count = batch->count;
+        commit.deletes = batch->put_count == 0;
+        commit.any_delete = batch->put_count < batch->count;
         commit.batch = batch;
         status = write_commit(db, call.self, &commit, batch->put_count, lsn_out);
     }

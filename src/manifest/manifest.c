@@ -230,7 +230,7 @@ manifest_rewrite(struct manifest *manifest, struct edit *snapshot)
 }
 
 static esker_status
-manifest_dead(const struct manifest *manifest)
+manifest_refuse(const struct manifest *manifest)
 {
     return FAIL_AT(ESKER_POISONED, manifest->at.name, manifest->at.end_off,
                    "the manifest may not be appended to before it is rewritten");
@@ -275,7 +275,7 @@ manifest_confirm(struct manifest *manifest)
         return ESKER_OK;
     }
     if (manifest->dead && !manifest->torn) {
-        return manifest_dead(manifest);
+        return manifest_refuse(manifest);
     }
     /* A snapshot was durable before CURRENT named it; a torn edit proves that
      * the one before it was synced. */
@@ -292,12 +292,27 @@ manifest_confirm(struct manifest *manifest)
     return ESKER_OK;
 }
 
+/* The disk had no room for an edit: what there is of it is cut off again, and the file goes on as
+ * before. A sync that fails leaves it dead; a write that fails of anything else does too, for
+ * nobody knows what became of it. Keeps the story. */
+static void
+manifest_take_back(struct manifest *manifest)
+{
+    esker_error story = *status_last();
+    esker_status status = io_truncate(manifest->io, manifest->file, manifest->at.end_off);
+    if (status == ESKER_OK) {
+        status = io_sync(manifest->io, manifest->file);
+    }
+    manifest->dead = status != ESKER_OK;
+    IGNORE_STATUS(status_restore(&story), "keeps the first story");
+}
+
 esker_status
 manifest_append(struct manifest *manifest, struct edit *edit)
 {
     struct manifest_file *at = &manifest->at;
     if (manifest->dead) {
-        return manifest_dead(manifest);
+        return manifest_refuse(manifest);
     }
     TRY(manifest_confirm(manifest));
     TRY(manifest_open_for_writing(manifest));
@@ -309,7 +324,11 @@ manifest_append(struct manifest *manifest, struct edit *edit)
     buf_init(&buf, manifest->mem);
     TRY_OUT(manifest_frame_append(&buf, edit, manifest->uuid, at->number, at->end_off));
     manifest->dead = true; /* until the write and its sync are known to have worked */
-    TRY_OUT(io_write_full(manifest->io, manifest->file, at->end_off, buf.ptr, buf.len));
+    status = io_write_full(manifest->io, manifest->file, at->end_off, buf.ptr, buf.len);
+    if (status == ESKER_NO_SPACE) {
+        manifest_take_back(manifest);
+    }
+    TRY_OUT(status);
     TRY_OUT(io_sync(manifest->io, manifest->file));
     manifest->dead = false;
     at->last_off = at->end_off;
@@ -325,6 +344,12 @@ void
 manifest_set_rewrite_bytes(struct manifest *manifest, uint64_t bytes)
 {
     manifest->rewrite_bytes = bytes;
+}
+
+bool
+manifest_is_dead(const struct manifest *manifest)
+{
+    return manifest->dead;
 }
 
 bool

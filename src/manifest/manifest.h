@@ -10,7 +10,8 @@
  *
  * Durability: an edit is part of the database when manifest_append returned
  * OK (written and synced). A manifest file is *dead* when nothing may be
- * appended to it: after a failed append, confirm or CURRENT switch, and when
+ * appended to it: after a failed append (but not one that found no room and could
+ * be taken back: then the file is as before), confirm or CURRENT switch, and when
  * manifest_open found a torn last edit. Then manifest_append returns
  * ESKER_POISONED and writes nothing, and manifest_wants_rewrite is true, until
  * manifest_rewrite succeeded with the state as it is known (without the edits
@@ -65,6 +66,8 @@ NODISCARD esker_status manifest_confirm(struct manifest *manifest);
 
 /* Writes and syncs one edit; fills in its edit_no and prev_hash. */
 NODISCARD esker_status manifest_append(struct manifest *manifest, struct edit *edit);
+/* Must be rewritten before the next append: what the last one wrote may be on the disk. */
+bool manifest_is_dead(const struct manifest *manifest);
 /* True when the file is dead (must be rewritten before the next append), or has
  * grown beyond max(1 MiB, 4 x its snapshot): the caller should call
  * manifest_rewrite with a snapshot edit soon. */

@@ -30,6 +30,7 @@ static struct {
     char text[1024]; /* one word per call */
     int fail_at;     /* this call fails, counted from 0; -1: none */
     int calls;
+    bool full; /* it fails for want of room, half written */
 } layer;
 
 static bool
@@ -46,7 +47,12 @@ layer_run(struct io *io, struct io_req *reqs, size_t count)
     for (size_t i = 0; i < count; i++) {
         if (reqs[i].op != IO_READ &&
             layer_step(reqs[i].op == IO_SYNC ? "sync" : "write", reqs[i].file->name)) {
-            reqs[i].result = -EIO;
+            struct io_req half = reqs[i];
+            half.len /= 2;
+            if (layer.full && reqs[i].op == IO_WRITE) {
+                layer.real->run(io, &half, 1);
+            }
+            reqs[i].result = layer.full ? -ENOSPC : -EIO;
             continue;
         }
         layer.real->run(io, &reqs[i], 1);
@@ -77,6 +83,7 @@ layer_reset(int fail_at)
     layer.text[0] = '\0';
     layer.calls = 0;
     layer.fail_at = fail_at;
+    layer.full = false;
 }
 
 /* ---- Fixture --------------------------------------------------------------- */
@@ -603,6 +610,27 @@ manifest__a_failed_append_is_dead_until_rewritten(void **state)
 }
 
 static void
+manifest__an_edit_without_room_is_taken_back(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2; n++) { /* the write finds no room; or only the sync does, and nobody knows */
+        struct manifest *manifest = make_sample();
+        layer_reset(n);
+        layer.full = true;
+        assert_int_equal(append_segment(manifest, 40000), ESKER_NO_SPACE);
+        layer_reset(-1);
+        assert_int_equal(manifest_is_dead(manifest), n == 1);
+        assert_int_equal(append_segment(manifest, 500000), n == 1 ? ESKER_POISONED : ESKER_OK);
+        assert_int_equal(manifest_edit_no(manifest), n == 1 ? 4 : 5);
+        manifest_destroy(manifest);
+        struct seen seen;
+        assert_int_equal(open_manifest(&seen, &manifest), ESKER_OK);
+        assert_true(n == 1 || seen.last_edit_no == 5);
+        manifest_destroy(manifest);
+    }
+}
+
+static void
 manifest__a_rewrite_that_fails_anywhere_loses_nothing(void **state)
 {
     (void)state;
@@ -699,6 +727,7 @@ main(void)
         MANIFEST_TEST(manifest__what_open_read_is_made_durable_before_it_is_built_on),
         MANIFEST_TEST(manifest__a_failed_confirm_is_not_forgotten),
         MANIFEST_TEST(manifest__a_failed_append_is_dead_until_rewritten),
+        MANIFEST_TEST(manifest__an_edit_without_room_is_taken_back),
         MANIFEST_TEST(manifest__a_rewrite_that_fails_anywhere_loses_nothing),
         MANIFEST_TEST(manifest__a_leftover_of_the_next_number_does_not_matter),
         MANIFEST_TEST(manifest__growth_asks_for_a_rewrite),

@@ -34,8 +34,9 @@ struct window {
     uint64_t gen;
     uint64_t file_seed;
     uint32_t op_cap;
-    bool small_pages; /* in any case */
-    bool recovered;   /* its rows become durable by a flush, not by a sync */
+    bool small_pages;  /* in any case */
+    bool recovered;    /* its rows become durable by a flush, not by a sync */
+    bool deletes_only; /* made from the reserve: writes of deletes alone are let in */
     struct memtable *table;
     struct block_cache *budget; /* nullable: where its memory is charged */
     _Atomic uint64_t charged_bytes;
@@ -49,6 +50,7 @@ struct window {
     /* atomic */
     _Atomic uint64_t
         tail CACHE_ALIGNED; /* {entries:32, granules:32}, hands out space (I1); pairs: DEAD_TAIL */
+    _Atomic bool deletes;   /* a hint: somebody deleted something in it */
     _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: WINDOW_REFS */
     _Atomic uint64_t *applied;           /* pairs: APPLIED; one bit per 16-byte granule */
 };
