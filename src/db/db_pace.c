@@ -22,6 +22,7 @@
 enum {
     PACE_SLICE_NS = 1000000,  /* a sleep; then the rate may be another */
     PACE_AHEAD_NS = 100000,   /* not worth a sleep */
+    PACE_TELL_NS = 10000000,  /* waits are told together */
     PACE_BEHIND_NS = 2000000, /* turns that nobody took are lost after this */
     PACE_L0_UNIT_LEAST = 8,
     PACE_L0_FULL = 4,    /* in units of the trigger, of the above where that is less: debt 1 */
@@ -43,12 +44,15 @@ db_pace_note(esker_db *db, int cause, uint32_t level, uint64_t waited_ns)
 {
     ASSERT(cause > ESKER_WAIT_NONE && cause < ESKER_WAIT_CAUSES);
     pace_last = (struct esker_wait){.cause = cause, .level = level, .wait_ns = waited_ns};
-    add_relaxed(&db->wait_count[cause], 1);             /* relaxed: statistic */
-    add_relaxed(&db->wait_ns[cause], waited_ns);        /* relaxed: statistic */
-    add_relaxed(&db->stalls, 1);                        /* relaxed: statistic */
-    add_relaxed(&db->stall_ns, waited_ns);              /* relaxed: statistic */
-    add_relaxed(&db->wait_untold_ns[cause], waited_ns); /* relaxed: the purge job tells the sum */
-    job_kick(&db->purge_job);
+    add_relaxed(&db->wait_count[cause], 1);      /* relaxed: statistic */
+    add_relaxed(&db->wait_ns[cause], waited_ns); /* relaxed: statistic */
+    add_relaxed(&db->stalls, 1);                 /* relaxed: statistic */
+    add_relaxed(&db->stall_ns, waited_ns);       /* relaxed: statistic */
+    /* relaxed: the purge job tells the sum; whoever adds to nothing sees to it */
+    if (add_relaxed(&db->wait_untold_ns[cause], waited_ns) == 0 &&
+        db->options.on_event != NULL) { /* relaxed: the same */
+        job_kick_after(&db->purge_job, PACE_TELL_NS);
+    }
 }
 
 void

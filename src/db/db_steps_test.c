@@ -31,14 +31,15 @@ static void
 steps_note_event(void *ctx, const esker_event *event)
 {
     struct steps *steps = ctx;
-    bool wanted = event->kind == ESKER_EVENT_PROGRESS || event->kind == ESKER_EVENT_COMPACTION;
+    bool wanted = event->kind == ESKER_EVENT_PROGRESS || event->kind == ESKER_EVENT_COMPACTION ||
+                  event->kind == ESKER_EVENT_STALL;
     if (wanted && steps->event_count < STEPS_EVENTS) {
         steps->events[steps->event_count++] = *event;
     }
 }
 
 static void
-steps_open(struct steps *steps, const struct db_tuning *tuning, int durability)
+steps_open_threads(struct steps *steps, const struct db_tuning *tuning, int durability, bool manual)
 {
     struct io *io = NULL;
     esker_options options;
@@ -49,7 +50,13 @@ steps_open(struct steps *steps, const struct db_tuning *tuning, int durability)
     options.event_ctx = steps;
     *steps = (struct steps){.disk = sim_disk_create(5)};
     assert_int_equal(io_sim_open(steps->disk, &mem_default, &io), ESKER_OK);
-    assert_int_equal(db_open_on(io, &options, tuning, true, &steps->db), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, tuning, manual, &steps->db), ESKER_OK);
+}
+
+static void
+steps_open(struct steps *steps, const struct db_tuning *tuning, int durability)
+{
+    steps_open_threads(steps, tuning, durability, true);
 }
 
 static void
@@ -265,6 +272,90 @@ pace__has_no_cliff(void **state)
     }
 }
 
+/* The last wait of this thread, one of the cause, which totals and an event know, too. */
+static void
+steps_expect_wait(struct steps *steps, int cause, uint32_t level)
+{
+    esker_wait wait;
+    esker_wait_init(&wait);
+    esker_last_wait(&wait);
+    assert_int_equal(wait.cause, cause);
+    assert_int_equal(wait.level, level);
+    esker_stats stats = steps_stats(steps);
+    assert_true(stats.wait_count[cause] > 0);
+    assert_true(stats.wait_ns[cause] >= wait.wait_ns);
+    assert_int_equal(steps_sum(stats.wait_count, ESKER_WAIT_CAUSES), stats.stalls);
+    assert_int_equal(steps_sum(stats.wait_ns, ESKER_WAIT_CAUSES), stats.stall_ns);
+}
+
+static bool
+steps_was_told(const struct steps *steps, int cause)
+{
+    for (uint32_t i = 0; i < steps->event_count; i++) {
+        if (steps->events[i].kind == ESKER_EVENT_STALL && steps->events[i].wait_cause == cause) {
+            return steps->events[i].duration_ns > 0;
+        }
+    }
+    return false;
+}
+
+static void
+waits__say_why(void **state)
+{
+    (void)state;
+    struct steps steps;
+    steps_open(&steps, &steps_small, ESKER_DURABLE_PROCESS);
+    for (uint32_t i = 0; steps_stats(&steps).wait_count[ESKER_WAIT_MEMORY] == 0; i++) {
+        assert_true(i < 10000); /* windows fill, and nobody flushes until a writer waits */
+        steps_put(&steps, i % 50, 400);
+    }
+    steps_expect_wait(&steps, ESKER_WAIT_MEMORY, 0);
+    steps.db->l0_stall = L0_TRIGGER; /* so that a merge is due when writers stop */
+    for (uint32_t i = 0; steps_stats(&steps).wait_count[ESKER_WAIT_LEVEL0] == 0; i++) {
+        assert_true(i < 100);
+        steps_put(&steps, i % 50, 400);
+        assert_int_equal(esker_flush(steps.db), ESKER_OK); /* which takes a window as well */
+    }
+    steps_expect_wait(&steps, ESKER_WAIT_LEVEL0, 0);
+    steps_close(&steps);
+}
+
+static void
+waits__of_debt_name_the_level(void **state)
+{
+    static const struct db_tuning tuning = {.window_bytes_first = 1 << 20, .window_bytes_max = 1 << 20};
+    (void)state;
+    struct steps steps;
+    steps_open_threads(&steps, &tuning, ESKER_DURABLE_PROCESS, false);
+    store_relaxed(&steps.db->pace_level, 3);               /* relaxed: told only */
+    store_relaxed(&steps.db->pace_ns_per_mib, 1000000000); /* relaxed: as a merge that is behind leaves it */
+    for (uint32_t i = 0; steps_stats(&steps).wait_count[ESKER_WAIT_DEBT] == 0; i++) {
+        assert_true(i < 100);
+        steps_put(&steps, i, 1000); /* a millisecond's worth */
+    }
+    steps_expect_wait(&steps, ESKER_WAIT_DEBT, 3);
+    steps_close(&steps); /* the event function has ended by then, or is not called any more */
+}
+
+static void
+waits__are_told_by_events(void **state)
+{
+    (void)state;
+    struct steps steps;
+    steps_open(&steps, &steps_small, ESKER_DURABLE_PROCESS);
+    steps.event_count = 0;
+    db_pace_note(steps.db, ESKER_WAIT_DEBT, 2, 700);
+    db_pace_note(steps.db, ESKER_WAIT_DEBT, 2, 300);
+    assert_false(job_idle(&steps.db->purge_job)); /* it is to come, once for both */
+    for (uint32_t runs = 0; runs < 100 && !job_idle(&steps.db->purge_job); runs++) {
+        (void)workers_run_one();
+    }
+    assert_true(steps_was_told(&steps, ESKER_WAIT_DEBT));
+    assert_int_equal(steps.event_count, 1);
+    assert_int_equal(steps.events[0].duration_ns, 1000);
+    steps_close(&steps);
+}
+
 /* ---- Log bytes ----------------------------------------------------------------------- */
 
 static esker_stats
@@ -307,6 +398,9 @@ main(void)
         cmocka_unit_test(cancel__is_followed_by_no_step),
         cmocka_unit_test(progress__is_told_by_sixteenths),
         cmocka_unit_test(pace__has_no_cliff),
+        cmocka_unit_test(waits__say_why),
+        cmocka_unit_test(waits__of_debt_name_the_level),
+        cmocka_unit_test(waits__are_told_by_events),
         cmocka_unit_test(log_bytes__are_counted_whoever_writes_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

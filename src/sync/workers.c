@@ -11,8 +11,10 @@
  *     lowered, nobody touches the job or the owner: job_owner_stop may return.
  *  I4 Each kind of thread runs jobs of its urgencies only, so merges never keep
  *     both kinds of threads busy.
- *  I5 A thread that takes a job while more work is listed wakes the next one,
- *     so a sleeper's deadline is never later than the first timed job's.
+ *  I5 A thread that takes a job while more is listed wakes the next one. A job that
+ *     goes on on the thread that ran it wakes nobody: merges are jobs of many runs.
+ *  I6 While a job is timed, an urgent thread is awake, or sleeps no longer than until
+ *     the first one is due.
  *
  * Manual mode has no threads and its own clock, which jumps to a timed job's
  * due time when nothing else is left to run: delays order jobs but cost no time.
@@ -23,6 +25,7 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,6 +70,9 @@ static struct {
     /* guarded by mutex */
     struct job_list ready[JOB_URGENCIES];
     struct job *timed;
+    uint64_t urgent_until_ns[WORKERS_URGENT]; /* how long they sleep: 0 = awake, or not there; I6 */
+    uint32_t urgent_started;
+    uint64_t vain_looks;
     uint32_t holder_count;
     uint32_t thread_count;
     uint32_t merge_count; /* threads of that kind */
@@ -104,6 +110,8 @@ pool_after_fork(void)
         pool.ready[urgency] = (struct job_list){.first = NULL};
     }
     pool.timed = NULL;
+    memset(pool.urgent_until_ns, 0, sizeof pool.urgent_until_ns);
+    pool.urgent_started = 0;
     pool.holder_count = 0;
     pool.thread_count = 0;
     pool.merge_count = 0;
@@ -211,15 +219,37 @@ job_timed_remove_locked(struct job *job)
     job->queued = false;
 }
 
+static int
+pool_kind_of(enum job_urgency urgency)
+{
+    int kind = WORKER_URGENT;
+    while ((int)urgency >= worker_kinds[kind].end) {
+        kind++;
+    }
+    return kind;
+}
+
 /* Wakes a thread that may run the job. */
 static void
 pool_wake_for_locked(const struct job *job)
 {
-    int kind = WORKER_URGENT;
-    while ((int)job->urgency >= worker_kinds[kind].end) {
-        kind++;
+    cond_signal(&pool.work[pool_kind_of(job->urgency)]);
+}
+
+/* I6: wakes a thread to keep the time if nobody does. Not asked by one that is about to sleep. */
+static void
+pool_watch_timed_locked(void)
+{
+    if (pool.timed == NULL) {
+        return;
     }
-    cond_signal(&pool.work[kind]);
+    for (int i = 0; i < WORKERS_URGENT; i++) {
+        uint64_t until_ns = pool.urgent_until_ns[i];
+        if (until_ns != 0 && until_ns <= pool.timed->due_ns) {
+            return;
+        }
+    }
+    cond_signal(&pool.work[WORKER_URGENT]);
 }
 
 /* Timed jobs whose time has come become ready, in the order of their times. */
@@ -267,10 +297,10 @@ pool_pick_locked(int first, int end)
 }
 
 static bool
-pool_lists_work_locked(int first, int end)
+pool_lists_ready_locked(int kind)
 {
-    bool listed = first == 0 && pool.timed != NULL;
-    for (int urgency = first; urgency < end; urgency++) {
+    bool listed = false;
+    for (int urgency = worker_kinds[kind].first; urgency < worker_kinds[kind].end; urgency++) {
         listed |= pool.ready[urgency].first != NULL;
     }
     return listed;
@@ -278,9 +308,10 @@ pool_lists_work_locked(int first, int end)
 
 /* ---- Running ------------------------------------------------------------ */
 
-/* Runs one job that pool_pick_locked gave. The mutex is released meanwhile. */
+/* Runs one job that pool_pick_locked gave, on a thread of `kind`, which looks for work
+ * again afterwards. The mutex is released meanwhile. */
 static void
-job_run_locked(struct job *job)
+job_run_locked(struct job *job, int kind)
 {
     struct job_owner *owner = job->owner;
     bool compact = job->urgency >= JOB_COMPACT_L0;
@@ -305,8 +336,10 @@ job_run_locked(struct job *job)
         job->again = false;
         if (!owner->stopping) {
             job_list_locked(job);
-            if (job->due_ns == 0) {
-                pool_wake_for_locked(job); /* it may be another kind's now */
+            if (job->due_ns != 0) {
+                pool_watch_timed_locked();
+            } else if (pool_kind_of(job->urgency) != kind) {
+                pool_wake_for_locked(job); /* else this thread comes to it */
             }
         }
     }
@@ -315,23 +348,37 @@ job_run_locked(struct job *job)
     }
 }
 
-/* Wakes a thread of each kind for which there is work: a limit may be free again. mutex held. */
+/* A job of the kind has ended, and with it a limit may be free for a merge that is another kind's. */
 static void
-pool_wake_all_kinds_locked(void)
+pool_pass_limit_on_locked(int kind)
 {
-    for (int kind = 0; kind < WORKER_KINDS; kind++) {
-        if (pool_lists_work_locked(worker_kinds[kind].first, worker_kinds[kind].end)) {
-            cond_signal(&pool.work[kind]);
+    for (int other = WORKER_MERGE; other < WORKER_KINDS; other++) {
+        if (kind != WORKER_URGENT && other != kind && pool_lists_ready_locked(other)) {
+            cond_signal(&pool.work[other]);
         }
     }
+}
+
+/* Until there may be work for an urgent thread; I6. */
+static void
+worker_sleep_urgent_locked(uint32_t index)
+{
+    struct cond *work = &pool.work[WORKER_URGENT];
+    pool.urgent_until_ns[index] = pool.timed != NULL ? pool.timed->due_ns : UINT64_MAX;
+    if (pool.timed != NULL) {
+        (void)cond_wait_until(work, &pool.mutex, pool.timed->due_ns);
+    } else {
+        cond_wait(work, &pool.mutex);
+    }
+    pool.urgent_until_ns[index] = 0;
 }
 
 static void *
 worker_run(void *arg)
 {
     const struct worker_kind *kind = arg;
-    struct cond *work = &pool.work[kind - worker_kinds];
-    bool timekeeper = kind == &worker_kinds[WORKER_URGENT];
+    int kind_no = (int)(kind - worker_kinds);
+    bool urgent = kind_no == WORKER_URGENT;
     /* Without privileges a thread can go down in both ways, and never up again.
      * Where it is refused the thread is one like the others, which works as well. */
     if (kind->idle) {
@@ -340,18 +387,25 @@ worker_run(void *arg)
         (void)setpriority(PRIO_PROCESS, 0, kind->nice); /* 0: on Linux this thread */
     }
     mutex_lock(&pool.mutex);
+    uint32_t index = urgent ? pool.urgent_started++ : 0;
     while (!pool.stopping) {
         struct job *job = pool_pick_locked(kind->first, kind->end);
         if (job != NULL) {
-            if (pool_lists_work_locked(kind->first, kind->end)) {
-                cond_signal(work); /* I5 */
+            if (pool_lists_ready_locked(kind_no)) {
+                cond_signal(&pool.work[kind_no]); /* I5 */
             }
-            job_run_locked(job);
-            pool_wake_all_kinds_locked();
-        } else if (timekeeper && pool.timed != NULL) {
-            (void)cond_wait_until(work, &pool.mutex, pool.timed->due_ns);
+            if (urgent) {
+                pool_watch_timed_locked();
+            }
+            job_run_locked(job, kind_no);
+            pool_pass_limit_on_locked(kind_no);
+            continue;
+        }
+        pool.vain_looks++;
+        if (urgent) {
+            worker_sleep_urgent_locked(index);
         } else {
-            cond_wait(work, &pool.mutex);
+            cond_wait(&pool.work[kind_no], &pool.mutex);
         }
     }
     mutex_unlock(&pool.mutex);
@@ -375,6 +429,7 @@ pool_stop_threads_locked(void)
     pool.stopping = false;
     pool.thread_count = 0;
     pool.merge_count = 0;
+    pool.urgent_started = 0;
 }
 
 static esker_status
@@ -450,7 +505,10 @@ workers_release(void)
         pool.holder_count--;
         if (pool.holder_count == 0) {
             /* Every owner has been stopped before its holder let go. */
-            ASSERT(!pool_lists_work_locked(0, JOB_URGENCIES));
+            ASSERT(pool.timed == NULL);
+            for (int kind = 0; kind < WORKER_KINDS; kind++) {
+                ASSERT(!pool_lists_ready_locked(kind));
+            }
             pool_stop_threads_locked();
         }
     }
@@ -472,6 +530,15 @@ workers_compact_count(void)
 {
     mutex_lock(&pool.mutex);
     uint32_t count = MAX(pool.merge_count, 1u);
+    mutex_unlock(&pool.mutex);
+    return count;
+}
+
+uint64_t
+workers_vain_looks(void)
+{
+    mutex_lock(&pool.mutex);
+    uint64_t count = pool.vain_looks;
     mutex_unlock(&pool.mutex);
     return count;
 }
@@ -573,8 +640,8 @@ job_kick_locked(struct job *job, uint64_t due_ns)
     job_list_locked(job);
     if (due_ns == 0) {
         pool_wake_for_locked(job);
-    } else if (pool.timed == job) {
-        cond_signal(&pool.work[WORKER_URGENT]); /* who keeps the time */
+    } else {
+        pool_watch_timed_locked();
     }
 }
 
@@ -654,7 +721,7 @@ workers_run_one(void)
         job = pool_pick_locked(0, JOB_URGENCIES);
     }
     if (job != NULL) {
-        job_run_locked(job);
+        job_run_locked(job, pool_kind_of(job->urgency));
     }
     mutex_unlock(&pool.mutex);
     return job != NULL;

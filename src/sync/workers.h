@@ -73,6 +73,8 @@ uint32_t workers_count(void);
 /* How many merges can run at once. */
 uint32_t workers_compact_count(void);
 bool workers_manual(void);
+/* How often a thread has looked for work and found none, for tests. */
+uint64_t workers_vain_looks(void);
 /* Is this thread running a job? */
 bool workers_in_job(void);
 
