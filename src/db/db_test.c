@@ -461,6 +461,34 @@ options_parse__reads_text(void **state)
     assert_int_equal(esker_options_parse(&options, "nonsense"), ESKER_INVALID);
 }
 
+/* What is refused changes nothing; the text ends where it ends. */
+static void
+options_parse__survives_every_cut_and_change(void **state)
+{
+    static const char text[] = "memory=64M; durability=interval:25ms;io=posix;threads=3;create=no";
+
+    (void)state;
+    for (size_t at = 0; at < sizeof text - 1; at++) {
+        for (int change = 0; change < 9; change++) {
+            size_t len = change == 8 ? at : sizeof text - 1;
+            char *copy = calloc(1, len + 1);
+            assert_non_null(copy);
+            memcpy(copy, text, len);
+            if (change < 8) {
+                copy[at] = (char)(copy[at] ^ 1 << change);
+            }
+            esker_options options;
+            esker_options before;
+            esker_options_init(&options);
+            before = options;
+            esker_status status = esker_options_parse(&options, copy);
+            assert_true(status == ESKER_OK || status == ESKER_INVALID);
+            assert_true(status == ESKER_OK || memcmp(&options, &before, sizeof options) == 0);
+            free(copy);
+        }
+    }
+}
+
 static void
 oversize__batch_gets_a_window_of_its_own(void **state)
 {
@@ -752,6 +780,7 @@ main(void)
         ON_POSIX(misuse__is_refused_with_the_state_unchanged),
         ON_POSIX(open__is_exclusive_and_checks_its_options),
         cmocka_unit_test(options_parse__reads_text),
+        cmocka_unit_test(options_parse__survives_every_cut_and_change),
         ON_BOTH(oversize__batch_gets_a_window_of_its_own),
         ON_POSIX(many__windows_segments_and_merges),
         ON_BOTH(fork__child_is_refused_and_holds_no_lock),

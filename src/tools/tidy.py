@@ -503,6 +503,37 @@ def rule_fuzz(tree):
             yield Violation("fuzz", path, 1, "the first lines name the rooms it links: /* rooms: format */")
 
 
+def rule_parsers(tree):
+    """The table of parsers in docs/testing.md has every decoder and every fuzz target, and nothing else."""
+    document = tree.sources.get("docs/testing.md")
+    if document is None:
+        return
+    start = document.text.find("\n| parser |")
+    text = document.text[start:].lstrip("\n").split("\n\n")[0] if start >= 0 else ""
+    rows = re.findall(r"^\|.*\|$", text, re.M)[2:]
+    line = document.line_of(max(start, 0)) + 1
+    cells = [[re.findall(r"`(\w+(?:\.py)?)`", cell) for cell in row.strip("|").split("|")] for row in rows]
+    defined = {name for source in tree.code()
+               for name in re.findall(r"\b(\w+(?=\()|\w+__\w+)", source.code)}
+    files = {os.path.basename(path) for path in tree.paths}
+    for at, row in enumerate(cells):
+        wanted = [bool(cell) for cell in row[:4]]
+        if wanted != [True] * 4:
+            yield Violation("parsers", document.path, line + 3 + at, "a parser lacks a target or a test")
+        for name in [name for cell in row for name in cell]:
+            if not {name, name + ".c"} & (files if name.endswith(".py") else files | defined):
+                yield Violation("parsers", document.path, line + 3 + at, f"there is no {name}")
+    named = {name for row in cells for cell in row[:2] for name in cell}
+    for source in tree.code():
+        target = re.match(r"fuzz/(fuzz_\w+)\.c$", source.path)
+        seeded_target = target and target.group(1).replace("fuzz_", "fuzz/corpus/", 1) in tree.folders
+        if seeded_target and target.group(1) not in named:
+            yield Violation("parsers", source.path, 1, "the table of parsers does not say what it is for")
+        for name, first, _, is_static in source.functions if source.in_library else []:
+            if name.endswith("_decode") and not is_static and name not in named:
+                yield Violation("parsers", source.path, first, f"the table of parsers lacks {name}")
+
+
 def rule_tests(tree):
     for source in tree.code():
         if not source.is_test or source.path.endswith(".h"):
@@ -564,7 +595,8 @@ def rule_status(tree):
 
 
 RULES = [rule_floor, rule_length, rule_harness, rule_layout, rule_leftover, rule_spdx, rule_guard,
-         rule_unique, rule_pairs, rule_banned, rule_twice, rule_fuzz, rule_tests, rule_links, rule_status]
+         rule_unique, rule_pairs, rule_banned, rule_twice, rule_fuzz, rule_parsers, rule_tests, rule_links,
+         rule_status]
 
 
 def check(tree):
@@ -597,6 +629,8 @@ CLEAN = {
                                   "#define SAMPLE() malloc(1)\n#endif\n",
     "stress/model/part.h": SPDX + "int y;\n" * 20,
     "docs/concurrency.md": "# Pairs\n\n| FLAG | a | b |\n",
+    "docs/testing.md": "# Tests\n\n| parser | fuzz | back | damage |\n|---|---|---|---|\n"
+                       "| `thing_decode` | `fuzz_thing` | `word_len` | `word_help` |\n",
     "docs/api.md": "# Calls\n\nOK, IO. See [pairs](concurrency.md#pairs).\n",
     "src/tools/chore.py": "# SPDX-License-Identifier: MIT\ndef chore():\n    return 1\n",
 }
@@ -645,6 +679,9 @@ SEEDS = [
     ("fuzz", "src/format/thing.c", "thing_decode", "thing_open"),
     ("fuzz", "fuzz/fuzz_more.c", None, "/* rooms: format */\n" + SPDX),
     ("fuzz", "fuzz/fuzz_thing.c", "/* rooms: format */\n", ""),
+    ("parsers", "docs/testing.md", "`thing_decode`", "`other_call`"),
+    ("parsers", "docs/testing.md", "| `word_help` |\n", "| |\n"),
+    ("parsers", "docs/testing.md", "`fuzz_thing`", "`fuzz_other`"),
     ("tests", "src/format/thing_test.c", "Goal: x. ", ""),
     ("tests", "src/format/thing_test.c", "thing__works", "thing_works"),
     ("links", "docs/api.md", "(concurrency.md#pairs)", "(concurency.md)"),
