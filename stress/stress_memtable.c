@@ -29,6 +29,8 @@ static void race_point(void);
 
 enum { BASE_LSN = 500, FRAMES = 1500, FRAME_ENTRIES_MAX = 6, WRITERS_MAX = 4, READERS = 2 };
 
+enum { STRIPED_CAPACITY = 64 << 10 };
+
 #define HASH_SEED 0x5eedULL
 
 struct round {
@@ -85,18 +87,37 @@ round_ratchet(struct round *round)
     }
 }
 
+/* Entries as puts index them: looked for first, then other writers may change the tree. */
+static void
+round_put_each(struct round *round, uint64_t from, uint64_t to, uint32_t stripe)
+{
+    for (uint64_t at = from; at < to;) {
+        const uint8_t *entry = round->window.data + at;
+        struct memtable_way way = memtable_approach(round->table, entry_key_trusted(entry));
+        race_point();
+        memtable_insert(round->table, at, &way, stripe);
+        at += entry_size_bytes(entry_key_trusted(entry).len, entry_value_trusted(entry).len);
+    }
+}
+
 static void *
 round_write(void *arg)
 {
     struct round *round = arg;
-    chance.state = round->seed * 31 + add_relaxed(&round->thread_no, 1); /* relaxed: only uniqueness */
+    uint32_t me = add_relaxed(&round->thread_no, 1); /* relaxed: only uniqueness */
+    chance.state = round->seed * 31 + me;
     for (;;) {
         uint32_t frame = add_relaxed(&round->next, 1); /* relaxed: only uniqueness */
         if (frame >= FRAMES) {
             break;
         }
         uint64_t start = round->starts[frame];
-        memtable_insert_batch(round->table, start, round->starts[frame + 1] - start);
+        uint64_t end = round->starts[frame + 1];
+        if (frame % 2 == 0) {
+            memtable_insert_batch(round->table, start, end - start, me);
+        } else {
+            round_put_each(round, start, end, me);
+        }
         race_point();
         (void)exchange_seq(&round->applied[frame], 1);
         round_ratchet(round);
@@ -277,8 +298,10 @@ round_run(struct io *io, uint64_t seed)
     round->seed = seed;
     round->window = testing_window_make((uint64_t)FRAMES * FRAME_ENTRIES_MAX * 432);
     round_fill(round);
-    CHECK(round, memtable_create(io, round->window.data, round->window.cap, BASE_LSN, (uint32_t)round->count,
-                                 HASH_SEED, &round->table) == ESKER_OK);
+    /* Now and then one for so many that threads have stretches of the index of their own. */
+    uint32_t capacity = seed % 8 == 0 ? STRIPED_CAPACITY : (uint32_t)round->count;
+    CHECK(round, memtable_create(io, round->window.data, round->window.cap, BASE_LSN, capacity, HASH_SEED,
+                                 &round->table) == ESKER_OK);
     pthread_t threads[WRITERS_MAX + READERS];
     for (uint32_t i = 0; i < round->writers + READERS; i++) {
         CHECK(round, pthread_create(&threads[i], NULL, i < READERS ? round_read : round_write, round) == 0);

@@ -53,12 +53,14 @@ enum {
     CLOSED_KEPT = 32 /* closed handles kept so that late calls get INVALID */
 };
 
-/* One cache line of counters per thread stripe: plain loads and stores, so two
+/* Counters per thread stripe, a write's in one cache line: plain loads and stores, so two
  * threads that share a stripe may lose a count. */
 struct stripe {
-    _Atomic uint64_t gets, gets_from_memtable, gets_not_found;
+    _Atomic uint64_t gets, gets_from_memtable;
     _Atomic uint64_t commits, puts, deletes, bytes_written;
-    _Atomic uint64_t log_bytes; /* of frames copied into mapped logs */
+    _Atomic uint64_t log_bytes;    /* of frames copied into mapped logs */
+    _Atomic uint64_t visible_seen; /* a value that `visible` had */
+    _Atomic uint64_t gets_not_found;
 } CACHE_ALIGNED;
 
 /* ASKED: close looks whether anything is in use; calls wait that moment out. */
@@ -368,8 +370,10 @@ void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64
 
 /* Moves `visible` over applied frames. */
 void db_ratchet(esker_db *db, struct thread_state *self);
-/* The same for a caller inside a section, which it ends; version: current since it began. */
-void db_ratchet_exit(esker_db *db, struct thread_state *self, const struct version *version);
+/* A frame that the caller wrote is complete. Returns when it is visible. The caller is
+ * inside a section, which it ends; version: current since it began. */
+void db_make_visible(esker_db *db, struct thread_state *self, const struct version *version,
+                     struct window *window, uint64_t offset, uint64_t bytes);
 /* Until visible >= lsn, for a frame of the caller that is applied, or for all before it. */
 void db_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn);
 

@@ -20,11 +20,12 @@
  */
 #include "db/db.h"
 
-enum { COMMIT_LARGE_WINDOW = 1 << 20 };
+enum { COMMIT_LARGE_WINDOW = 1 << 20, COMMIT_CLAIM_LSNS = (32 << 10) / LSN_BYTES };
 
 struct reservation {
     struct window *window;
     struct version *version; /* the one the window was found in */
+    struct memtable_way way; /* of a single entry, in that window */
     uint64_t offset;
     uint64_t frame_bytes;
 };
@@ -34,6 +35,7 @@ db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t by
                uint16_t back)
 {
     uint8_t *start = window->data + offset;
+    window_note_frame(window, offset, offset + bytes);
     frame_seal(start, bytes, type, back, window->file_seed, window_lsn(window, offset));
     if (window->map != NULL) {
         size_t copied = type == FRAME_PAD ? FRAME_HEADER_BYTES : bytes;
@@ -75,10 +77,14 @@ commit_write_pad(esker_db *db, struct window *window, uint64_t offset)
     }
 }
 
+/* In tail mode what this thread saw visible last will do, if that is not long ago. The
+ * word itself is just being written by other writers. */
 static uint16_t
-commit_back_claim(esker_db *db, uint64_t lsn)
+commit_back_claim(esker_db *db, const struct thread_state *self, uint64_t lsn)
 {
-    uint64_t logged = db_logged(db);
+    /* relaxed: a number for the log, which was true when it was stored, and stays true */
+    uint64_t seen = db->tail_mode ? load_relaxed(&db_stripe(db, self)->visible_seen) : 0;
+    uint64_t logged = seen != 0 && lsn >= seen && lsn - seen < COMMIT_CLAIM_LSNS ? seen : db_logged(db);
     uint64_t granules = lsn >= logged ? (lsn - logged) * LSN_BYTES / FRAME_GRANULE : 0;
     return granules < FRAME_BACK_NO_CLAIM ? (uint16_t)granules : (uint16_t)FRAME_BACK_NO_CLAIM;
 }
@@ -93,11 +99,16 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
         /* pairs: CURRENT */
         struct version *version = load_acquire(&db->current);
         struct window *window = version->windows[0];
+        prefetch_own(&window->tail);
+        if (commit->single) {
+            out->way = memtable_approach(window->table, commit->key);
+        }
         uint64_t offset = 0;
         bool barred = UNLIKELY(window->deletes_only) && !commit->deletes;
         enum window_room room =
             barred ? WINDOW_FULL : window_reserve(window, commit->op_count, out->frame_bytes, &offset);
-        if (room == WINDOW_TAKEN) {
+        if (LIKELY(room == WINDOW_TAKEN)) {
+            window_prefetch(window, offset, out->frame_bytes);
             out->window = window;
             out->version = version;
             out->offset = offset;
@@ -118,24 +129,22 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
 
 /* Bytes into the frame, entries into the index. */
 static void
-commit_fill(esker_db *db, const struct commit *commit, const struct reservation *place)
+commit_fill(esker_db *db, const struct thread_state *self, const struct commit *commit,
+            const struct reservation *place)
 {
     struct window *window = place->window;
     uint64_t body = place->offset + FRAME_HEADER_BYTES;
-    uint16_t back = commit_back_claim(db, window_lsn(window, place->offset));
+    uint16_t back = commit_back_claim(db, self, window_lsn(window, place->offset));
     if (commit->single) {
-        /* The directory's line comes while the frame is being written. */
-        uint64_t hash = memtable_hash(commit->key, db->hash_seed);
-        memtable_prefetch(window->table, hash);
         entry_encode(window->data + body, commit->op, commit->key, commit->value);
         db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
-        memtable_insert(window->table, body, hash);
+        prefetch_own(&db->visible);
+        memtable_insert(window->table, body, &place->way, self->stripe);
     } else {
         memcpy(window->data + body, commit->body.ptr, commit->body.len);
         db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
-        memtable_insert_batch(window->table, body, place->frame_bytes - FRAME_HEADER_BYTES);
+        memtable_insert_batch(window->table, body, place->frame_bytes - FRAME_HEADER_BYTES, self->stripe);
     }
-    window_set_applied(window, place->offset);
 }
 
 /* OK, or CONFLICT: a required key has a version in [max(unchanged_since, since), limit). */
@@ -181,12 +190,12 @@ commit_judge(esker_db *db, struct thread_state *self, const struct commit *commi
     esker_status status = commit_check_requires(db, self, now, commit->batch, seen, lsn);
     version_unref(now);
     if (status == ESKER_OK) {
-        commit_fill(db, commit, place);
+        commit_fill(db, self, commit, place);
     } else {
         db_write_frame(db, place->window, place->offset, place->frame_bytes, FRAME_PAD, FRAME_BACK_NO_CLAIM);
-        window_set_applied(place->window, place->offset);
-        db_ratchet(db, self);
     }
+    window_set_applied(place->window, place->offset);
+    db_ratchet(db, self);
     return status;
 }
 
@@ -225,11 +234,15 @@ commit_oversize(esker_db *db, struct thread_state *self, const struct commit *co
     TRY(db_rotate_oversize(db, self, place->frame_bytes, commit->op_count, commit->deadline_ns, &window));
     place->window = window;
     place->offset = 0;
+    if (commit->single) {
+        place->way = memtable_approach(window->table, commit->key);
+    }
     esker_status status = ESKER_OK;
     if (conditional) {
         status = commit_judge(db, self, commit, place, seen);
     } else {
-        commit_fill(db, commit, place);
+        commit_fill(db, self, commit, place);
+        window_set_applied(window, 0);
     }
     commit_write_pad(db, window, place->frame_bytes);
     if (status == ESKER_OK) {
@@ -258,11 +271,13 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
         TRY(commit_conditional(db, self, commit, &place, &end_lsn));
     } else {
         TRY(commit_reserve(db, self, commit, &place));
-        commit_fill(db, commit, &place);
+        commit_fill(db, self, commit, &place);
         end_lsn = window_lsn(place.window, place.offset) + place.frame_bytes / LSN_BYTES;
         uint64_t prepare_at = commit_prepare_at(place.window);
-        db_ratchet_exit(db, self, place.version);
+        db_make_visible(db, self, place.version, place.window, place.offset, place.frame_bytes);
         commit_look_ahead(db, place.offset, place.offset + place.frame_bytes, prepare_at);
+        *end_lsn_out = end_lsn;
+        return ESKER_OK;
     }
     if (db->tail_mode) {
         counter_bump(&db_stripe(db, self)->log_bytes, place.frame_bytes); /* relaxed: statistic */
@@ -305,7 +320,8 @@ db_append_frame(esker_db *db, struct thread_state *self, enum frame_type type, c
     bool taken = window_reserve_if_fits(window, bytes, &offset);
     if (taken) {
         memcpy(window->data + offset + FRAME_HEADER_BYTES, body, body_bytes);
-        db_write_frame(db, window, offset, bytes, type, commit_back_claim(db, window_lsn(window, offset)));
+        db_write_frame(db, window, offset, bytes, type,
+                       commit_back_claim(db, self, window_lsn(window, offset)));
         window_set_applied(window, offset);
     }
     epoch_exit(self);

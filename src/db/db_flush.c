@@ -51,15 +51,8 @@ flush_is_read(esker_db *db, uint64_t row_count)
 static uint64_t
 flush_floor_lsn(const struct window *window)
 {
-    uint64_t end = (window->end_lsn - window->base_lsn) * LSN_BYTES;
-    uint64_t start = 0;
-    while (end > 0 && window_frame_at_or_before(window, end - 1, &start)) {
-        if (window->data[start + 4] == FRAME_BATCH) {
-            return window_lsn(window, start + window_frame_bytes(window, start));
-        }
-        end = start;
-    }
-    return window->base_lsn;
+    uint64_t bytes = (window->end_lsn - window->base_lsn) * LSN_BYTES;
+    return window_lsn(window, window_batches_end(window, bytes));
 }
 
 /* ---- Level 0's compression ----------------------------------------------------- */

@@ -129,12 +129,12 @@ recover_walk(struct window *window, const uint8_t *image, uint64_t index_from, u
             }
             if (window != NULL && offset >= index_from) {
                 memtable_insert_batch(window->table, offset + FRAME_HEADER_BYTES,
-                                      frame_bytes - FRAME_HEADER_BYTES);
+                                      frame_bytes - FRAME_HEADER_BYTES, 0);
                 rows_from = MIN(rows_from, offset);
             }
         }
         if (window != NULL) {
-            window_set_applied(window, offset);
+            window_note_frame(window, offset, offset + frame_bytes);
         }
         offset += frame_bytes;
     }

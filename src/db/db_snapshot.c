@@ -110,15 +110,10 @@ snapshot_round_down(esker_db *db, struct thread_state *self, uint64_t lsn)
     uint64_t rounded = lsn;
     for (uint32_t i = 0; i < version->window_count; i++) {
         const struct window *window = version->windows[i];
-        uint64_t start = 0;
         if (lsn <= window->base_lsn || lsn >= window->end_lsn) {
             continue;
         }
-        uint64_t offset = (lsn - window->base_lsn) * LSN_BYTES;
-        if (window_frame_at_or_before(window, offset, &start) &&
-            start + window_frame_bytes(window, start) > offset) {
-            rounded = window_lsn(window, start);
-        }
+        rounded = window_lsn(window, window_boundary(window, (lsn - window->base_lsn) * LSN_BYTES));
         break;
     }
     version_unref(version);

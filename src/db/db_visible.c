@@ -3,8 +3,9 @@
  * How `visible` moves, and how a writer waits until its own frame is visible.
  *
  * Invariants
- *  I1 `visible` moves over a frame only when its bit is set, so readers never
- *     see a hole.
+ *  I1 `visible` moves over a frame only when it is complete, so readers never see a
+ *     hole: its own writer moves it when all before it is visible, or has set the
+ *     frame's bit, and then anybody does.
  *  I2 No frame is left behind. A writer sets its bit, then looks at `visible`;
  *     who moves `visible` up to that frame then looks at its bit. Each stores
  *     before it looks, sequentially consistent, so one of them goes on.
@@ -16,7 +17,7 @@
 
 #include "db/db.h"
 
-enum { SPINS_BEFORE_YIELD = 100, YIELDS_BEFORE_SLEEP = 8, SLEEP_NS = 5000000 };
+enum { SPINS_FOR_TURN = 64, SPINS_BEFORE_YIELD = 100, YIELDS_BEFORE_SLEEP = 8, SLEEP_NS = 5000000 };
 
 static struct window *
 visible_window_at(const struct version *version, uint64_t lsn)
@@ -40,11 +41,17 @@ visible_wake(esker_db *db)
     }
 }
 
-void
-db_ratchet_exit(esker_db *db, struct thread_state *self, const struct version *version)
+/* What is to be done for others when `visible` has moved. */
+struct visible_move {
+    bool moved;
+    bool window_done; /* a window's last frame is visible */
+};
+
+/* Goes on over applied frames, and ends the caller's section; version: current since it began. */
+static void
+visible_go_on(esker_db *db, struct thread_state *self, const struct version *version,
+              struct visible_move move)
 {
-    bool moved = false;
-    bool window_done = false;
     /* pairs: VISIBLE */
     uint64_t lsn = load_seq(&db->visible);
     for (;;) {
@@ -69,15 +76,17 @@ db_ratchet_exit(esker_db *db, struct thread_state *self, const struct version *v
          * other half of the Dekker hand-off with APPLIED. */
         if (cas_seq(&db->visible, &lsn, next)) {
             lsn = next;
-            moved = true;
-            window_done = window_done || next == window->end_lsn;
+            move.moved = true;
+            move.window_done = move.window_done || next == window->end_lsn;
         }
     }
     epoch_exit(self);
-    if (window_done) {
+    /* relaxed: a number, for the claims of this thread's next frames */
+    store_relaxed(&db_stripe(db, self)->visible_seen, lsn);
+    if (move.window_done) {
         job_kick(&db->flush_job); /* it may have looked already, and left the window for its last frame */
     }
-    if (moved) {
+    if (move.moved) {
         visible_wake(db);
     }
 }
@@ -87,7 +96,7 @@ db_ratchet(esker_db *db, struct thread_state *self)
 {
     epoch_enter(self);
     /* pairs: CURRENT */
-    db_ratchet_exit(db, self, load_acquire(&db->current));
+    visible_go_on(db, self, load_acquire(&db->current), (struct visible_move){0});
 }
 
 static void
@@ -121,4 +130,40 @@ db_wait_visible(esker_db *db, struct thread_state *self, uint64_t lsn)
             visible_sleep(db, lsn);
         }
     }
+}
+
+/* `visible` over the caller's frame [lsn, end), if everything before it is visible. */
+static bool
+visible_take_turn(esker_db *db, uint64_t lsn, uint64_t end)
+{
+    uint64_t turn = lsn;
+    /* relaxed: only spares a useless CAS; nobody but the caller moves it from here. */
+    return load_relaxed(&db->visible) == lsn &&
+           cas_seq(&db->visible, &turn, end); /* pairs: VISIBLE — as in visible_go_on */
+}
+
+void
+db_make_visible(esker_db *db, struct thread_state *self, const struct version *version, struct window *window,
+                uint64_t offset, uint64_t bytes)
+{
+    uint64_t lsn = window_lsn(window, offset);
+    uint64_t end = lsn + bytes / LSN_BYTES;
+    struct visible_move move = {.moved = true, .window_done = end == window->end_lsn};
+    if (LIKELY(visible_take_turn(db, lsn, end))) {
+        visible_go_on(db, self, version, move);
+        return;
+    }
+    /* The window stays without the section: it is in every version until its last frame is visible. */
+    epoch_exit(self);
+    for (uint32_t spins = 0; spins < SPINS_FOR_TURN; spins++) {
+        if (visible_take_turn(db, lsn, end)) {
+            epoch_enter(self);
+            /* pairs: CURRENT */
+            visible_go_on(db, self, load_acquire(&db->current), move);
+            return;
+        }
+        cpu_relax();
+    }
+    window_set_applied(window, offset);
+    db_wait_visible(db, self, end);
 }

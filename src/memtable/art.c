@@ -6,11 +6,7 @@
 
 enum { ART_LOCKED = 1, ART_OBSOLETE = 2, ART_SPINS = 128 };
 
-/* A child slot and the lock under which it may be changed. */
-struct art_place {
-    _Atomic uint32_t *lock;
-    _Atomic uint32_t *slot;
-};
+enum { ART_FEW = 4096 }; /* nodes that are in the cache, most likely */
 
 void
 art_init(struct art *art, const struct vnodes *vnodes, struct index_arena *arena)
@@ -199,13 +195,14 @@ art_put(struct art_node *node, uint8_t byte, uint32_t ref)
 }
 
 static uint32_t
-art_new_node(struct art *art, enum art_type type, size_t level, uint64_t tail, uint32_t anyleaf)
+art_new_node(struct art *art, enum art_type type, size_t level, uint64_t tail, uint32_t anyleaf,
+             uint32_t stripe)
 {
     static const uint32_t size[] = {[ART_NODE4] = sizeof(struct art_node4),
                                     [ART_NODE16] = sizeof(struct art_node16),
                                     [ART_NODE48] = sizeof(struct art_node48),
                                     [ART_NODE256] = sizeof(struct art_node256)};
-    uint32_t ref = index_arena_take(art->arena, size[type]);
+    uint32_t ref = index_arena_take(art->arena, size[type], stripe);
     struct art_node *node = art_node_at(art, ref);
     ASSERT_SLOW(load_relaxed(&node->count) == 0); /* relaxed: not linked yet */
     node->type = (uint8_t)type;
@@ -217,9 +214,10 @@ art_new_node(struct art *art, enum art_type type, size_t level, uint64_t tail, u
 
 /* A copy of the full `node` (locked) with room for more. */
 static uint32_t
-art_larger_copy(struct art *art, const struct art_node *node)
+art_larger_copy(struct art *art, const struct art_node *node, uint32_t stripe)
 {
-    uint32_t ref = art_new_node(art, (enum art_type)(node->type + 1), node->level, node->tail, node->anyleaf);
+    enum art_type type = (enum art_type)(node->type + 1);
+    uint32_t ref = art_new_node(art, type, node->level, node->tail, node->anyleaf, stripe);
     struct art_node *larger = art_node_at(art, ref);
     /* relaxed: all that is read here changes only under the lock that is held,
      * and the copy is not linked yet. */
@@ -258,12 +256,12 @@ art_larger_copy(struct art *art, const struct art_node *node)
  * that it names, with leaf `index` beside it. `other` is any key under `ref`. */
 static bool
 art_branch(struct art *art, const struct art_place *place, uint32_t ref, struct bytes other, struct bytes key,
-           size_t level, uint32_t index)
+           size_t level, uint32_t index, uint32_t stripe)
 {
     if (!art_lock_place(place, ref)) {
         return false;
     }
-    uint32_t branch = art_new_node(art, ART_NODE4, level, art_tail(key.ptr, level), index);
+    uint32_t branch = art_new_node(art, ART_NODE4, level, art_tail(key.ptr, level), index, stripe);
     struct art_node *node = art_node_at(art, branch);
     if (level == other.len) {
         store_release(&node->term, ref); /* pairs: ART_TERM */
@@ -302,7 +300,8 @@ art_set_term(struct art_node *node, uint32_t leaf)
 
 /* Replaces the full node that the place names by a larger one with the new child. */
 static bool
-art_grow(struct art *art, const struct art_place *place, uint32_t ref, uint8_t byte, uint32_t leaf)
+art_grow(struct art *art, const struct art_place *place, uint32_t ref, uint8_t byte, uint32_t leaf,
+         uint32_t stripe)
 {
     struct art_node *node = art_node_at(art, ref);
     if (!art_lock_place(place, ref)) {
@@ -312,7 +311,7 @@ art_grow(struct art *art, const struct art_place *place, uint32_t ref, uint8_t b
     ASSERT(locked); /* I2: it is named by a slot whose lock is held */
     bool missing = art_child(node, byte) == NULL;
     if (missing) {
-        uint32_t larger = art_larger_copy(art, node);
+        uint32_t larger = art_larger_copy(art, node, stripe);
         art_put(art_node_at(art, larger), byte, leaf);
         ESKER_RACE_POINT_HELD("art_grow");
         store_release(place->slot, larger); /* pairs: ART_CHILD */
@@ -327,12 +326,13 @@ art_grow(struct art *art, const struct art_place *place, uint32_t ref, uint8_t b
 
 /* Adds the missing child `byte` of the node that the place names. */
 static bool
-art_add(struct art *art, const struct art_place *place, uint32_t ref, uint8_t byte, uint32_t leaf)
+art_add(struct art *art, const struct art_place *place, uint32_t ref, uint8_t byte, uint32_t leaf,
+        uint32_t stripe)
 {
     struct art_node *node = art_node_at(art, ref);
     ESKER_RACE_POINT("art_add");
     if (art_is_full(node)) {
-        return art_grow(art, place, ref, byte, leaf);
+        return art_grow(art, place, ref, byte, leaf, stripe);
     }
     ESKER_RACE_POINT("art_add_lock");
     if (!art_lock(&node->lock)) {
@@ -359,11 +359,9 @@ art_set_root(const struct art_place *place, uint32_t leaf)
 
 /* False: another writer changed the tree on the way; start again. */
 static bool
-art_try_insert(struct art *art, struct bytes key, uint32_t index)
+art_try_insert(struct art *art, struct bytes key, uint32_t index, struct art_place place, uint32_t stripe)
 {
     const uint32_t leaf = ART_LEAF | index;
-    struct art_place place = {.lock = &art->root_lock, .slot = &art->root};
-    size_t depth = 0;
     for (;;) {
         uint32_t ref = load_acquire(place.slot); /* pairs: ART_CHILD */
         if (ref == 0) {
@@ -375,35 +373,89 @@ art_try_insert(struct art *art, struct bytes key, uint32_t index)
         }
         if ((ref & ART_LEAF) != 0) {
             struct bytes other = vnode_key(art->vnodes, ref & ~ART_LEAF);
-            size_t level = art_differ(key.ptr, other.ptr, depth, MIN(key.len, other.len));
+            size_t level = art_differ(key.ptr, other.ptr, place.depth, MIN(key.len, other.len));
             ASSERT(level < key.len || level < other.len);
-            return art_branch(art, &place, ref, other, key, level, index);
+            return art_branch(art, &place, ref, other, key, level, index, stripe);
         }
         struct art_node *node = art_node_at(art, ref);
-        size_t matched = art_match(art, node, key, depth);
+        size_t matched = art_match(art, node, key, place.depth);
         if (matched < node->level) {
             struct bytes other = vnode_key(art->vnodes, node->anyleaf);
-            return art_branch(art, &place, ref, other, key, matched, index);
+            return art_branch(art, &place, ref, other, key, matched, index, stripe);
         }
         if (key.len == matched) {
             return art_set_term(node, leaf);
         }
         _Atomic uint32_t *slot = art_child(node, key.ptr[matched]);
         if (slot == NULL) {
-            return art_add(art, &place, ref, key.ptr[matched], leaf);
+            return art_add(art, &place, ref, key.ptr[matched], leaf, stripe);
         }
-        place = (struct art_place){.lock = &node->lock, .slot = slot};
-        depth = matched + 1;
+        place = (struct art_place){.lock = &node->lock, .slot = slot, .depth = matched + 1};
+    }
+}
+
+static struct art_place
+art_root_place(const struct art *art)
+{
+    struct art *mutable = (struct art *)(uintptr_t)art;
+    return (struct art_place){.lock = &mutable->root_lock, .slot = &mutable->root};
+}
+
+void
+art_insert_from(struct art *art, uint32_t index, const struct art_place *from, uint32_t stripe)
+{
+    struct bytes key = vnode_key(art->vnodes, index);
+    ESKER_RACE_POINT("art_insert");
+    /* The place's node may be obsolete by now, or what it names: then its lock tells. */
+    bool done = art_try_insert(art, key, index, *from, stripe);
+    while (!done) {
+        cpu_relax();
+        done = art_try_insert(art, key, index, art_root_place(art), stripe);
     }
 }
 
 void
-art_insert(struct art *art, uint32_t index)
+art_insert(struct art *art, uint32_t index, uint32_t stripe)
 {
-    struct bytes key = vnode_key(art->vnodes, index);
-    ESKER_RACE_POINT("art_insert");
-    while (!art_try_insert(art, key, index)) {
-        cpu_relax();
+    struct art_place root = art_root_place(art);
+    art_insert_from(art, index, &root, stripe);
+}
+
+/* About how many children a node has. */
+static uint32_t
+art_fan_out(const struct art_node *node)
+{
+    /* relaxed: an estimate */
+    return node->type == ART_NODE256 ? 256 : MAX((uint32_t)load_relaxed(&node->count), 1U);
+}
+
+struct art_place
+art_approach(const struct art *art, struct bytes key)
+{
+    struct art_place place = art_root_place(art);
+    uint32_t nodes = 1; /* about how many there are at this depth */
+    for (;;) {
+        uint32_t ref = load_acquire(place.slot); /* pairs: ART_CHILD */
+        if (ref == 0 || (ref & ART_LEAF) != 0) {
+            PREFETCH_READ(&art->vnodes->array[ref & ~ART_LEAF]);
+            return place;
+        }
+        struct art_node *node = art_node_at(art, ref);
+        if (nodes > ART_FEW) {
+            prefetch_own(node);
+            prefetch_own((const uint8_t *)node + CACHE_LINE_BYTES);
+            return place;
+        }
+        size_t matched = art_match(art, node, key, place.depth);
+        if (matched < node->level || key.len == matched) {
+            return place;
+        }
+        _Atomic uint32_t *slot = art_child(node, key.ptr[matched]);
+        if (slot == NULL) {
+            return place;
+        }
+        nodes *= art_fan_out(node);
+        place = (struct art_place){.lock = &node->lock, .slot = slot, .depth = matched + 1};
     }
 }
 

@@ -123,8 +123,22 @@ void art_init(struct art *art, const struct vnodes *vnodes, struct index_arena *
 
 /* Puts the key of vnode `index` into the tree. Idempotent: the same index may
  * come again, also at the same time from other threads; two indexes of equal
- * keys may not. Waits only for other writers of the same node. */
-void art_insert(struct art *art, uint32_t index);
+ * keys may not. Waits only for other writers of the same node. stripe: share.h. */
+void art_insert(struct art *art, uint32_t index, uint32_t stripe);
+
+/* A child slot, and the lock under which it may be changed. */
+struct art_place {
+    _Atomic uint32_t *lock;
+    _Atomic uint32_t *slot;
+    size_t depth; /* of the first key byte below */
+};
+
+/* Starts the cache misses of a later art_insert_from of `key`: goes down through nodes of
+ * which there are few, so that they are in the cache, and fetches the one below. The place
+ * stays good whatever is inserted meanwhile. */
+struct art_place art_approach(const struct art *art, struct bytes key);
+/* art_insert of a key that `from` is on the path of. */
+void art_insert_from(struct art *art, uint32_t index, const struct art_place *from, uint32_t stripe);
 
 enum { ART_WARM_MAX = 16 };
 

@@ -56,9 +56,9 @@ static uint32_t
 fixture_insert(struct fixture *f, struct bytes key)
 {
     uint64_t offset = testing_window_add(&f->window, ENTRY_PUT, key, bytes_make(NULL, 0));
-    uint32_t index = vnode_take(&f->vnodes, 1);
+    uint32_t index = vnode_take(&f->vnodes, 1, 0);
     f->vnodes.array[index].entry = (uint32_t)(offset / LSN_BYTES);
-    art_insert(&f->art, index);
+    art_insert(&f->art, index, 0);
     f->keys[f->count++] = vnode_key(&f->vnodes, index);
     return index;
 }
@@ -318,7 +318,7 @@ art__inserting_a_leaf_again_changes_nothing(void **state)
     }
     uint64_t spent = fixture_spent(f);
     for (uint32_t index = 1; index <= COUNT; index++) {
-        art_insert(&f->art, index);
+        art_insert(&f->art, index, 0);
     }
     assert_int_equal(fixture_spent(f), spent);
     check_all(f);

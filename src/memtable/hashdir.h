@@ -86,6 +86,12 @@ hashdir_first_slot(const struct hashdir *dir, uint64_t hash)
     return (hash & dir->bucket_mask) * HASHDIR_BUCKET_SLOTS;
 }
 
+static inline const void *
+hashdir_bucket(const struct hashdir *dir, uint64_t hash)
+{
+    return (const void *)(uintptr_t)&dir->slots[hashdir_first_slot(dir, hash)]; /* the cast drops _Atomic */
+}
+
 static inline void
 hashdir_prefetch(const struct hashdir *dir, uint64_t hash)
 {

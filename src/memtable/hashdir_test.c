@@ -47,7 +47,7 @@ fixture_free(struct fixture *f)
 static uint32_t
 fixture_link(struct fixture *f, uint64_t offset, uint64_t hash, uint32_t *anchor_out)
 {
-    uint32_t index = vnode_take(&f->vnodes, 1);
+    uint32_t index = vnode_take(&f->vnodes, 1, 0);
     f->vnodes.array[index].entry = (uint32_t)(offset / LSN_BYTES);
     struct bytes key = vnode_key(&f->vnodes, index);
     *anchor_out = hashdir_link(&f->dir, &f->vnodes, key, hash, index);

@@ -12,17 +12,47 @@
 enum {
     MEMTABLE_PAGE_BYTES = 4096,
     MEMTABLE_GROUP = ART_WARM_MAX,
-    MEMTABLE_SAMPLE = 1000,    /* entries that say what the tree takes per entry */
-    MEMTABLE_ARENA_GUESS = 24, /* bytes per entry before that */
-    MEMTABLE_PAGE_KEYS = 8     /* so many keys per page of the directory touch about every page */
+    MEMTABLE_SAMPLE = 1000,          /* entries that say what the tree takes per entry */
+    MEMTABLE_ARENA_GUESS = 24,       /* bytes per entry before that */
+    MEMTABLE_PAGE_KEYS = 8,          /* so many keys per page of the directory touch about every page */
+    MEMTABLE_STRIPED_FROM = 64 << 10 /* entries; smaller ones shall stay small */
 };
 
+_Static_assert(MEMTABLE_OPS_MAX + SHARE_STRIPES * (VNODE_STRETCH - 1) < HASHDIR_VNODE_MASK, "24 bits");
+
 /* ---- Life ------------------------------------------------------------------ */
+
+static bool
+memtable_is_striped(uint32_t op_count)
+{
+    return op_count >= MEMTABLE_STRIPED_FROM;
+}
+
+/* Those that may be left over in stretches included. */
+static uint32_t
+memtable_vnode_count(uint32_t op_count)
+{
+    return op_count + (memtable_is_striped(op_count) ? SHARE_STRIPES * (VNODE_STRETCH - 1) : 0);
+}
 
 static uint64_t
 memtable_vnode_bytes(uint32_t op_count)
 {
-    return align_up(((uint64_t)op_count + 1) * sizeof(struct vnode), CACHE_LINE_BYTES);
+    uint64_t count = (uint64_t)memtable_vnode_count(op_count) + 1;
+    return align_up(count * sizeof(struct vnode), CACHE_LINE_BYTES);
+}
+
+static uint64_t
+memtable_arena_bytes(uint32_t op_count)
+{
+    uint64_t bytes = art_bytes_max(op_count);
+    return memtable_is_striped(op_count) ? index_arena_striped_bytes(bytes) : bytes;
+}
+
+static uint64_t
+memtable_shares_bytes(uint32_t op_count)
+{
+    return memtable_is_striped(op_count) ? SHARE_STRIPES * sizeof(struct shares) : 0;
 }
 
 /* Directory, vnodes and tree are each bounded by a proof of their own: at most
@@ -32,7 +62,8 @@ memtable_vnode_bytes(uint32_t op_count)
 uint64_t
 memtable_index_bytes(uint32_t op_count)
 {
-    uint64_t bytes = hashdir_bytes(op_count) + memtable_vnode_bytes(op_count) + art_bytes_max(op_count);
+    uint64_t bytes = hashdir_bytes(op_count) + memtable_vnode_bytes(op_count) +
+                     memtable_shares_bytes(op_count) + memtable_arena_bytes(op_count);
     return align_up(bytes, MEMTABLE_PAGE_BYTES);
 }
 
@@ -66,9 +97,14 @@ memtable_create(struct io *io, const uint8_t *data, uint64_t data_bytes, uint64_
     uint8_t *rest = (uint8_t *)region + table->dir_bytes;
     table->vnodes.array = (struct vnode *)rest;
     table->vnodes.data = data;
-    table->vnodes.count_max = op_capacity;
+    table->vnodes.count_max = memtable_vnode_count(op_capacity);
     rest += memtable_vnode_bytes(op_capacity);
-    index_arena_init(&table->arena, rest, art_bytes_max(op_capacity));
+    struct shares *shares = memtable_is_striped(op_capacity) ? (struct shares *)(void *)rest : NULL;
+    rest += memtable_shares_bytes(op_capacity);
+    table->arena_bytes = memtable_arena_bytes(op_capacity);
+    index_arena_init(&table->arena, rest, table->arena_bytes);
+    table->arena.shares = shares;
+    table->vnodes.shares = shares;
     art_init(&table->art, &table->vnodes, &table->arena);
     dead_init(&table->dead);
     *out = table;
@@ -103,23 +139,14 @@ memtable_link(struct memtable *table, uint32_t index, uint32_t entry, struct byt
     return table->vnodes.array[anchor].entry >= entry ? anchor : 0;
 }
 
-static void
-memtable_insert_hashed(struct memtable *table, uint32_t entry, struct bytes key, uint64_t hash)
-{
-    uint32_t index = vnode_take(&table->vnodes, 1);
-    uint32_t anchor = memtable_link(table, index, entry, key, hash);
-    if (anchor != 0) {
-        art_insert(&table->art, anchor);
-    }
-}
-
 /* A group of a batch: all links, then all paths in the tree side by side. */
 static void
-memtable_insert_group(struct memtable *table, const uint32_t *entries, const uint64_t *hashes, uint32_t count)
+memtable_insert_group(struct memtable *table, const uint32_t *entries, const uint64_t *hashes, uint32_t count,
+                      uint32_t stripe)
 {
     uint32_t anchors[MEMTABLE_GROUP];
     uint32_t anchor_count = 0;
-    uint32_t first = vnode_take(&table->vnodes, count);
+    uint32_t first = vnode_take(&table->vnodes, count, stripe);
     for (uint32_t i = 0; i < count; i++) {
         struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entries[i]));
         uint32_t anchor = memtable_link(table, first + i, entries[i], key, hashes[i]);
@@ -128,21 +155,36 @@ memtable_insert_group(struct memtable *table, const uint32_t *entries, const uin
     }
     art_warm(&table->art, anchors, anchor_count);
     for (uint32_t i = 0; i < anchor_count; i++) {
-        art_insert(&table->art, anchors[i]);
+        art_insert(&table->art, anchors[i], stripe);
+    }
+}
+
+struct memtable_way
+memtable_approach(const struct memtable *table, struct bytes key)
+{
+    uint64_t hash = memtable_hash(key, table->hash_seed);
+    prefetch_own(hashdir_bucket(&table->dir, hash));
+    struct art_place place = art_approach(&table->art, key);
+    return (struct memtable_way){.hash = hash, .lock = place.lock, .slot = place.slot, .depth = place.depth};
+}
+
+void
+memtable_insert(struct memtable *table, uint64_t offset, const struct memtable_way *way, uint32_t stripe)
+{
+    ASSERT(offset % LSN_BYTES == 0 && offset < table->data_bytes);
+    ESKER_RACE_POINT("memtable_approached");
+    uint32_t entry = (uint32_t)(offset / LSN_BYTES);
+    struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entry));
+    uint32_t index = vnode_take(&table->vnodes, 1, stripe);
+    uint32_t anchor = memtable_link(table, index, entry, key, way->hash);
+    if (anchor != 0) {
+        struct art_place place = {.lock = way->lock, .slot = way->slot, .depth = way->depth};
+        art_insert_from(&table->art, anchor, &place, stripe);
     }
 }
 
 void
-memtable_insert(struct memtable *table, uint64_t offset, uint64_t hash)
-{
-    ASSERT(offset % LSN_BYTES == 0 && offset < table->data_bytes);
-    uint32_t entry = (uint32_t)(offset / LSN_BYTES);
-    struct bytes key = entry_key_trusted(vnode_entry_at(&table->vnodes, entry));
-    memtable_insert_hashed(table, entry, key, hash);
-}
-
-void
-memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes)
+memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes, uint32_t stripe)
 {
     ASSERT(body_offset % LSN_BYTES == 0 && body_offset <= table->data_bytes);
     ASSERT(body_bytes <= table->data_bytes - body_offset);
@@ -162,7 +204,7 @@ memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t bod
             at += entry_size_bytes(key.len, entry_value_trusted(entry).len);
             count++;
         }
-        memtable_insert_group(table, entries, hashes, count);
+        memtable_insert_group(table, entries, hashes, count, stripe);
         if (count < MEMTABLE_GROUP) {
             break;
         }
@@ -191,8 +233,8 @@ memtable_populate(struct memtable *table, uint64_t op_count, uint64_t most)
     uint64_t arena_used = index_arena_used_bytes(&table->arena);
     uint64_t arena =
         count >= MEMTABLE_SAMPLE ? arena_used * op_count / count : op_count * MEMTABLE_ARENA_GUESS;
-    uint64_t arena_cap = art_bytes_max(table->vnodes.count_max);
-    uint64_t vnodes_cap = memtable_vnode_bytes(table->vnodes.count_max);
+    uint64_t arena_cap = table->arena_bytes;
+    uint64_t vnodes_cap = ((uint64_t)table->vnodes.count_max + 1) * sizeof(struct vnode);
     /* Keys go anywhere in the directory: all of it, or where keys are few, nothing. */
     if (most >= table->dir_bytes / MEMTABLE_PAGE_BYTES * MEMTABLE_PAGE_KEYS) {
         memtable_populate_part(table, table->region, &table->populated_dir, table->dir_bytes);
@@ -273,7 +315,7 @@ memtable_expected_bytes(const struct memtable *table, uint64_t op_count)
     uint64_t arena_used = index_arena_used_bytes(&table->arena);
     uint64_t arena = MAX(ops * MEMTABLE_ARENA_GUESS, arena_used);
     uint64_t expected = memtable_dir_touched(table, ops) + memtable_touched(table, vnodes) +
-                        memtable_touched(table, MIN(arena, art_bytes_max(table->vnodes.count_max)));
+                        memtable_touched(table, MIN(arena, table->arena_bytes));
     uint64_t now = memtable_resident_bytes(table);
     return MIN(MAX(expected, now), table->region_bytes);
 }

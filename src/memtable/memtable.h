@@ -40,7 +40,7 @@ struct memtable; /* hash directory + radix tree + vnodes */
 /* What the index of `op_count` entries may take, in bytes of page memory reserved. */
 uint64_t memtable_index_bytes(uint32_t op_count);
 
-enum { MEMTABLE_OPS_MAX = (1 << 24) - 2 };
+enum { MEMTABLE_OPS_MAX = (1 << 24) - 2 - 1024 }; /* vnodes are counted in 24 bits; some are left over */
 
 /* An empty index over `data` (a window's bytes, 8-aligned, address fixed for
  * the memtable's life), for at most op_capacity entries. hash_seed: secret and
@@ -50,14 +50,28 @@ NODISCARD esker_status memtable_create(struct io *io, const uint8_t *data, uint6
                                        struct memtable **out);
 void memtable_destroy(struct memtable *table);
 
+/* What of an insertion does not wait for the entry to be in the window. */
+struct memtable_way {
+    uint64_t hash;
+    _Atomic uint32_t *lock, *slot; /* of the tree */
+    size_t depth;
+};
+
+/* Starts an insertion's cache misses. */
+struct memtable_way memtable_approach(const struct memtable *table, struct bytes key);
+
 /* Indexes the entry at byte offset `offset` of the window (its bytes complete);
- * hash = memtable_hash of its key, memtable_prefetch(hash) some time before helps.
+ * way: what memtable_approach found for its key, any time before.
+ * stripe: a number that few other threads have (thread_state); threads of different
+ * stripes do not get into each other's way.
  * Cannot fail: space was reserved. The caller publishes afterwards. */
-void memtable_insert(struct memtable *table, uint64_t offset, uint64_t hash);
+void memtable_insert(struct memtable *table, uint64_t offset, const struct memtable_way *way,
+                     uint32_t stripe);
 
 /* All entries of one BATCH frame body that starts at byte offset body_offset:
  * prefetches the directory lines first. */
-void memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes);
+void memtable_insert_batch(struct memtable *table, uint64_t body_offset, uint64_t body_bytes,
+                           uint32_t stripe);
 
 /* Makes index memory present that `op_count` entries will take; `most` is how
  * many there may come to be in all. One caller at a time; only a hint. */

@@ -17,6 +17,7 @@ struct memtable {
     uint64_t base_lsn;
     uint64_t hash_seed;
     uint64_t dir_bytes;
+    uint64_t arena_bytes;
     struct hashdir dir;
     /* parts with their own rules */
     struct vnodes vnodes;

@@ -289,7 +289,7 @@ memtable__batch_indexes_every_entry_of_a_body(void **state)
             uint64_t body = FRAME_HEADER_BYTES;
             uint64_t len = h->window.end - body;
             /* A body ends with its bytes, or with zeros up to the granule. */
-            memtable_insert_batch(h->table, body, zero_end != 0 ? align_up(len + 1, 16) : len);
+            memtable_insert_batch(h->table, body, zero_end != 0 ? align_up(len + 1, 16) : len, 0);
             check_gets(h);
             check_walks(h, UINT64_MAX, count);
             history_free(h);
@@ -458,7 +458,7 @@ race_write(void *arg)
             break;
         }
         memtable_insert_batch(race->h->table, race->starts[frame],
-                              race->starts[frame + 1] - race->starts[frame]);
+                              race->starts[frame + 1] - race->starts[frame], frame);
         (void)exchange_seq(&race->applied[frame], 1);
         race_ratchet(race);
         if (frame % 8 == 0) {

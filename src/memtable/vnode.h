@@ -15,22 +15,16 @@
  *     version, wherever in the list, raises head to it at least: a reader that
  *     was promised this version walks from head and so cannot miss it.
  *
- * Index 0 is no vnode. An entry's granule is its byte offset in the window
- * divided by 8, so it orders like the LSN.
+ * Index 0 is no vnode; of a striped memtable's (share.h) a few are never used. An
+ * entry's granule is its byte offset in the window divided by 8, so it orders like
+ * the LSN.
  */
 #ifndef ESKER_MEMTABLE_VNODE_H
 #define ESKER_MEMTABLE_VNODE_H
 
 #include "base/assert.h"
 #include "format/log_format.h"
-#include "sync/atomic.h"
-
-/* Steps of a writer after which anything may happen: memtable_race_test.c runs
- * other writers and readers there. HELD: a node is locked, so readers only. */
-#ifndef ESKER_RACE_POINT
-#define ESKER_RACE_POINT(name) ((void)0)
-#define ESKER_RACE_POINT_HELD(name) ((void)0)
-#endif
+#include "memtable/share.h"
 
 struct vnode {
     uint32_t entry;        /* granule; immutable once linked */
@@ -41,23 +35,33 @@ struct vnode {
 
 _Static_assert(sizeof(struct vnode) == 16, "a vnode is 16 bytes");
 
+enum { VNODE_STRETCH = 16 }; /* four lines */
+
 struct vnodes {
     /* immutable */
     struct vnode *array; /* count_max + 1; [0] unused */
     const uint8_t *data; /* the window */
     uint32_t count_max;
+    struct shares *shares; /* SHARE_STRIPES of them; NULL: not striped */
     /* atomic */
-    _Atomic uint32_t used CACHE_ALIGNED; /* relaxed: hands out numbers, publishes nothing */
+    _Atomic uint64_t used CACHE_ALIGNED; /* relaxed: hands out numbers, publishes nothing */
 };
 
 /* The first of `count` vnodes in a row. */
 static inline uint32_t
-vnode_take(struct vnodes *vnodes, uint32_t count)
+vnode_take(struct vnodes *vnodes, uint32_t count, uint32_t stripe)
 {
+    uint32_t taken;
+    if (count == 1 && vnodes->shares != NULL &&
+        share_take(&vnodes->shares[stripe % SHARE_STRIPES].vnodes, &vnodes->used, 1, 1, VNODE_STRETCH,
+                   &taken)) {
+        ASSERT(taken < vnodes->count_max);
+        return taken + 1;
+    }
     /* relaxed: only uniqueness matters; whoever links the vnode publishes it. */
-    uint32_t before = add_relaxed(&vnodes->used, count);
+    uint64_t before = add_relaxed(&vnodes->used, count);
     ASSERT(before <= vnodes->count_max && count <= vnodes->count_max - before);
-    return before + 1;
+    return (uint32_t)before + 1;
 }
 
 static inline const uint8_t *

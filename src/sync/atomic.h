@@ -44,6 +44,19 @@
 /* A counter for statistics that one thread writes and others read: no RMW. */
 #define counter_bump(ptr, value) store_relaxed((ptr), load_relaxed(ptr) + (value))
 
+/* Starts getting the line at ptr to write to it, from whichever processor has it. */
+static inline void
+prefetch_own(const void *ptr)
+{
+#if defined(__x86_64__)
+    /* __builtin_prefetch is a read's prefetch unless the compiler is told of the processor; where
+     * there is no such instruction this is a no-operation. */
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)ptr));
+#else
+    __builtin_prefetch(ptr, 1, 3);
+#endif
+}
+
 static inline void
 cpu_relax(void)
 {

@@ -5,6 +5,8 @@
 
 enum { WINDOW_OPS_SAMPLE = 1000, WINDOW_BYTES_SAMPLE = 64 << 10 }; /* so much says what an entry takes */
 
+enum { WINDOW_FRAME_TYPE = 4 }; /* format/frame.h */
+
 uint32_t
 window_op_capacity(uint64_t cap_bytes)
 {
@@ -18,10 +20,17 @@ window_bitmap_bytes(uint64_t cap_bytes)
     return align_up(cap_bytes / WINDOW_GRANULE + 1, 64) / 8;
 }
 
+/* The bitmap, and the starts behind it. */
+static uint64_t
+window_notes_bytes(uint64_t cap_bytes)
+{
+    return window_bitmap_bytes(cap_bytes) + (cap_bytes / WINDOW_STRETCH_BYTES + 1) * sizeof(uint32_t);
+}
+
 uint64_t
 window_bytes_max(uint64_t cap_bytes, uint32_t op_cap)
 {
-    return cap_bytes + memtable_index_bytes(op_cap) + window_bitmap_bytes(cap_bytes);
+    return cap_bytes + memtable_index_bytes(op_cap) + window_notes_bytes(cap_bytes);
 }
 
 static void
@@ -37,8 +46,8 @@ window_free(struct window *window)
         window->io->ops->unmap_memory(window->io, window->data, window->cap_bytes);
     }
     if (window->applied != NULL) {
-        void *bitmap = (void *)(uintptr_t)window->applied; /* the cast drops _Atomic */
-        window->io->ops->unmap_memory(window->io, bitmap, window_bitmap_bytes(window->cap_bytes));
+        void *notes = (void *)(uintptr_t)window->applied; /* the cast drops _Atomic */
+        window->io->ops->unmap_memory(window->io, notes, window_notes_bytes(window->cap_bytes));
     }
     mem_free(window->mem, window);
 }
@@ -72,8 +81,11 @@ window_create(struct io *io, const struct mem *mem, struct block_cache *budget, 
         window->data = failed == 0 ? memory : NULL;
     }
     if (failed == 0) {
-        failed = io->ops->map_memory(io, window_bitmap_bytes(cap_bytes), &memory);
+        failed = io->ops->map_memory(io, window_notes_bytes(cap_bytes), &memory);
         window->applied = failed == 0 ? memory : NULL;
+    }
+    if (failed == 0) {
+        window->starts = (_Atomic uint32_t *)(void *)((uint8_t *)memory + window_bitmap_bytes(cap_bytes));
     }
     esker_status status = ESKER_OK;
     if (failed != 0) {
@@ -125,7 +137,7 @@ window_resident_bytes(const struct window *window, uint64_t bytes)
     bool huge = window->cap_bytes >= IO_HUGE_FROM && !window->small_pages;
     uint64_t unit = huge ? (uint64_t)IO_HUGE_BYTES : (uint64_t)LOG_PAGE_BYTES;
     return MIN(align_up(MAX(bytes, populated), unit), window->cap_bytes) +
-           memtable_resident_bytes(window->table) + window_bitmap_bytes(window->cap_bytes);
+           memtable_resident_bytes(window->table) + window_notes_bytes(window->cap_bytes);
 }
 
 uint64_t
@@ -133,7 +145,7 @@ window_expected_bytes(const struct window *window, uint64_t bytes_per_op)
 {
     uint64_t ops = bytes_per_op != 0 ? window->cap_bytes / bytes_per_op : window->op_cap;
     return window->cap_bytes + memtable_expected_bytes(window->table, ops) +
-           window_bitmap_bytes(window->cap_bytes);
+           window_notes_bytes(window->cap_bytes);
 }
 
 void
@@ -199,27 +211,50 @@ window_is_applied(const struct window *window, uint64_t offset)
     return (load_seq(&window->applied[granule / 64]) >> (granule % 64) & 1) != 0;
 }
 
-bool
-window_frame_at_or_before(const struct window *window, uint64_t offset, uint64_t *start_out)
+/* ---- Where frames begin -------------------------------------------------------- */
+
+/* The last noted start that is not behind `offset`. */
+static uint64_t
+window_known_start(const struct window *window, uint64_t offset)
 {
-    uint64_t granule = MIN(offset, window->cap_bytes - 1) / WINDOW_GRANULE;
-    uint64_t word_index = granule / 64;
-    uint64_t keep = granule % 64;
-    uint64_t mask = keep == 63 ? UINT64_MAX : ((uint64_t)1 << (keep + 1)) - 1;
-    for (;;) {
-        /* pairs: APPLIED — the frame header behind the bit is read next. */
-        uint64_t word = load_seq(&window->applied[word_index]) & mask;
-        if (word != 0) {
-            uint64_t bit = 63 - (uint64_t)__builtin_clzll(word);
-            *start_out = (word_index * 64 + bit) * WINDOW_GRANULE;
-            return true;
+    for (uint64_t i = offset / WINDOW_STRETCH_BYTES; i > 0; i--) {
+        /* relaxed: noted before what is below `offset` became visible. */
+        uint64_t start = (uint64_t)load_relaxed(&window->starts[i]) * WINDOW_GRANULE;
+        if (start != 0 && start <= offset) {
+            return start;
         }
-        if (word_index == 0) {
-            return false;
-        }
-        word_index--;
-        mask = UINT64_MAX;
     }
+    return 0;
+}
+
+uint64_t
+window_boundary(const struct window *window, uint64_t offset)
+{
+    uint64_t at = window_known_start(window, offset);
+    while (at < offset) {
+        uint64_t next = at + window_frame_bytes(window, at);
+        if (next > offset) {
+            break;
+        }
+        at = next;
+    }
+    return at;
+}
+
+uint64_t
+window_batches_end(const struct window *window, uint64_t offset)
+{
+    uint64_t found = 0;
+    for (uint64_t upto = offset; upto > 0 && found == 0;) {
+        uint64_t from = window_known_start(window, upto - 1);
+        for (uint64_t at = from; at < upto; at += window_frame_bytes(window, at)) {
+            if (window->data[at + WINDOW_FRAME_TYPE] == FRAME_BATCH) {
+                found = at + window_frame_bytes(window, at);
+            }
+        }
+        upto = from;
+    }
+    return found;
 }
 
 /* ---- Dead ranges -------------------------------------------------------------- */

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A window: the part of the log that is in memory. Writers reserve space in it
- * with one atomic add, copy a frame, index its entries and mark it applied;
- * the ratchet (db/db_commit.c) moves `visible` over applied frames in order.
+ * with one atomic add, copy a frame, index its entries, and make it visible when
+ * everything before it is; or mark it applied, and then whoever moves `visible`
+ * up to it moves it on (db/db_visible.c).
  *
  * Invariants
  *  I1 tail counts reserved granules (low 32 bits, 16 bytes each) and reserved
  *     entries (high 32 bits). The one reservation that first exceeds either
  *     capacity is the straddler; it fills the rest with a PAD frame. Nothing is
- *     published by the tail: what stands in a frame is, by its applied bit (I2).
+ *     published by the tail: what stands in a frame is, by `visible` or by its
+ *     applied bit (I2).
  *  I2 A frame's applied bit is set after its bytes, its copy in the mapped log
- *     and its index entries are complete; nothing of it changes afterwards.
- *  I3 Frames tile [base_lsn, end_lsn) without gaps once every bit is set.
+ *     and its index entries are complete; nothing of it changes afterwards. Frames
+ *     that became visible when they were complete have none: the line of the bits
+ *     would go back and forth between the writers.
+ *  I3 Frames tile [base_lsn, end_lsn) without gaps once all are visible.
+ *  I4 starts[i] is where the first frame begins that begins in stretch i; 0 if none
+ *     does. It is noted with the frame before that one.
  *
  * Concurrency: any number of writers and readers; the memory lives while a
  * version refers to it.
@@ -53,9 +59,10 @@ struct window {
     _Atomic bool deletes;   /* a hint: somebody deleted something in it */
     _Atomic uint32_t refs CACHE_ALIGNED; /* pairs: WINDOW_REFS */
     _Atomic uint64_t *applied;           /* pairs: APPLIED; one bit per 16-byte granule */
+    _Atomic uint32_t *starts;            /* granules; relaxed: read below `visible` alone */
 };
 
-enum { WINDOW_GRANULE = 16 };
+enum { WINDOW_GRANULE = 16, WINDOW_STRETCH_BYTES = 16 << 10, WINDOW_PREFETCH_BYTES = 256 };
 
 static inline uint64_t
 window_tail(uint64_t op_count, uint64_t bytes)
@@ -127,6 +134,20 @@ window_reserve_if_fits(struct window *window, uint64_t bytes, uint64_t *offset_o
     return false;
 }
 
+/* Gets the lines of a frame that is about to be written. Those at its ends were just
+ * written to by others. */
+static inline void
+window_prefetch(const struct window *window, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + MIN(bytes, (uint64_t)WINDOW_PREFETCH_BYTES);
+    for (uint64_t at = offset; at < end; at += CACHE_LINE_BYTES) {
+        prefetch_own(window->data + at);
+        if (window->map != NULL) {
+            prefetch_own(window->map + at);
+        }
+    }
+}
+
 /* ---- Life ------------------------------------------------------------------- */
 
 /* How many entries a window of cap_bytes is made for. */
@@ -166,8 +187,20 @@ uint64_t window_bytes_per_op(const struct window *window);
 void window_set_applied(struct window *window, uint64_t offset);
 bool window_is_applied(const struct window *window, uint64_t offset);
 
-/* The start offset of the last applied frame that begins at or before `offset`; false if there is none. */
-bool window_frame_at_or_before(const struct window *window, uint64_t offset, uint64_t *start_out);
+/* I4: a frame takes [offset, end). By its writer, before it is applied. */
+static inline void
+window_note_frame(struct window *window, uint64_t offset, uint64_t end)
+{
+    if (UNLIKELY(offset / WINDOW_STRETCH_BYTES != end / WINDOW_STRETCH_BYTES) && end < window->cap_bytes) {
+        /* relaxed: who looks for it has seen the frame visible. */
+        store_relaxed(&window->starts[end / WINDOW_STRETCH_BYTES], (uint32_t)(end / WINDOW_GRANULE));
+    }
+}
+
+/* The caller has seen everything below `offset` visible. The greatest boundary of frames
+ * that is not behind it; and where the last BATCH below it ends, 0 = there is none. */
+uint64_t window_boundary(const struct window *window, uint64_t offset);
+uint64_t window_batches_end(const struct window *window, uint64_t offset);
 
 /* memtable_dead_find and _note of the newest window that a reader at lsn has. */
 bool window_dead_find(struct window *window, struct bytes key, uint64_t lsn, bool backward, struct buf *to);

@@ -21,21 +21,22 @@ static struct vnode nodes[3];
 static struct memtable subject;
 
 static void
-put_into_tree(struct art *art, uint32_t anchor)
+put_into_tree(struct art *art, uint32_t anchor, const struct art_place *from, uint32_t stripe)
 {
     bool own = nodes[anchor].entry == (model_self + 1) * MODEL_UNITS;
     if (own || !model_is(ANCHOR_LEFT_OUT)) {
-        art_insert(art, anchor);
+        art_insert_from(art, anchor, from, stripe);
     }
 }
 
-#define art_insert put_into_tree
+#define art_insert_from put_into_tree
 #include "memtable/memtable.c"
 
 static void
 insert(void)
 {
-    memtable_insert_hashed(&subject, (model_self + 1) * MODEL_UNITS, bytes_make("k", 1), HASH);
+    struct memtable_way way = {.hash = HASH, .lock = &subject.art.root_lock, .slot = &subject.art.root};
+    memtable_insert(&subject, (model_self + 1) * MODEL_UNITS * LSN_BYTES, &way, 0);
     model_publish(0);
 }
 

@@ -54,7 +54,7 @@ add(void)
 {
     before_child[model_self] = 7;
     model_pause();
-    art_insert(&art, ART_OLD + model_self + 1);
+    art_insert(&art, ART_OLD + model_self + 1, 0);
 }
 
 static void
@@ -81,7 +81,7 @@ model_reset(void)
         model_key_set(i - 1, (const char[]){(char)('A' + i), 0});
         nodes[i].entry = i * MODEL_UNITS;
         if (i <= ART_OLD) {
-            art_insert(&art, i);
+            art_insert(&art, i, 0);
         }
     }
     node = art_node_at(&art, load_relaxed(&art.root));

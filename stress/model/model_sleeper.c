@@ -23,7 +23,8 @@ enum { BASE_LSN = 64, FRAME_LSNS = WINDOW_GRANULE / LSN_BYTES, END_LSN = BASE_LS
 static struct window window;
 static struct version version;
 static _Atomic uint32_t applied[2];
-static esker_db db;
+static struct stripe stripes[STRIPE_COUNT];
+static esker_db db = {.stripes = stripes};
 
 static int
 model_order(uintptr_t word)

@@ -54,7 +54,9 @@ find(uint32_t entry)
 static void
 insert(void)
 {
-    art_insert(&art, old + model_self + 1);
+    struct art_place from = art_approach(&art, vnode_key(&vnodes, old + model_self + 1));
+    model_pause();
+    art_insert_from(&art, old + model_self + 1, &from, 0);
     model_publish(old);
 }
 
@@ -82,7 +84,7 @@ model_reset(void)
     }
     old -= 2;
     for (uint32_t i = 1; i <= old; i++) {
-        art_insert(&art, i);
+        art_insert(&art, i, 0);
     }
     model_visible_reset(old);
 }

@@ -1,15 +1,15 @@
 /* rooms: db */
 /* SPDX-License-Identifier: MIT */
 /*
- * Two writers apply one frame each and move `visible` (src/db/db_visible.c, src/version/window.c); a reader
- * takes `visible` and looks at what is below. No hole is exposed, no frame is left behind when both writers
- * have gone. Who sleeps until it moves: model_sleeper.c.
+ * Two writers have one frame each and move `visible` (src/db/db_visible.c, src/version/window.c), each by
+ * his turn if it has come, else by his frame's bit; a reader takes `visible` and looks at what is below. No
+ * hole is exposed, no frame is left behind when both have gone. Who sleeps until it moves: model_sleeper.c.
  * In a round: 3 threads, one frame or one read each. Frames are 1 KiB, so that their bits stand in two words.
  */
 #define MODEL_MUTANTS(X)                                                                                     \
     X(APPLIED_RELAXED, TSAN)                                                                                 \
-    X(VISIBLE_RELAXED, TSAN)                                                                                 \
-    X(APPLIED_THEN_LOOK, ANY) X(VISIBLE_THEN_LOOK, ANY) X(BIT_BEFORE_BYTES, ANY)
+    X(VISIBLE_RELAXED, TSAN) X(APPLIED_THEN_LOOK, ANY) X(VISIBLE_THEN_LOOK, ANY) X(BIT_BEFORE_BYTES, ANY)    \
+        X(TURN_OF_ANOTHER, ANY) X(TURN_AND_GONE, ANY)
 #define MODEL_FUTEX
 /* a section begins with a barrier, which would do in place of the bit's */
 #define model_no_section() model_is(APPLIED_THEN_LOOK)
@@ -27,7 +27,8 @@ static struct window window;
 static CACHE_ALIGNED uint8_t data[2 * FRAME_BYTES];
 static _Atomic uint64_t bits[2];
 static struct version version;
-static esker_db db;
+static struct stripe stripes[STRIPE_COUNT];
+static esker_db db = {.stripes = stripes};
 
 static int
 model_order(uintptr_t word)
@@ -44,7 +45,7 @@ model_order(uintptr_t word)
 static void
 apply(void)
 {
-    uint64_t offset = model_self * FRAME_BYTES;
+    uint64_t offset = model_self * FRAME_BYTES, lsn = window_lsn(&window, offset);
     le32_store(data + offset, FRAME_BYTES / FRAME_GRANULE);
     if (model_is(BIT_BEFORE_BYTES)) {
         window_set_applied(&window, offset);
@@ -53,10 +54,14 @@ apply(void)
     }
     data[offset + FRAME_HEADER_BYTES] = 7;
     model_pause();
-    if (!model_is(BIT_BEFORE_BYTES)) {
+    uint64_t from = model_is(TURN_OF_ANOTHER) ? lsn - FRAME_LSNS : lsn;
+    bool turn = visible_take_turn(&db, from, lsn + FRAME_LSNS);
+    if (!turn && !model_is(BIT_BEFORE_BYTES)) {
         window_set_applied(&window, offset);
     }
-    db_ratchet(&db, thread_state_get());
+    if (!turn || !model_is(TURN_AND_GONE)) {
+        db_ratchet(&db, thread_state_get());
+    }
 }
 
 static void

@@ -42,9 +42,9 @@ end:
 /* What this processor sees: its own buffer first. */
 #define IS_APPLIED(which) (frame[which].word[APPLIED] || buffer[me] ?? [eval(which), APPLIED])
 
-/* db_ratchet, then visible_wake */
-inline ratchet() {
-    moved = false;
+/* visible_go_on, then visible_wake */
+inline go_on(by_turn) {
+    moved = by_turn;
 #ifdef MUTANT_WAKE_FIRST
     woken = waiters != 0;
 #endif
@@ -94,18 +94,27 @@ proctype writer(byte me)
     buffer[me] ! mine, INDEXED;
 #else
     buffer[me] ! mine, INDEXED;
-#ifdef MUTANT_APPLIED_PLAIN
-    buffer[me] ! mine, APPLIED;
-#else
-    atomic { empty(buffer[me]) -> frame[mine].word[APPLIED] = true }; /* or_seq in window_set_applied */
+    if
+    :: visible == mine ->
+        /* visible_take_turn: locked, so the buffer is empty. */
+        atomic { empty(buffer[me]); assert(visible == mine); visible = mine + 1 };
+#ifndef MUTANT_TURN_AND_GONE
+        go_on(true)
 #endif
+    :: true -> /* not his turn, as long as he looked */
+#ifdef MUTANT_APPLIED_PLAIN
+        buffer[me] ! mine, APPLIED
+#else
+        atomic { empty(buffer[me]) -> frame[mine].word[APPLIED] = true } /* or_seq in window_set_applied */
+#endif
+    fi;
 #endif
 
     /* db_wait_visible */
     do
     :: visible > mine -> break
     :: else ->
-        ratchet();
+        go_on(false); /* db_ratchet */
         if
         :: visible > mine -> break
         :: else ->
