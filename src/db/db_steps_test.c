@@ -211,6 +211,68 @@ cancel__is_followed_by_no_step(void **state)
     }
 }
 
+/* ---- A disk that fills up meanwhile ---------------------------------------------------- */
+
+static void
+steps_expect_keys(struct steps *steps, const bool *present, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        char key[16];
+        uint8_t value[1000];
+        size_t size = 0;
+        snprintf(key, sizeof key, "%08u", i);
+        esker_status status = esker_get_copy(steps->db, esker_str(key), NULL, value, sizeof value, &size);
+        assert_int_equal(status, present[i] ? ESKER_OK : ESKER_NOT_FOUND);
+    }
+}
+
+/* Space was there when the merge asked for it, and is gone when it writes. */
+static void
+merge__without_space_keeps_its_inputs_and_comes_again(void **state)
+{
+    static const int kinds[] = {ESKER_STEP_ROWS, ESKER_STEP_END};
+
+    enum { KEYS = 5000 };
+
+    static bool present[KEYS];
+    (void)state;
+    for (size_t k = 0; k < COUNTOF(kinds); k++) {
+        struct steps steps;
+        steps_open(&steps, &steps_small, ESKER_DURABLE_PROCESS);
+        memset(present, 0, sizeof present);
+        for (uint32_t i = 0; !steps_run_until(&steps, kinds[k]); i++) {
+            assert_true(i < 1000);
+            for (uint32_t n = 0; n < 40; n++) {
+                uint32_t key = (i * 40 + n) * 7919 % KEYS;
+                steps_put(&steps, key, 400);
+                present[key] = true;
+            }
+            assert_int_equal(esker_flush(steps.db), ESKER_OK);
+        }
+        sim_disk_set_capacity(steps.disk, 1); /* nothing can grow any more */
+        for (uint32_t runs = 0; runs < 1000 && steps_stats(&steps).compactions_failed == 0; runs++) {
+            (void)workers_run_one();
+        }
+        esker_stats failed = steps_stats(&steps);
+        assert_true(failed.compactions_failed > 0);
+        assert_int_equal(steps.db->merge_reserved_bytes, 0);
+        assert_int_equal(steps.db->claimed_count, 0);
+        epoch_drain();
+        db_purge_job(&steps.db->purge_job);
+        assert_int_equal(steps_segment_files(steps.disk), failed.segments);
+        steps_expect_keys(&steps, present, KEYS);
+        sim_disk_set_capacity(steps.disk, 0);
+        db_space_job(&steps.db->space_job); /* with threads it comes by the clock */
+        for (uint32_t runs = 0;
+             runs < STEPS_RUNS_MOST && steps_stats(&steps).compactions == failed.compactions; runs++) {
+            assert_true(workers_run_one()); /* nobody asks */
+        }
+        assert_true(steps_stats(&steps).compactions > failed.compactions);
+        steps_expect_keys(&steps, present, KEYS);
+        steps_close(&steps);
+    }
+}
+
 /* ---- Progress ------------------------------------------------------------------------ */
 
 static void
@@ -396,6 +458,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps__are_counted_by_kind_and_length),
         cmocka_unit_test(cancel__is_followed_by_no_step),
+        cmocka_unit_test(merge__without_space_keeps_its_inputs_and_comes_again),
         cmocka_unit_test(progress__is_told_by_sixteenths),
         cmocka_unit_test(pace__has_no_cliff),
         cmocka_unit_test(waits__say_why),
