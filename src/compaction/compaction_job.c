@@ -187,8 +187,15 @@ compaction_job_first(struct compaction_job *job)
     return spec->lower.len > 0 ? iter_seek(spec->source, spec->lower) : iter_first(spec->source);
 }
 
-/* Judges rows from the source's position on (I4): until the work is done, an
- * output is full (OK), or no row is left (END). */
+static uint64_t
+compaction_job_written(const struct compaction_job *job)
+{
+    return job->writer != NULL ? segment_writer_written_bytes(job->writer) : 0;
+}
+
+/* Judges rows from the source's position on (I4): until the work is done, some of
+ * the output went to the disk, which is as much work, an output is full (OK), or no
+ * row is left (END). */
 static esker_status
 compaction_job_judge_rows(struct compaction_job *job)
 {
@@ -196,6 +203,7 @@ compaction_job_judge_rows(struct compaction_job *job)
     struct iter *source = spec->source;
     uint64_t work_max = spec->step_work != 0 ? spec->step_work : COMPACTION_STEP_WORK;
     uint64_t work = 0;
+    uint64_t written = compaction_job_written(job);
     esker_status status = job->stage == COMPACTION_AT_BEGIN ? compaction_job_first(job) : ESKER_OK;
     while (status == ESKER_OK && work < work_max) {
         if (spec->upper.len > 0 && bytes_compare(source->key, spec->upper) >= 0) {
@@ -217,6 +225,7 @@ compaction_job_judge_rows(struct compaction_job *job)
             TRY(compaction_job_write(job, source));
         }
         work += COMPACTION_ROW_WORK + source->key.len + source->value.len;
+        work = compaction_job_written(job) != written ? work_max : work;
         status = iter_next(source);
     }
     return status;

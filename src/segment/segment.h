@@ -52,6 +52,8 @@ NODISCARD esker_status segment_writer_add(struct segment_writer *writer, struct 
                                           enum entry_op op, struct bytes value);
 uint64_t segment_writer_size_bytes(const struct segment_writer *writer); /* written so far, estimate */
 uint64_t segment_writer_row_count(const struct segment_writer *writer);
+/* What has gone to the file so far, by a mebibyte or so at a time. */
+uint64_t segment_writer_written_bytes(const struct segment_writer *writer);
 /* All of segment_writer_finish but the sync, which takes a disk's time, in pieces of about a millisecond at
  * most: for callers that have something else to do in between. Not needed before it. OK: there is more to
  * do. END: sealed. */

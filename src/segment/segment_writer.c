@@ -346,3 +346,9 @@ segment_writer_row_count(const struct segment_writer *writer)
 {
     return writer->row_count;
 }
+
+uint64_t
+segment_writer_written_bytes(const struct segment_writer *writer)
+{
+    return writer->written;
+}
