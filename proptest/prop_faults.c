@@ -351,6 +351,7 @@ main(int argc, char **argv)
         {.name = "size EIO", .kind = SIM_SIZE, .err = EIO},
         {.name = "list EIO", .kind = SIM_LIST, .err = EIO},
         {.name = "map ENOMEM", .kind = SIM_MAP, .err = ENOMEM},
+        {.name = "read ahead EIO", .kind = SIM_AHEAD, .err = EIO},
         {.name = "page memory ENOMEM", .kind = SIM_MEMORY, .err = ENOMEM},
         {.name = "truncate EIO", .kind = SIM_TRUNCATE, .err = EIO},
         {.name = "allocation", .kind = SIM_KINDS},

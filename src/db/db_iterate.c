@@ -139,9 +139,10 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     }
     struct iter *source = NULL;
     struct iter *rows = NULL;
-    esker_status status = version_iter_create(version, lsn, &db->block_mem, &source);
+    struct visible_bounds bounds = {.lower = buf_bytes(&it->lower), .upper = buf_bytes(&it->upper)};
+    struct iter_bounds reach = {.lower = bounds.lower, .upper = bounds.upper};
+    esker_status status = version_iter_create(version, lsn, reach, &db->block_mem, &source);
     if (status == ESKER_OK) {
-        struct visible_bounds bounds = {.lower = buf_bytes(&it->lower), .upper = buf_bytes(&it->upper)};
         status = visible_iter_create(source, lsn, bounds, &db->block_mem, &rows);
     }
     if (status != ESKER_OK) {

@@ -127,6 +127,10 @@ struct io_ops {
     /* Begins to write [offset, offset + len) to the disk, so that a later sync
      * has little left to do; promises nothing. Nullable. */
     void (*start_writeback)(struct io *io, struct io_file *file, uint64_t offset, uint64_t len);
+    /* Begins to read [offset, offset + len) into the machine's memory and returns at once, so that
+     * a later read of it has less to wait for; 0, or a negated errno, which is of no consequence:
+     * that read is made in any case and reports for itself. Nullable. */
+    int (*start_read)(struct io *io, struct io_file *file, uint64_t offset, uint64_t len);
     /* What files of this directory can still take; nullable: not known. */
     int (*free_bytes)(struct io *io, uint64_t *out);
     uint64_t (*files_max)(struct io *io); /* nullable; see io_files_max */
@@ -191,6 +195,16 @@ io_start_writeback(struct io *io, struct io_file *file, uint64_t offset, uint64_
 {
     if (io->ops->start_writeback != NULL) {
         io->ops->start_writeback(io, file, offset, len);
+    }
+}
+
+/* Only a hint: what comes of it the read that follows says. */
+static inline void
+io_start_read(struct io *io, struct io_file *file, uint64_t offset, uint64_t len)
+{
+    if (io->ops->start_read != NULL) {
+        int failed = io->ops->start_read(io, file, offset, len);
+        (void)failed;
     }
 }
 

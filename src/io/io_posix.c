@@ -165,6 +165,26 @@ posix_start_writeback(struct io *io, struct io_file *file, uint64_t offset, uint
     (void)failed; /* the sync that follows is what counts, and what reports */
 }
 
+/* The kernel takes no more of one call than a device takes of one request, or than it reads ahead by
+ * itself: 128 KiB at least. */
+static int
+posix_start_read(struct io *io, struct io_file *file, uint64_t offset, uint64_t len)
+{
+    enum { PIECE = 128 << 10 };
+
+    THREAD_UNCANCELLED;
+    (void)io;
+    if (offset > INT64_MAX || len > INT64_MAX - offset) {
+        return -EINVAL;
+    }
+    int failed = 0;
+    for (uint64_t at = 0; at < len && failed == 0; at += PIECE) {
+        off_t piece = (off_t)MIN(len - at, (uint64_t)PIECE);
+        failed = posix_fadvise(io_posix_fd(file), (off_t)(offset + at), piece, POSIX_FADV_WILLNEED);
+    }
+    return -failed;
+}
+
 /* The kernel writes and waits for these pages alone; fdatasync would take along whatever
  * else of the file is dirty. */
 static ssize_t
@@ -455,7 +475,7 @@ posix_unlock(struct io *io)
     mutex_unlock(&posix_lock_guard);
 }
 
-/* ---- Memory ------------------------------------------------------------- */
+/* ---- Mapped files ------------------------------------------------------- */
 
 /* File systems where a store into a mapped, already written block cannot fail
  * or be dropped while the machine lives. */
@@ -496,96 +516,6 @@ posix_map_file(struct io *io, struct io_file *file, uint64_t len, void **out)
     }
     *out = ptr;
     return 0;
-}
-
-void
-io_posix_populate(struct io *io, void *ptr, uint64_t len)
-{
-    (void)io;
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t start = (uint64_t)(uintptr_t)ptr;
-    uint64_t first = start - start % page;
-    /* Since Linux 5.14; older kernels say EINVAL, and the store faults as it always did. */
-    (void)madvise((char *)ptr - (start - first), align_up(start + len, page) - first, MADV_POPULATE_WRITE);
-}
-
-int
-io_posix_map_memory(struct io *io, uint64_t len, void **out)
-{
-    (void)io;
-    bool huge = len >= IO_HUGE_FROM;
-    uint64_t slack = huge ? IO_HUGE_BYTES : 0;
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    if (len == 0 || len > INT64_MAX - 2 * (uint64_t)IO_HUGE_BYTES) {
-        return len == 0 ? -EINVAL : -ENOMEM;
-    }
-    uint64_t rounded = align_up(len, page);
-    char *whole = mmap(NULL, rounded + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (whole == MAP_FAILED) {
-        return -errno;
-    }
-    if (!huge) {
-        *out = whole;
-        return 0;
-    }
-    uint64_t lead = align_up((uint64_t)(uintptr_t)whole, IO_HUGE_BYTES) - (uint64_t)(uintptr_t)whole;
-    if (lead > 0) {
-        munmap(whole, lead);
-    }
-    if (slack > lead) {
-        munmap(whole + lead + rounded, slack - lead);
-    }
-    /* A wish: without huge pages it is the same memory, only slower. */
-    (void)madvise(whole + lead, rounded, MADV_HUGEPAGE);
-    *out = whole + lead;
-    return 0;
-}
-
-int
-io_posix_map_aligned(struct io *io, uint64_t len, uint64_t alignment, void **out)
-{
-    (void)io;
-    if (len == 0 || len > INT64_MAX - 2 * alignment) {
-        return len == 0 ? -EINVAL : -ENOMEM;
-    }
-    uint64_t rounded = align_up(len, (uint64_t)sysconf(_SC_PAGESIZE));
-    char *whole = mmap(NULL, rounded + alignment, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (whole == MAP_FAILED) {
-        return -errno;
-    }
-    uint64_t lead = align_up((uint64_t)(uintptr_t)whole, alignment) - (uint64_t)(uintptr_t)whole;
-    if (lead > 0) {
-        munmap(whole, lead);
-    }
-    munmap(whole + lead + rounded, alignment - lead);
-    (void)madvise(whole + lead, rounded, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
-    *out = whole + lead;
-    return 0;
-}
-
-void
-io_posix_allow_huge(struct io *io, void *ptr, uint64_t len, bool allow)
-{
-    (void)io;
-    (void)madvise(ptr, (size_t)len, allow ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-}
-
-void
-io_posix_discard(struct io *io, void *ptr, uint64_t len)
-{
-    (void)io;
-    (void)madvise(ptr, (size_t)len, MADV_DONTNEED); /* EINVAL for locked memory */
-}
-
-void
-io_posix_unmap(struct io *io, void *ptr, uint64_t len)
-{
-    (void)io;
-    if (ptr != NULL) {
-        int failed = munmap(ptr, (size_t)len);
-        ASSERT(failed == 0);
-    }
 }
 
 /* ---- The machine -------------------------------------------------------- */
@@ -662,6 +592,7 @@ static const struct io_ops posix_ops = {
     .truncate_file = posix_truncate_file,
     .run = io_posix_run,
     .start_writeback = posix_start_writeback,
+    .start_read = posix_start_read,
     .sync_dir = posix_sync_dir,
     .rename_file = posix_rename_file,
     .unlink_file = posix_unlink_file,

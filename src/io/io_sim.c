@@ -547,6 +547,19 @@ sim_map_aligned(struct io *io, uint64_t len, uint64_t alignment, void **out)
     return failed != 0 ? failed : io_posix_map_aligned(io, len, alignment, out);
 }
 
+/* Reads of the simulated disk wait for nothing: only what fails, or takes its time, is seen. */
+static int
+sim_start_read(struct io *io, struct io_file *file, uint64_t offset, uint64_t len)
+{
+    struct io_sim *sim = sim_of(io);
+    (void)offset;
+    (void)len;
+    mutex_lock(&sim->disk->guard);
+    int failed = sim_enter(sim, SIM_AHEAD, file->name, false, NULL);
+    mutex_unlock(&sim->disk->guard);
+    return failed;
+}
+
 /* ---- The machine --------------------------------------------------------------- */
 
 static uint64_t
@@ -647,6 +660,7 @@ static const struct io_ops sim_ops = {
     .random64 = sim_random64,
     .machine_id = sim_machine_id,
     .free_bytes = sim_free_bytes,
+    .start_read = sim_start_read,
     .destroy = sim_destroy,
 };
 

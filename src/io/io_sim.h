@@ -84,6 +84,7 @@ enum sim_kind {
     SIM_LIST,
     SIM_MAP,
     SIM_MEMORY, /* page memory */
+    SIM_AHEAD,  /* a read that is begun */
     SIM_KINDS
 };
 

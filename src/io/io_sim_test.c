@@ -562,11 +562,10 @@ io_sim__every_kind_can_fail(void **state)
     struct io_file *file = make_durable(f->io, "a", 'o', 100), *none = NULL;
     const struct io_ops *ops = f->io->ops;
     char byte;
-    uint64_t size;
+    uint64_t size, fired = sim_disk_fired(f->disk);
     void *ptr = NULL;
     for (enum sim_kind kind = 0; kind < SIM_KINDS; kind++) {
         sim_disk_fail(f->disk, kind, 1, EPERM, true);
-        uint64_t fired = sim_disk_fired(f->disk);
         int results[] = {
             [SIM_OPEN] = ops->open_file(f->io, kind == SIM_OPEN ? "a" : "none", 0, &none),
             [SIM_SYNC_DIR] = ops->sync_dir(f->io),
@@ -576,6 +575,7 @@ io_sim__every_kind_can_fail(void **state)
             [SIM_SIZE] = ops->file_size(f->io, file, &size),
             [SIM_LIST] = kind == SIM_LIST ? ops->list(f->io, refuse_name, NULL) : 0,
             [SIM_MAP] = kind == SIM_MAP ? ops->map_file(f->io, file, 100, &ptr) : 0,
+            [SIM_AHEAD] = ops->start_read(f->io, file, 0, 1),
             [SIM_MEMORY] = kind == SIM_MEMORY ? ops->map_memory(f->io, 100, &ptr) : 0,
         };
         struct io_req reqs[3] = {{.op = IO_READ, .file = file, .data = &byte, .len = 1},
@@ -588,7 +588,7 @@ io_sim__every_kind_can_fail(void **state)
         for (enum sim_kind each = 0; each < SIM_KINDS; each++) {
             assert_true((results[each] == -EPERM) == (each == kind));
         }
-        assert_int_equal(sim_disk_fired(f->disk), fired + 1);
+        assert_int_equal(sim_disk_fired(f->disk), ++fired);
         sim_disk_heal(f->disk);
     }
     io_close_file(f->io, file);

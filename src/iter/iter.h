@@ -57,6 +57,11 @@ struct iter {
     bool only;
 };
 
+/* Whoever walks will not ask for keys outside of [lower, upper); len 0 = none. */
+struct iter_bounds {
+    struct bytes lower, upper;
+};
+
 static inline esker_status
 iter_first(struct iter *it)
 {

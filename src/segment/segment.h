@@ -177,6 +177,9 @@ NODISCARD esker_status segment_warm(struct segment *segment);
  * life. through_cache: false for merges, which must not disturb the cache:
  * reads ahead in its own buffers. */
 NODISCARD esker_status segment_iter_create(struct segment *segment, bool through_cache, struct iter **out);
+/* Before it is first positioned: nothing is read ahead that lies outside; what rows it shows stays the
+ * same. Borrowed for the iterator's life. */
+void segment_iter_set_bounds(struct iter *it, struct iter_bounds bounds);
 
 typedef esker_status segment_sample_fn(void *ctx, struct bytes key);
 

@@ -4,6 +4,12 @@
  * reader moves on in one direction: 128 KiB, then double, up to a limit. A
  * block larger than that is read alone, and its memory is given back with the
  * next one. Owned by one reader; no sharing.
+ *
+ * While the blocks of a buffer are used up the disk works on what comes next: from
+ * the middle of each buffer on, reads of the bytes behind it are begun (io_start_read):
+ * at first what the next buffer will take, with each buffer twice as much, until
+ * 1 MiB beyond it is under way. The second buffer is the machine's page cache (ADR 0024),
+ * so a read that was begun and is not wanted, or fails, is nobody's concern.
  */
 #include "segment/segment_internal.h"
 
@@ -17,6 +23,7 @@ segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment, s
         (struct segment_ahead){.segment = segment,
                                .loaded = loaded,
                                .limit_bytes = block_cache_buffer_bytes(segment->cache, role, limit_bytes),
+                               .reach_to = loaded->footer.data_end,
                                .role = role,
                                .index = segment_index_make(segment, loaded, role == MEMORY_ITERATORS)};
 }
@@ -30,6 +37,23 @@ segment_ahead_drop(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *c
     }
     *ptr = NULL;
     *cap = 0;
+}
+
+void
+segment_ahead_set_bounds(struct segment_ahead *ahead, struct iter_bounds bounds)
+{
+    ahead->bounds = bounds;
+}
+
+void
+segment_ahead_leave(struct segment_ahead *ahead)
+{
+    segment_ahead_drop(ahead, &ahead->stored, &ahead->stored_cap);
+    segment_ahead_drop(ahead, &ahead->raw, &ahead->raw_cap);
+    ahead->from = 0;
+    ahead->to = 0;
+    ahead->last_bytes = 0;
+    ahead->begun_bytes = 0;
 }
 
 void
@@ -64,6 +88,33 @@ segment_ahead_room(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *c
     return ESKER_OK;
 }
 
+/* Finds the blocks that the bounds lie in, once, and only for who reads ahead: the index may be paged. */
+static void
+segment_ahead_find_reach(struct segment_ahead *ahead)
+{
+    struct iter_bounds bounds = ahead->bounds;
+    ahead->bounds = (struct iter_bounds){0};
+    /* Not through the cache: a block's load mutex may be held. */
+    struct segment_index index = segment_index_make(ahead->segment, ahead->loaded, false);
+    struct segment_at at;
+    struct segment_place place;
+    esker_status status = ESKER_OK;
+    if (bounds.lower.len > 0) {
+        status = segment_index_seek(&index, bounds.lower, &at);
+        if (status == ESKER_OK && (status = segment_index_place(&index, at, &place)) == ESKER_OK) {
+            ahead->reach_from = place.handle.offset;
+        }
+    }
+    if (bounds.upper.len > 0) {
+        status = segment_index_seek(&index, bounds.upper, &at);
+        if (status == ESKER_OK && (status = segment_index_place(&index, at, &place)) == ESKER_OK) {
+            ahead->reach_to = place.handle.offset + place.handle.stored_len;
+        }
+    }
+    IGNORE_STATUS(status, "then it reads ahead without a bound, and whoever gets to the damage is told");
+    segment_index_drop(&index);
+}
+
 /* Chooses [from, to): whole blocks around the one at `at`, in the direction of travel. A part of
  * the index that cannot be read ends it; who gets there is told. */
 static esker_status
@@ -85,7 +136,9 @@ segment_ahead_plan(struct segment_ahead *ahead, struct segment_at at, bool backw
         bool follows = status == ESKER_OK &&
                        (backwards ? handle->offset + handle->stored_len == from : handle->offset == to);
         IGNORE_STATUS(status, "it is read, and told, when its turn comes");
-        if (!follows || to - from + handle->stored_len > want) {
+        bool outside = backwards ? handle->offset < ahead->reach_from
+                                 : handle->offset + handle->stored_len > ahead->reach_to;
+        if (!follows || outside || to - from + handle->stored_len > want) {
             break;
         }
         if (backwards) {
@@ -110,6 +163,11 @@ segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backw
     uint64_t want = MIN((uint64_t)SEGMENT_AHEAD_FIRST_BYTES, ahead->limit_bytes);
     if (goes_on && ahead->last_bytes != 0) {
         want = MIN(2 * ahead->last_bytes, ahead->limit_bytes);
+    } else {
+        ahead->begun_bytes = 0;
+    }
+    if (ahead->bounds.lower.len + ahead->bounds.upper.len > 0) {
+        segment_ahead_find_reach(ahead);
     }
     uint64_t from;
     uint64_t to;
@@ -123,7 +181,40 @@ segment_ahead_read(struct segment_ahead *ahead, struct segment_at at, bool backw
     ahead->from = from;
     ahead->to = to;
     ahead->last_bytes = want;
+    ahead->begun_here = false;
     return ESKER_OK;
+}
+
+/* In the second half of the buffer: has reads begun of what the walk needs after it. */
+static void
+segment_ahead_begin(struct segment_ahead *ahead, const struct block_handle *handle, bool backwards)
+{
+    uint64_t middle = ahead->from + (ahead->to - ahead->from) / 2;
+    if (ahead->begun_here || (backwards ? handle->offset > middle : handle->offset < middle)) {
+        return;
+    }
+    ahead->begun_here = true;
+    if (ahead->begun_bytes == 0) {
+        ahead->begun_from = backwards ? ahead->from : ahead->to;
+        ahead->begun_to = ahead->begun_from;
+    }
+    ahead->begun_bytes =
+        MIN(MAX(2 * ahead->begun_bytes, 2 * ahead->last_bytes), (uint64_t)SEGMENT_AHEAD_BEGUN_BYTES);
+    uint64_t from;
+    uint64_t to;
+    if (backwards) {
+        from = ahead->from - MIN(ahead->from, ahead->begun_bytes);
+        from = MAX(from, ahead->reach_from);
+        to = MIN(ahead->begun_from, ahead->from);
+        ahead->begun_from = MIN(from, to);
+    } else {
+        from = MAX(ahead->begun_to, ahead->to);
+        to = MIN(ahead->to + ahead->begun_bytes, ahead->reach_to);
+        ahead->begun_to = MAX(from, to);
+    }
+    if (from < to) {
+        io_start_read(ahead->segment->io, ahead->loaded->file, from, to - from);
+    }
 }
 
 esker_status
@@ -135,6 +226,9 @@ segment_ahead_stored(struct segment_ahead *ahead, struct segment_at at, bool bac
     struct block_handle handle = place.handle;
     if (handle.offset < ahead->from || handle.offset + handle.stored_len > ahead->to) {
         TRY(segment_ahead_read(ahead, at, backwards));
+    }
+    if (ahead->last_bytes != 0) {
+        segment_ahead_begin(ahead, &handle, backwards);
     }
     struct bytes stored = bytes_make(ahead->stored + (handle.offset - ahead->from), handle.stored_len);
     esker_status status = segment_stored_open(ahead->segment, stored, &handle, BLOCK_DATA, out);

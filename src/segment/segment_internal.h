@@ -195,6 +195,9 @@ NODISCARD esker_status segment_part_check(const struct segment *segment, const s
  * have many segments open at once. */
 enum { SEGMENT_AHEAD_BYTES = 1 << 20, SEGMENT_AHEAD_CACHED_BYTES = 256 << 10 };
 
+/* Beyond the buffer up to so many bytes are on their way from the disk into the machine's memory. */
+enum { SEGMENT_AHEAD_BEGUN_BYTES = 1 << 20 };
+
 struct segment_ahead {
     const struct segment *segment;
     struct segment_loaded *loaded;
@@ -204,13 +207,22 @@ struct segment_ahead {
     uint8_t *stored; /* the file's bytes [from, to) */
     uint64_t stored_cap;
     uint64_t from, to;
-    uint64_t last_bytes; /* what the last read aimed at */
-    uint8_t *raw;        /* the current block, if it was compressed */
+    uint64_t last_bytes;           /* what the last read aimed at */
+    struct iter_bounds bounds;     /* until reach is found from them */
+    uint64_t reach_from, reach_to; /* of the file, whole blocks: nothing else is read ahead */
+    uint64_t begun_from, begun_to; /* of reads that were begun: behind the buffer, in the walk's direction */
+    uint64_t begun_bytes;          /* how far beyond the buffer, last time; 0: not yet */
+    bool begun_here;               /* done for the present buffer */
+    uint8_t *raw;                  /* the current block, if it was compressed */
     uint64_t raw_cap;
 };
 
 void segment_ahead_init(struct segment_ahead *ahead, const struct segment *segment,
                         struct segment_loaded *loaded, uint64_t limit_bytes, enum memory_role role);
+/* Reads ahead go no further than the blocks that may hold keys in there. */
+void segment_ahead_set_bounds(struct segment_ahead *ahead, struct iter_bounds bounds);
+/* The walk goes on elsewhere: buffers are given back. What was opened in them is gone. */
+void segment_ahead_leave(struct segment_ahead *ahead);
 void segment_ahead_fini(struct segment_ahead *ahead);
 /* The block as it is stored, its checksum checked; *out borrows from `ahead` until the next call. */
 NODISCARD esker_status segment_ahead_stored(struct segment_ahead *ahead, struct segment_at at, bool backwards,

@@ -32,7 +32,8 @@ struct segment_iter {
     uint32_t row;
     uint32_t borders; /* blocks entered by stepping since the last seek */
     struct block block;
-    struct frame_ref *frame;    /* through_cache: pinned while open */
+    struct frame_ref *frame; /* through_cache: pinned while open */
+    struct iter_bounds bounds;
     struct segment_ahead ahead; /* its buffers are made at first need */
     uint8_t *key_buf;           /* NULL before the first row */
     size_t key_cap;
@@ -133,12 +134,16 @@ segment_iter_start(struct segment_iter *it)
 {
     it->borders = 0;
     if (it->loaded != NULL) {
+        if (it->through_cache) {
+            segment_ahead_leave(&it->ahead);
+        }
         return ESKER_OK;
     }
     TRY(segment_load(it->segment, &it->loaded));
     segment_ahead_init(&it->ahead, it->segment, it->loaded,
                        it->through_cache ? SEGMENT_AHEAD_CACHED_BYTES : SEGMENT_AHEAD_BYTES,
                        it->through_cache ? MEMORY_ITERATORS : MEMORY_MERGES);
+    segment_ahead_set_bounds(&it->ahead, it->bounds);
     return ESKER_OK;
 }
 
@@ -372,4 +377,10 @@ segment_iter_create(struct segment *segment, bool through_cache, struct iter **o
     block_cache_charge(segment->cache, MEMORY_ITERATORS, sizeof *it);
     *out = &it->base;
     return ESKER_OK;
+}
+
+void
+segment_iter_set_bounds(struct iter *it, struct iter_bounds bounds)
+{
+    segment_iter_of(it)->bounds = bounds;
 }

@@ -17,7 +17,13 @@
 #include "io/io.h"
 #include "sync/atomic.h"
 
-enum { MEM_IO_FILES = 8 };
+enum { MEM_IO_FILES = 8, MEM_IO_NOTES = 512 };
+
+/* A read, made or only begun. */
+struct mem_io_note {
+    uint64_t from, to;
+    bool begun;
+};
 
 struct mem_io_file {
     struct io_file base;
@@ -35,7 +41,11 @@ struct mem_io {
     int fail_errno;
     uint32_t short_bytes; /* no request moves more than this; 0 = no limit */
     bool interrupt;       /* every second request is interrupted first */
-    uint32_t delay_us;    /* of every request, so that threads meet at it */
+    bool begin_fails;     /* reads cannot be begun */
+    bool notes_on;        /* reads are noted; from one thread, and at most MEM_IO_NOTES */
+    size_t note_count;
+    struct mem_io_note notes[MEM_IO_NOTES];
+    uint32_t delay_us; /* of every request, so that threads meet at it */
 };
 
 static inline int
@@ -129,6 +139,23 @@ mem_io_resize(struct mem_io_file *file, size_t size)
     file->size = size;
 }
 
+static inline void
+mem_io_note(struct mem_io *mio, uint64_t offset, uint64_t len, bool begun)
+{
+    if (mio->notes_on) {
+        ASSERT(mio->note_count < MEM_IO_NOTES);
+        mio->notes[mio->note_count++] = (struct mem_io_note){offset, offset + len, begun};
+    }
+}
+
+static inline int
+mem_io_start_read(struct io *io, struct io_file *file, uint64_t offset, uint64_t len)
+{
+    (void)file;
+    mem_io_note(mem_io_of(io), offset, len, true);
+    return mem_io_of(io)->begin_fails ? -EIO : 0;
+}
+
 static inline int32_t
 mem_io_transfer(struct mem_io *mio, const struct io_req *req)
 {
@@ -152,6 +179,7 @@ mem_io_transfer(struct mem_io *mio, const struct io_req *req)
         memcpy(file->bytes + req->offset, req->data, len);
         return (int32_t)len;
     }
+    mem_io_note(mio, req->offset, len, false);
     len = req->offset >= file->size ? 0 : MIN(len, file->size - (size_t)req->offset);
     if (len > 0) {
         memcpy(req->data, file->bytes + req->offset, len);
@@ -210,6 +238,7 @@ static const struct io_ops mem_io_ops = {
     .close_file = mem_io_close_file,
     .file_size = mem_io_file_size,
     .run = mem_io_run,
+    .start_read = mem_io_start_read,
     .unlink_file = mem_io_unlink_file,
     .map_memory = mem_io_map_memory,
     .unmap_memory = mem_io_unmap_memory,

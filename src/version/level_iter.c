@@ -13,6 +13,7 @@ struct level_iter {
     const struct mem *mem;
     const struct level_run *run;
     bool through_cache;
+    struct iter_bounds bounds;
     uint32_t index; /* which segment `child` belongs to */
     struct iter *child;
 };
@@ -32,7 +33,9 @@ level_iter_open(struct level_iter *level, uint32_t index)
     iter_destroy(level->child);
     level->child = NULL;
     level->index = index;
-    return segment_iter_create(level->run->segments[index], level->through_cache, &level->child);
+    TRY(segment_iter_create(level->run->segments[index], level->through_cache, &level->child));
+    segment_iter_set_bounds(level->child, level->bounds);
+    return ESKER_OK;
 }
 
 static esker_status
@@ -193,4 +196,10 @@ level_iter_create(const struct level_run *run, bool through_cache, const struct 
     level->through_cache = through_cache;
     *out = &level->base;
     return ESKER_OK;
+}
+
+void
+level_iter_set_bounds(struct iter *it, struct iter_bounds bounds)
+{
+    level_iter_of(it)->bounds = bounds;
 }

@@ -181,8 +181,8 @@ level_run_seek(const struct level_run *run, struct bytes key)
 }
 
 esker_status
-version_iter_create(const struct version *version, uint64_t limit_lsn, const struct mem *mem,
-                    struct iter **out)
+version_iter_create(const struct version *version, uint64_t limit_lsn, struct iter_bounds bounds,
+                    const struct mem *mem, struct iter **out)
 {
     const struct level_run *level0 = version->levels[0];
     size_t most = version->window_count + (level0 != NULL ? level0->count : 0) + ESKER_LEVELS_MAX;
@@ -201,11 +201,13 @@ version_iter_create(const struct version *version, uint64_t limit_lsn, const str
     }
     for (uint32_t i = 0; level0 != NULL && i < level0->count; i++) {
         TRY_OUT(segment_iter_create(level0->segments[i], true, &children[count]));
+        segment_iter_set_bounds(children[count], bounds);
         count++;
     }
     for (uint32_t level = 1; level < ESKER_LEVELS_MAX; level++) {
         if (version->levels[level] != NULL) {
             TRY_OUT(level_iter_create(version->levels[level], true, mem, &children[count]));
+            level_iter_set_bounds(children[count], bounds);
             count++;
         }
     }

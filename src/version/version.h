@@ -97,11 +97,14 @@ void level_run_unref(struct level_run *run /* nullable */);
 uint32_t level_run_seek(const struct level_run *run, struct bytes key);
 
 /* All rows of a sorted level, opening segments as it goes. The caller keeps the version. */
+void level_iter_set_bounds(struct iter *it, struct iter_bounds bounds); /* as segment_iter_set_bounds */
 NODISCARD esker_status level_iter_create(const struct level_run *run, bool through_cache,
                                          const struct mem *mem, struct iter **out);
 
-/* Every row of the version with LSN < limit_lsn in the windows, merged. */
+/* Every row of the version with LSN < limit_lsn in the windows, merged. bounds: as
+ * segment_iter_set_bounds; rows outside are shown all the same. */
 NODISCARD esker_status version_iter_create(const struct version *version, uint64_t limit_lsn,
-                                           const struct mem *mem, struct iter **out);
+                                           struct iter_bounds bounds, const struct mem *mem,
+                                           struct iter **out);
 
 #endif
