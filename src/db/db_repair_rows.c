@@ -63,6 +63,17 @@ repair_log_loss(void *ctx, const struct wal_loss *loss)
                (unsigned long long)loss->to_lsn);
 }
 
+static void
+repair_log_found(void *ctx, const char *file, uint64_t gen, uint64_t base_lsn)
+{
+    struct repair *repair = ctx;
+    repair->losses++;
+    repair_say(repair,
+               "%s: neither header page is valid; its frames prove that it is generation %llu and begins "
+               "with LSN %llu, and are kept",
+               file, (unsigned long long)gen, (unsigned long long)base_lsn);
+}
+
 /* ---- Writing --------------------------------------------------------------------- */
 
 static uint64_t
@@ -181,7 +192,7 @@ repair_read_logs(struct repair *repair, uint64_t wal_min_gen, uint64_t wal_min_l
                                       .wal_min_gen = wal_min_gen,
                                       .wal_min_lsn = wal_min_lsn,
                                       .durable_lsn = repair->state.durable_lsn};
-    struct wal_salvage_calls calls = {repair_log_entry, repair_log_loss, repair};
+    struct wal_salvage_calls calls = {repair_log_entry, repair_log_loss, repair_log_found, repair};
     struct buf numbers;
     memcpy(input.uuid, db->uuid, sizeof input.uuid);
     buf_init(&numbers, &db->mem);

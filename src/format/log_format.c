@@ -87,6 +87,16 @@ log_header_decode(struct bytes page, struct log_header *out, bool *unsupported)
 }
 
 void
+log_header_numbers(const uint8_t page[LOG_PAGE_BYTES], struct log_header *out)
+{
+    *out = (struct log_header){.gen = le64_load(page + 32),
+                               .base_lsn = le64_load(page + 40),
+                               .cap_bytes = le64_load(page + 48),
+                               .prev_gen = le64_load(page + 56),
+                               .prev_end_lsn = le64_load(page + 64)};
+}
+
+void
 entry_encode(uint8_t *at, enum entry_op op, struct bytes key, struct bytes value)
 {
     ASSERT(key.len >= 1 && key.len <= KEY_BYTES_MAX && value.len <= VALUE_BYTES_MAX);

@@ -98,6 +98,8 @@ bool log_header_is_sane(const struct log_header *header);
 /* One page. False: no valid header (damaged, torn or never written).
  * A valid checksum with an unknown version or feature bit: *unsupported. */
 bool log_header_decode(struct bytes page, struct log_header *out, bool *unsupported);
+/* The numbers of a page that is no valid header, checked by nothing. For repair. */
+void log_header_numbers(const uint8_t page[LOG_PAGE_BYTES], struct log_header *out);
 
 static inline uint64_t
 entry_size_bytes(size_t klen, size_t vlen)

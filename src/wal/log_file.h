@@ -174,6 +174,8 @@ struct wal_salvage_calls {
     /* One entry at or above wal_min_lsn; key and value stay valid until wal_salvaged_fini. */
     esker_status (*entry)(void *ctx, const struct entry *entry, uint64_t lsn);
     void (*loss)(void *ctx, const struct wal_loss *loss);
+    /* A file whose header is lost and whose frames prove what it said; not a loss by itself. */
+    void (*found)(void *ctx, const char *file, uint64_t gen, uint64_t base_lsn);
     void *ctx;
 };
 
@@ -186,7 +188,8 @@ struct wal_salvaged {
  * Takes every batch of a valid frame up to where an ordinary recovery of an undamaged
  * log would have ended: at the first bad frame that nothing proves to have been
  * complete. A proven frame that one flipped bit makes valid is taken corrected. Listed files that
- * are missing, short, or without a valid header are losses. wal_min_gen 0: not known,
+ * are missing or short are losses, and those without a valid header of which no frame proves
+ * what it said. wal_min_gen 0: not known,
  * every file is needed that the newest one leads back to. Writes nothing. */
 NODISCARD esker_status wal_salvage(const struct wal_recover_input *input,
                                    const struct wal_salvage_calls *calls, struct wal_salvaged *out);

@@ -27,6 +27,7 @@ struct recovery_log {
     uint64_t corrected_lsn;
     bool corrected;             /* the last frame was made valid by one flipped bit */
     struct io_machine_id owner; /* who wrote the frames at this point of the walk or search */
+    bool end_unknown;           /* salvage: where an earlier recovery may have ended it */
 };
 
 struct recovery {
@@ -78,5 +79,12 @@ NODISCARD esker_status recovery_search(struct recovery *recovery, size_t index);
  * *frame, and the flip stays in the image. */
 NODISCARD esker_status recovery_correct(struct recovery *recovery, struct recovery_log *log,
                                         struct frame *frame, bool *corrected_out);
+
+/* wal_salvage_header.c */
+/* For a log without a valid header: *found_out, and then log->header, whose prev_end_lsn is 0 when
+ * it is not known. pages: LOG_HEADER_BYTES; log: its file and space_bytes are set. */
+NODISCARD esker_status wal_salvage_guess(const struct wal_recover_input *input, struct log_file *const *files,
+                                         size_t file_count, const uint8_t *pages, struct log_file *log,
+                                         bool *found_out);
 
 #endif

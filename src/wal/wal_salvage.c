@@ -54,12 +54,13 @@ wal_salvage_header(const struct salvage_run *run, const uint8_t *pages, uint64_t
     return found;
 }
 
-/* Like log_file_open, but a file that is too short is taken as it is. */
+/* Like log_file_open, but a file that is too short is taken as it is. guess: without a valid
+ * header, when those of all others are known. */
 static esker_status
-wal_salvage_open(const struct salvage_run *run, uint64_t number, struct log_file **out)
+wal_salvage_open(struct salvage_run *run, uint64_t number, bool guess, struct log_file **out)
 {
     struct io *io = run->input.io;
-    uint8_t pages[LOG_HEADER_BYTES];
+    uint8_t pages[LOG_HEADER_BYTES] = {0};
     uint64_t size = 0;
     char name[40];
     struct log_file *log = mem_zalloc(run->mem, sizeof *log);
@@ -78,14 +79,19 @@ wal_salvage_open(const struct salvage_run *run, uint64_t number, struct log_file
     if (status == ESKER_OK && len > 0) {
         status = io_read_full(io, log->file, 0, pages, len);
     }
-    if (status == ESKER_OK && !wal_salvage_header(run, pages, len, &log->header)) {
+    log->space_bytes = size > LOG_HEADER_BYTES ? size - LOG_HEADER_BYTES : 0;
+    bool found = status == ESKER_OK && wal_salvage_header(run, pages, len, &log->header);
+    if (status == ESKER_OK && !found && guess) {
+        const struct recovery *recovery = &run->recovery;
+        status = wal_salvage_guess(&run->input, recovery->files, recovery->file_count, pages, log, &found);
+    }
+    if (status == ESKER_OK && !found) {
         status = FAIL_AT(ESKER_CORRUPT, name, 0, "neither header page is valid");
     }
     if (status != ESKER_OK) {
         log_file_destroy(log);
         return status;
     }
-    log->space_bytes = size > LOG_HEADER_BYTES ? size - LOG_HEADER_BYTES : 0;
     *out = log;
     return ESKER_OK;
 }
@@ -95,6 +101,46 @@ wal_salvage_why(esker_status status)
 {
     return status == ESKER_NOT_FOUND || (status_last()->os_errno != 0) ? "is missing or cannot be read"
                                                                        : "has no valid header any more";
+}
+
+static bool
+wal_salvage_is_open(const struct recovery *recovery, uint64_t number)
+{
+    for (size_t i = 0; i < recovery->file_count; i++) {
+        if (recovery->files[i]->number == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* last: what is not found now is lost. */
+static esker_status
+wal_salvage_open_one(struct salvage_run *run, uint64_t number, bool last)
+{
+    struct recovery *recovery = &run->recovery;
+    struct log_file *file = NULL;
+    esker_status status = wal_salvage_open(run, number, last, &file);
+    if (status != ESKER_OK && status != ESKER_CORRUPT && status != ESKER_NOT_FOUND) {
+        return status; /* it cannot be read now: that is no damage */
+    }
+    if (status != ESKER_OK) {
+        char name[40];
+        log_file_name(number, name);
+        if (last) {
+            wal_salvage_tell(run, name, 0, 0, 0, wal_salvage_why(status));
+        }
+        return ESKER_OK;
+    }
+    const struct log_header *header = &file->header;
+    recovery->files[recovery->file_count++] = file;
+    recovery->durable = MAX(recovery->durable, header->durable_lsn);
+    recovery->gen_max = MAX(recovery->gen_max, header->gen);
+    recovery->next_base_lsn = MAX(recovery->next_base_lsn, header->base_lsn + header->cap_bytes / LSN_BYTES);
+    if (last) {
+        run->calls->found(run->calls->ctx, file->file->name, header->gen, header->base_lsn);
+    }
+    return ESKER_OK;
 }
 
 static esker_status
@@ -108,24 +154,13 @@ wal_salvage_open_all(struct salvage_run *run)
         return FAIL_NO_MEMORY("salvaging the log");
     }
     recovery->durable = input->durable_lsn;
-    for (size_t i = 0; i < input->log_count; i++) {
-        struct log_file *file = NULL;
-        esker_status status = wal_salvage_open(run, input->log_numbers[i], &file);
-        if (status != ESKER_OK && status != ESKER_CORRUPT && status != ESKER_NOT_FOUND) {
-            return status; /* it cannot be read now: that is no damage */
+    /* First those with headers: what the others' were is guessed from them. */
+    for (int guess = 0; guess < 2; guess++) {
+        for (size_t i = 0; i < input->log_count; i++) {
+            if (guess == 0 || !wal_salvage_is_open(recovery, input->log_numbers[i])) {
+                TRY(wal_salvage_open_one(run, input->log_numbers[i], guess != 0));
+            }
         }
-        if (status != ESKER_OK) {
-            char name[40];
-            log_file_name(input->log_numbers[i], name);
-            wal_salvage_tell(run, name, 0, 0, 0, wal_salvage_why(status));
-            continue;
-        }
-        const struct log_header *header = &file->header;
-        recovery->files[recovery->file_count++] = file;
-        recovery->durable = MAX(recovery->durable, header->durable_lsn);
-        recovery->gen_max = MAX(recovery->gen_max, header->gen);
-        recovery->next_base_lsn =
-            MAX(recovery->next_base_lsn, header->base_lsn + header->cap_bytes / LSN_BYTES);
     }
     return ESKER_OK;
 }
@@ -219,6 +254,7 @@ wal_salvage_chain(struct salvage_run *run)
             next->header.prev_end_lsn <= end) {
             log->limit = (next->header.prev_end_lsn - header->base_lsn) * LSN_BYTES;
         }
+        log->end_unknown = next != NULL && next->header.prev_end_lsn == 0;
         uint64_t space = log->file->space_bytes / FRAME_GRANULE * FRAME_GRANULE;
         if (log->limit > space) {
             wal_salvage_tell(run, log->file->file->name, LOG_HEADER_BYTES + space, recovery_lsn(log, space),
@@ -365,6 +401,12 @@ wal_salvage_walk(struct salvage_run *run, size_t index, bool *ended_out)
         if (frame_decode(room, log->seed, recovery_lsn(log, log->end), &frame)) {
             TRY(wal_salvage_take(run, log, &frame));
             continue;
+        }
+        if (log->end_unknown) { /* an earlier recovery may have ended it here */
+            uint64_t next_lsn = run->recovery.chain[index + 1].file->header.base_lsn;
+            wal_salvage_tell(run, log->file->file->name, LOG_HEADER_BYTES + log->end,
+                             recovery_lsn(log, log->end), next_lsn, "is where it ends, or is damaged");
+            break;
         }
         TRY(wal_salvage_is_proven(run, index, &proven));
         if (!proven) {
