@@ -13,8 +13,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -118,6 +120,77 @@ open__touches_no_segment(void **state)
     assert_in_range(many, few, few + 20); /* the manifest is longer */
 }
 
+/* The process has taken every descriptor that is left; those of segments that nobody reads are
+ * given back for the one that is read. */
+static void
+get__makes_do_with_the_descriptors_it_has(void **state)
+{
+    (void)state;
+
+    enum { ROWS = 200, TAKEN_MAX = 256 };
+
+    char path[] = "./db_segments_test_XXXXXX";
+    struct rlimit before;
+    struct io *io = NULL;
+    esker_db *db = NULL;
+    int taken[TAKEN_MAX];
+    size_t count = 0;
+    assert_non_null(mkdtemp(path));
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit few = {.rlim_cur = TAKEN_MAX, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_int_equal(io_open_dir(path, true, ESKER_IO_POSIX, &mem_default, &io), ESKER_OK);
+    segments_open(io, &db);
+    for (uint32_t from = 0; from < ROWS; from += ROWS / 4) {
+        segments_put(db, from, ROWS / 4);
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    assert_int_equal(io_open_dir(path, true, ESKER_IO_POSIX, &mem_default, &io), ESKER_OK);
+    segments_open(io, &db);
+    assert_true(segments_count(db) > 20);
+    segments_expect(db, 50); /* some are open now */
+    for (int fd = dup(STDIN_FILENO); fd >= 0 && count < TAKEN_MAX; fd = dup(STDIN_FILENO)) {
+        taken[count++] = fd;
+    }
+    assert_true(count > 0);
+    segments_expect(db, ROWS);
+    while (count > 0) {
+        close(taken[--count]);
+    }
+    segments_expect(db, ROWS);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    assert_int_equal(esker_destroy(path), ESKER_OK);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+/* An iterator's, too; and where none can be given back it is told, for as long as that lasts. */
+static void
+iterator__tries_again_without_descriptors(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(4);
+    esker_db *db = NULL;
+    for (int sticky = 0; sticky < 2; sticky++) {
+        segments_open(segments_sim(disk), &db);
+        segments_put(db, 0, 100);
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        segments_open(segments_sim(disk), &db);
+        esker_iter *it = NULL;
+        assert_int_equal(esker_iter_create(db, NULL, &it), ESKER_OK);
+        sim_disk_fail(disk, SIM_OPEN, 1, EMFILE, sticky != 0);
+        assert_int_equal(esker_iter_first(it), sticky != 0 ? ESKER_IO : ESKER_OK);
+        assert_true(sticky == 0 || status_last()->os_errno == EMFILE);
+        sim_disk_heal(disk);
+        assert_int_equal(esker_iter_first(it), ESKER_OK);
+        esker_iter_destroy(it);
+        segments_expect(db, 100);
+        assert_int_equal(esker_close(db), ESKER_OK);
+    }
+    sim_disk_destroy(disk);
+}
+
 static void
 open__of_ten_thousand_segments(void **state)
 {
@@ -153,6 +226,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(open__touches_no_segment),
+        cmocka_unit_test(get__makes_do_with_the_descriptors_it_has),
+        cmocka_unit_test(iterator__tries_again_without_descriptors),
         cmocka_unit_test(open__of_ten_thousand_segments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

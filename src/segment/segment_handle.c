@@ -257,6 +257,26 @@ segment_try_whole(struct segment *segment, struct segment_loaded **loaded)
     mutex_unlock(&segment->load_mutex);
 }
 
+static esker_status
+segment_load_once(struct segment *segment, struct thread_state *self, struct segment_loaded **out)
+{
+    struct segment_loaded *loaded = NULL;
+    mutex_lock(&segment->load_mutex);
+    esker_status status = ESKER_OK;
+    loaded = segment_grab_loaded(segment, self);
+    if (loaded == NULL) {
+        status = segment_loaded_create(segment, &loaded);
+        if (status == ESKER_OK) {
+            segment_keep_loaded(segment, loaded);
+        }
+    }
+    mutex_unlock(&segment->load_mutex);
+    if (status == ESKER_OK) {
+        *out = loaded;
+    }
+    return status;
+}
+
 esker_status
 segment_load(struct segment *segment, struct segment_loaded **out)
 {
@@ -271,18 +291,10 @@ segment_load(struct segment *segment, struct segment_loaded **out)
         return ESKER_OK;
     }
     block_cache_settle(segment->cache); /* files that wait to be closed count, too */
-    mutex_lock(&segment->load_mutex);
-    esker_status status = ESKER_OK;
-    loaded = segment_grab_loaded(segment, self);
-    if (loaded == NULL) {
-        status = segment_loaded_create(segment, &loaded);
-        if (status == ESKER_OK) {
-            segment_keep_loaded(segment, loaded);
-        }
-    }
-    mutex_unlock(&segment->load_mutex);
-    if (status == ESKER_OK) {
-        *out = loaded;
+    esker_status status = segment_load_once(segment, self, out);
+    if (status != ESKER_OK && status_lacks_files(status_last())) {
+        block_cache_shed_holders(segment->cache); /* those that nobody reads just now are closed */
+        status = segment_load_once(segment, self, out);
     }
     return status;
 }
