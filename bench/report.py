@@ -233,6 +233,35 @@ Nanoseconds of all threads of the process, background work included, per operati
 {table(["line"] + results.engines, rows)}"""
 
 
+def readers(results):
+    """What a read costs its own thread beside a writer, in terms of the same readers alone."""
+    lines = {line["line"]: line["engines"] for line in results.lines}
+    rows = []
+    for count in (1, 2, 8, 32):
+        alone = lines.get("readrandom" if count == 1 else f"readrandom-{count}")
+        if alone is None:
+            continue
+        own = {name: alone[name]["own_cpu_ns_per_op"] for name in results.engines}
+        rows.append([f"{count}, alone"] + ["–" if own[name] is None else f"{own[name]:,.0f}"
+                                           for name in results.engines])
+        for series, what in ((f"mixed-{count} read", "10,000 writes/s"),
+                             (f"mixed-{count}-free read", "writes without pause")):
+            row = [f"{count}, {what}"]
+            for name in results.engines:
+                value = lines[series][name]["own_cpu_ns_per_op"] if series in lines else None
+                known = value is not None and own[name]
+                row.append(f"{value:,.0f} ×{value / own[name]:.2f}" if known else "–")
+            rows.append(row)
+    return f"""
+## Readers beside a writer
+
+Nanoseconds of processor time that the readers' own threads take per read, and how many times as much as the
+same readers take alone over the same records at rest. What the writer and the background take from the same
+processors is not in it, what they push out of the caches is, and so is the instrument's own cost.
+
+{table(["readers"] + results.engines, rows)}""" if rows else ""
+
+
 def weights(results):
     sections = [("write_amp", "Bytes written to files per byte put (closing included)"),
                 ("space_amp", "Bytes on disk after closing per byte that is live")]
@@ -310,7 +339,7 @@ def main():
         sys.exit(f"report: there is no {folder}/full/results.json")
     results = Results(data)
     text = head(results) + standing(results) + rates(results) + latencies(results) + processor(results)
-    text += weights(results)
+    text += readers(results) + weights(results)
     far = load(os.path.join(folder, "beyond", "results.json"))
     if far is not None:
         text += beyond(Results(far))
