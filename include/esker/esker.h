@@ -299,8 +299,7 @@ ESKER_API size_t esker_batch_size_bytes(const esker_batch *batch);
  * read at; 0 asks that there be nothing of the key, neither a value nor a
  * delete that is still kept. Where no version is left, and history since then
  * is not kept (esker_snapshot_create_at would say NOT_FOUND), it is CONFLICT
- * too. A batch with requirements may take up a quarter of a memtable at most
- * (docs/limits.md), else the write is TOO_LARGE. */
+ * too. Batches with requirements may be as large as others. */
 ESKER_API ESKER_NODISCARD esker_status esker_batch_require(esker_batch *batch, esker_slice key,
                                                            esker_lsn unchanged_since);
 
@@ -320,8 +319,10 @@ ESKER_API ESKER_NODISCARD esker_status esker_wait_durable(esker_db *db, esker_ls
 /* Makes every write acknowledged so far durable. */
 ESKER_API ESKER_NODISCARD esker_status esker_sync(esker_db *db);
 
-/* An eventfd that becomes readable whenever the durable LSN moved, or -1.
- * Owns: the database; do not close it. */
+/* An eventfd that becomes readable whenever the durable LSN moved, or -1. One
+ * read takes all moves so far; whoever polls is woken, however many. It does not
+ * tell of failures: ESKER_EVENT_POISONED does.
+ * Owns: the database, whose close ends it; do not close it, but in a forked child. */
 ESKER_API int esker_durable_eventfd(esker_db *db);
 
 /* ---- Reads ------------------------------------------------------------- */
@@ -342,8 +343,10 @@ ESKER_API ESKER_NODISCARD esker_status esker_get_copy(esker_db *db, esker_slice 
                                                       void *buf, size_t cap, size_t *size_out);
 
 /* n gets at one point in time. Each status says what became of its key; values
- * of keys that were found must be released.
- * Returns: OK when every status is OK or NOT_FOUND, else the first failure. */
+ * of keys that were found must be released, whatever is returned.
+ * Returns: OK when every status is OK or NOT_FOUND, else the first failure. When
+ * the call as a whole is a mistake (INVALID, TOO_LARGE: an argument, or any key
+ * that no database could hold) or has no memory to begin with, no output is touched. */
 ESKER_API ESKER_NODISCARD esker_status esker_multi_get(esker_db *db, size_t n, const esker_slice keys[],
                                                        const esker_read_options *options /* nullable */,
                                                        esker_value values_out[], esker_status statuses_out[]);
