@@ -3,8 +3,9 @@
 /*
  * Goal: whatever threads do to a database at the same time, one order of whole
  * operations explains everything that they saw: batches, conditional batches,
- * deletes, gets, multi-gets, snapshots new, held and of the past, scans and
- * what they did not return, refreshed iterators, closing and opening again.
+ * some of either with a window of their own, deletes, gets, multi-gets,
+ * snapshots new, held and of the past, scans and what they did not return,
+ * refreshed iterators, closing and opening again.
  * Method: real threads on the real engine with windows so small that rotation,
  * flush and merges go on all the time; histories of it checked by version and
  * by LSN (tools/history.h, whose test shows what the checks see). Rounds take
@@ -32,6 +33,11 @@ enum { OPS_LEAST = 1000000, OPS_PER_ROUND = 100000 };
 enum { ACTORS_MOST = 9, SESSIONS = ACTORS_MOST + 1, MAIN_SESSION = ACTORS_MOST };
 
 enum { KEYS_MOST = 512, SPAN = 16, FILL_MOST = 200, VALUE_LEAST = 12, HELD = 6, OPS_PER_TURN = 32 };
+
+enum {
+    LARGE_BYTES = 20000,
+    LARGE_ONE_IN = 400
+}; /* windows have 64 KiB at most; from a quarter on it is large */
 
 struct round {
     const char *label;
@@ -348,6 +354,17 @@ fill_batch(struct actor *actor, uint64_t tag, uint32_t from, uint64_t stride, ui
     }
 }
 
+/* Now and then one more row, so large that the batch gets a window of its own. No history has it. */
+static void
+make_large(struct actor *actor)
+{
+    static const uint8_t large[LARGE_BYTES];
+    if (rng_below(&actor->rng, LARGE_ONE_IN) == 0) {
+        must(esker_batch_put(actor->batch, esker_str("filler"), esker_bytes(large, sizeof large)),
+             "a batch does not grow");
+    }
+}
+
 static void
 write_options_any(struct actor *actor, esker_write_options *options)
 {
@@ -374,6 +391,7 @@ write_batch(struct actor *actor)
         history_end(actor->log, HISTORY_VOID, 0);
         return;
     }
+    make_large(actor);
     must(esker_write(db, actor->batch, &options, &lsn), "a batch failed");
     history_end(actor->log, HISTORY_DONE, lsn);
 }
@@ -408,6 +426,7 @@ write_update(struct actor *actor)
              "a requirement is refused");
     }
     fill_batch(actor, tag, first, 1, count);
+    make_large(actor);
     esker_status status = esker_write(db, actor->batch, &options, &lsn);
     esker_snapshot_release(snapshot);
     if (status != ESKER_OK && status != ESKER_CONFLICT) {
@@ -512,7 +531,10 @@ read_all(struct actor *actor)
 {
     esker_iter *it = NULL;
     (void)history_begin(actor->log, HISTORY_READ);
-    must(esker_iter_create(db, NULL, &it), "no iterator");
+    esker_read_options options;
+    esker_read_options_init(&options);
+    options.lower = esker_str("key");
+    must(esker_iter_create(db, &options, &it), "no iterator");
     scan_range(actor, it, 0, round_now->keys);
     history_end(actor->log, HISTORY_DONE, 0);
     esker_iter_destroy(it);
