@@ -21,7 +21,8 @@
  *     otherwise, heads of regions included: the real thing is never more.
  *  I4 Where idle_max allows, a half is a huge page: from the first byte that is handed out of it
  *     nothing in it is clean. When a part of it is discarded it takes small pages again,
- *     until all of it is clean.
+ *     until all of it is clean. The first region has small pages always: an idle database
+ *     needs a few of them.
  *
  * Failure: NULL when the machine gives no page memory. Freed memory is poisoned
  * for the address sanitizer, and so is the rest of a slot behind what was asked.

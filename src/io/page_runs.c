@@ -236,11 +236,13 @@ page_runs_add_region(struct page_runs *runs)
     if (region == NULL) {
         return false;
     }
-    if (runs->huge) { /* before the head is touched */
+    bool huge = runs->huge && runs->region_count > 0; /* an idle database touches a few pages of the first */
+    if (huge) {                                       /* before the head is touched */
         runs->io->ops->allow_huge(runs->io, region, PAGE_REGION_BYTES, true);
         region->huge[0] = true;
         region->huge[1] = true;
     }
+    region->small = !huge;
     region->next = runs->regions;
     if (region->next != NULL) {
         region->next->prev = region;
@@ -250,7 +252,7 @@ page_runs_add_region(struct page_runs *runs)
     page_runs_resident(runs, (uint64_t)PAGE_REGION_HEAD_PAGES * PAGE_BYTES);
     struct page_run *run = page_runs_add_half(runs, region, 0);
     (void)page_runs_add_half(runs, region, PAGE_HALF_PAGES);
-    if (runs->huge) {
+    if (huge) {
         page_runs_open_half(runs, run);
     }
     return true;
@@ -345,10 +347,10 @@ page_runs_take(struct page_runs *runs, uint32_t pages)
         run = page_bins_fit(&runs->idle, pages);
         run = run != NULL ? run : page_bins_fit(&runs->clean, pages);
     }
-    if (runs->huge && run->state == PAGE_RUN_CLEAN && page_run_is_half(run)) {
+    struct page_region *region = page_region_of(run);
+    if (!region->small && run->state == PAGE_RUN_CLEAN && page_run_is_half(run)) {
         page_runs_open_half(runs, run);
     }
-    struct page_region *region = page_region_of(run);
     uint32_t at = page_run_index(run);
     uint32_t rest = run->pages - pages;
     uint8_t state = run->state;

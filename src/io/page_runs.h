@@ -53,6 +53,7 @@ struct page_run {
 struct page_region {
     struct page_region *next, *prev;
     uint64_t alone_bytes;              /* of a mapping of its own; 0 = a region with runs */
+    bool small;                        /* never huge: the heap's first region, or heaps without */
     bool huge[2];                      /* of a half: it may be a huge page (I4) */
     uint16_t first[PAGE_REGION_PAGES]; /* of a page of a span: the span's first page */
     struct page_run runs[PAGE_REGION_PAGES];
