@@ -254,6 +254,15 @@ commit_oversize(esker_db *db, struct thread_state *self, const struct commit *co
     return status;
 }
 
+/* What leaders write they count themselves. */
+static inline void
+commit_count_log(esker_db *db, const struct thread_state *self, uint64_t frame_bytes)
+{
+    if (db->tail_mode) {
+        counter_bump(&db_stripe(db, self)->log_bytes, frame_bytes); /* relaxed: statistic */
+    }
+}
+
 esker_status
 db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, uint64_t *end_lsn_out)
 {
@@ -276,12 +285,11 @@ db_commit(esker_db *db, struct thread_state *self, const struct commit *commit, 
         uint64_t prepare_at = commit_prepare_at(place.window);
         db_make_visible(db, self, place.version, place.window, place.offset, place.frame_bytes);
         commit_look_ahead(db, place.offset, place.offset + place.frame_bytes, prepare_at);
+        commit_count_log(db, self, place.frame_bytes);
         *end_lsn_out = end_lsn;
         return ESKER_OK;
     }
-    if (db->tail_mode) {
-        counter_bump(&db_stripe(db, self)->log_bytes, place.frame_bytes); /* relaxed: statistic */
-    }
+    commit_count_log(db, self, place.frame_bytes);
     db_wait_visible(db, self, end_lsn);
     *end_lsn_out = end_lsn;
     return ESKER_OK;
