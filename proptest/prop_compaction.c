@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* rooms: db */
 /*
- * Goal: merges change no answer. Whatever the sizes, the threads, the length of
- * a step and the way steps and writes interleave: the same operations give the
+ * Goal: merges change no answer. Whatever the sizes, the threads, the policy, the
+ * length of a step and the way steps and writes interleave: the same operations give the
  * same answers; no two merges overlap; levels stay sorted; what any of 1,000
  * snapshots sees is kept, and nothing else; a full disk, damage and a close in
  * the middle of merges lose nothing.
@@ -62,7 +62,8 @@ struct world {
     uint32_t next_id;
     uint64_t digest;
     struct held held[HELD];
-    uint64_t most_runs, most_parts;
+    uint64_t most_runs, most_parts, tier_merges;
+    bool policy_changes;
 };
 
 static size_t
@@ -221,7 +222,7 @@ check_runs(const struct compact_run *a, const struct compact_run *b)
             check(a->drop_ids[i] != b->drop_ids[k], "two merges share a segment");
         }
     }
-    bool begun = a->overlaps != NULL && b->overlaps != NULL;
+    bool begun = a->overlaps != NULL && b->overlaps != NULL && a->plan->output_level > 0;
     if (begun && a->plan->output_level == b->plan->output_level) {
         check(!ranges_meet(a->inputs, b->inputs) && !ranges_meet(a->inputs, b->overlaps) &&
                   !ranges_meet(a->overlaps, b->inputs),
@@ -245,6 +246,7 @@ check_tree(struct world *world)
     uint64_t runs = 0;
     for (const struct compact_run *run = world->db->compact_runs; run != NULL; run = run->next) {
         runs++;
+        world->tier_merges += run->plan->output_level == 0;
         world->most_parts = MAX(world->most_parts, (uint64_t)run->part_count);
         for (const struct compact_run *other = run->next; other != NULL; other = other->next) {
             check_runs(run, other);
@@ -311,6 +313,11 @@ one_operation(struct world *world)
     } else if (what < 987) {
         compact_op(world);
     }
+    if (world->policy_changes && what % 50 == 0) {
+        mutex_lock(&world->db->mu);
+        world->db->merge_policy = (enum merge_policy)(1 + what / 50 % 3);
+        mutex_unlock(&world->db->mu);
+    }
     run_steps(world, steps);
 }
 
@@ -328,6 +335,8 @@ choose_options(struct world *world, uint32_t set)
     world->options.background_threads = threads[thread];
     world->manual = thread < 2;
     world->options.compression = ESKER_COMPRESS_AUTO + (int)(set % 4);
+    world->tuning.merge_policy = (enum merge_policy)(set % 5 % 4); /* the fifth: one after the other */
+    world->policy_changes = set % 5 == 4;
 }
 
 static void
@@ -336,6 +345,7 @@ prop_same_answers(uint64_t seed, uint64_t operations)
     uint64_t digest = 0;
     uint64_t most_runs = 0;
     uint64_t most_parts = 0;
+    uint64_t tier_merges = 0;
     for (uint32_t set = 0; set < SETS; set++) {
         static struct world world;
         static char what[40];
@@ -352,10 +362,12 @@ prop_same_answers(uint64_t seed, uint64_t operations)
         digest = world.digest;
         most_runs = MAX(most_runs, world.most_runs);
         most_parts = MAX(most_parts, world.most_parts);
+        tier_merges += world.tier_merges;
         world_fini(&world);
     }
     run_what = "all sets";
     check(most_runs >= 2, "no two merges ever ran at once: the test has no teeth");
+    check(tier_merges >= 20, "tiers were hardly ever merged: the test has no teeth");
     check(most_parts >= 2, "no merge was ever cut into parts: the test has no teeth");
 }
 

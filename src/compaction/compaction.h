@@ -102,7 +102,16 @@ struct level_table {
 struct picker_config {
     uint32_t l0_trigger;    /* merge level 0 from this many segments on */
     uint32_t l0_inputs_max; /* so many of them in one merge, which opens them all; 0 = no limit */
-    uint64_t base_bytes;    /* target of the first level below 0 that is in use */
+    /* It goes down when it holds at least so many eighths of the bytes of its base level; until
+     * then its tiers are merged with one another. 0: it always goes down. */
+    uint32_t l0_eighths;
+    uint64_t
+        l0_bytes; /* it is due from so many bytes on too, however few its segments are; 0 = by number alone */
+    uint64_t l0_tier_bytes; /* no merge of tiers makes one that is larger; 0 = no limit */
+    /* It is weighed against all that is below instead: tiers over one level at the bottom, and
+     * nothing between them but what is there from other times. */
+    bool lazy;
+    uint64_t base_bytes; /* target of the first level below 0 that is in use */
     uint32_t fanout;
     uint64_t segment_bytes;
     /* Deletes below it can be dropped at the bottom: the oldest live snapshot,
@@ -110,16 +119,15 @@ struct picker_config {
      * move on, and are rewritten in place at the bottom; so do those whose deletes
      * iterators have stepped over as often as they have rows. 0 = they are left alone. */
     uint64_t gc_lsn;
-    /* Level 0 is stored otherwise than the levels below it: compaction_pick_range has it written anew. */
-    bool l0_rewritten;
 };
 
 enum { COMPACTION_INPUTS_MAX = 16384 };
 
 struct compaction_plan {
-    uint32_t input_level, output_level; /* equal: rewrite in place, to drop deletes */
-    size_t input_count;                 /* of input_level: indexes into its table, ascending */
-    size_t overlap_count;               /* of output_level, ascending */
+    /* Equal: at the bottom a rewrite in place, to drop deletes; in level 0 a merge of tiers. */
+    uint32_t input_level, output_level;
+    size_t input_count;   /* of input_level: indexes into its table, ascending */
+    size_t overlap_count; /* of output_level, ascending */
     uint32_t inputs[COMPACTION_INPUTS_MAX];
     uint32_t overlaps[COMPACTION_INPUTS_MAX];
     bool trivial_move; /* the inputs (any number) can change their level as they are */
@@ -138,9 +146,8 @@ bool compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const st
 
 /* A merge of what overlaps [lower, upper) (empty = no bound) one level further
  * down, starting at the shallowest level that has something; as much of it as
- * fits one plan; with l0_rewritten nothing of level 0 is moved as it is. False when
- * all of it lies in one sorted level already, or (score >= 1.0) when claims are in
- * the way. */
+ * fits one plan. False when all of it lies in one sorted level already, or
+ * (score >= 1.0) when claims are in the way. */
 bool compaction_pick_range(const struct level_table levels[ESKER_LEVELS_MAX],
                            const struct picker_config *config, struct bytes lower, struct bytes upper,
                            struct compaction_plan *out);

@@ -8,9 +8,16 @@
  * above it 1/fanout of the one below. The base level, into which level 0 is
  * merged, is the shallowest one whose target is at least base_bytes, but never
  * deeper than a level that holds something. A fresh database so works with
- * level 0 and the last level only, and grows levels upwards.
+ * level 0 and the last level only, and grows levels upwards. What of level 0 is more
+ * than an empty base level may hold passes it by.
  *
- * Urgency. Level 0: segments / trigger. Others: bytes that nobody claimed /
+ * Level 0 is a stack of tiers: segments, each made by one flush or by one merge of
+ * neighbours in age. Merging it down rewrites most of the base level, so it is done
+ * when that is worth it: when level 0 is large enough beside the base level. Until
+ * then, and while the base level is busy, its newest tiers are merged with one
+ * another: down to the oldest that is no larger than all newer ones together.
+ *
+ * Urgency. Level 0: tiers / trigger. Others: bytes that nobody claimed /
  * target. The highest score of 1 or more that can be served wins. Within a
  * level: the segment that drags along the fewest bytes of the next level per
  * byte of its own, with a bonus for deletes and for age; then neighbours that
@@ -25,7 +32,9 @@
  *     with the hull of the inputs: an output may span gaps between inputs. Key
  *     bounds are rounded outwards, so a neighbour may come along needlessly.
  *  I3 From level 0 the oldest segments are taken, without gaps: what stays
- *     behind is newer than what goes down. One merge of level 0 at a time.
+ *     behind is newer than what goes down. One merge of level 0 downwards at a time.
+ *     Tiers that are merged with one another are neighbours in age, nothing between
+ *     them stays behind: the output's LSNs overlap no other tier's.
  *  I4 The output level is the next one, or for level 0 the base level, above
  *     which there is nothing: no version ever passes an older one.
  *  I5 Plans that run at once and write into one level have disjoint hulls (of
@@ -45,7 +54,8 @@
 
 enum {
     PICKER_LAST = ESKER_LEVELS_MAX - 1,
-    PICKER_JOB_SEGMENTS = 16,      /* a merge is not extended beyond this many full segments */
+    PICKER_JOB_SEGMENTS = 16, /* a merge is not extended beyond this many full segments */
+    PICKER_TIERS_SHARE = 4,   /* a merge of tiers takes away at least a fourth of what makes level 0 due */
     PICKER_DISJOINT_CHECK_MAX = 64 /* more inputs of level 0 than these are not moved but merged */
 };
 
@@ -237,6 +247,11 @@ picker_set_targets(struct picker *picker)
         level_bytes[level] = picker_level_bytes(&picker->levels[level], false);
     }
     picker->base = MIN(picker_targets_of(level_bytes, picker->config, picker->target), first);
+    /* What is more than the base level may hold would only pass through it. */
+    uint64_t level0 = picker_level_bytes(&picker->levels[0], false);
+    while (picker->base < MIN(first, (uint32_t)PICKER_LAST) && level0 > picker->target[picker->base]) {
+        picker->base++;
+    }
 }
 
 static void
@@ -245,6 +260,10 @@ picker_init(struct picker *picker, const struct level_table *levels, const struc
     *picker = (struct picker){.levels = levels, .config = config};
     picker_set_targets(picker);
     picker->score[0] = (double)levels[0].count / MAX(config->l0_trigger, 1U);
+    if (config->l0_bytes > 0) {
+        double by_bytes = (double)picker_level_bytes(&levels[0], false) / (double)config->l0_bytes;
+        picker->score[0] = MAX(picker->score[0], by_bytes);
+    }
     for (uint32_t level = 1; level < PICKER_LAST; level++) {
         picker->score[level] =
             (double)picker_level_bytes(&levels[level], true) / (double)picker->target[level];
@@ -345,8 +364,9 @@ picker_span_fits(struct picker_span span)
     return span.end - span.begin <= COMPACTION_INPUTS_MAX;
 }
 
-/* How many of the oldest segments of level 0 can be merged: none while others are,
- * and none that are newer than a damaged one, which stays (I3). */
+/* How many of the oldest segments of level 0 can be merged down: none while others are
+ * merged, which would only have to follow, and none that are newer than a damaged one,
+ * which stays (I3). */
 static size_t
 picker_l0_free_count(const struct level_table *level)
 {
@@ -383,6 +403,102 @@ picker_plan_l0(struct picker *picker, struct compaction_plan *out)
         return true;
     }
     return false;
+}
+
+/* How many of the newest `count` tiers are merged: down to the oldest that is no larger than
+ * all newer ones together, so that a row is rewritten as often as the sizes double. If that
+ * would take away few of them, as many as take the least writing for each that goes. */
+static size_t
+picker_choose_tiers(const struct level_table *level, size_t count, size_t least)
+{
+    size_t chosen = 0;
+    size_t cheapest = count;
+    double cost = 0.0;
+    uint64_t sum = level->segments[0]->size_bytes;
+    for (size_t i = 1; i < count; i++) {
+        uint64_t size = level->segments[i]->size_bytes;
+        chosen = size <= sum ? i + 1 : chosen;
+        sum += size;
+        double each = (double)sum / (double)i;
+        if (i + 1 >= least && (cheapest == count || each < cost)) {
+            cheapest = i + 1;
+            cost = each;
+        }
+    }
+    return chosen >= least ? chosen : cheapest;
+}
+
+/* The newest tiers of level 0 with one another, if so many can be that it is worth it. */
+static bool
+picker_plan_tiers(const struct picker *picker, struct compaction_plan *out)
+{
+    const struct level_table *level = &picker->levels[0];
+    const struct picker_config *config = picker->config;
+    uint32_t limit = config->l0_inputs_max;
+    size_t most = limit != 0 ? MIN(limit, (uint32_t)COMPACTION_INPUTS_MAX) : COMPACTION_INPUTS_MAX;
+    uint64_t bytes_max = config->l0_tier_bytes != 0 ? config->l0_tier_bytes : UINT64_MAX;
+    size_t count = 0;
+    uint64_t sum = 0;
+    while (count < MIN(level->count, most) && !picker_is_taken(level, count)) {
+        uint64_t size = level->segments[count]->size_bytes;
+        if (size > bytes_max - sum) {
+            break;
+        }
+        sum += size;
+        count++;
+    }
+    size_t least = MAX(config->l0_trigger / PICKER_TIERS_SHARE + 1, 2U);
+    if (config->l0_eighths == 0 || count < least) {
+        return false;
+    }
+    /* Those that came while others are merged wait until they make level 0 due by themselves. */
+    if (count < config->l0_trigger && count < level->count && level->claimed[count]) {
+        return false;
+    }
+    struct picker_span inputs = {0, picker_choose_tiers(level, count, least)};
+    picker_make_plan(picker, 0, inputs, 0, (struct picker_span){0}, MAX(picker->score[0], 1.0), out);
+    return true;
+}
+
+/* Is level 0, but for what is claimed, large enough beside the level that it goes into? */
+static bool
+picker_l0_goes_down(const struct picker *picker)
+{
+    const struct level_table *level = &picker->levels[0];
+    const struct picker_config *config = picker->config;
+    uint64_t bytes = picker_level_bytes(level, true);
+    bool is_large = config->l0_bytes > 0 && bytes >= config->l0_bytes;
+    if (config->l0_eighths == 0 || config->l0_trigger < 2 || is_large) {
+        return true;
+    }
+    uint64_t below = 0;
+    for (uint32_t i = picker->base; i < (config->lazy ? ESKER_LEVELS_MAX : picker->base + 1); i++) {
+        below += picker_level_bytes(&picker->levels[i], false);
+    }
+    if (!config->lazy && picker->base < PICKER_LAST) { /* it will soon be as large as it may be */
+        below = MAX(below, picker->target[picker->base]);
+    }
+    return 8.0 * (double)bytes >= (double)config->l0_eighths * (double)below;
+}
+
+/* Level 0 downwards, or its tiers with one another. Where the one cannot be the other may:
+ * while the base level is busy, and where damage keeps all that is newer up here. */
+static bool
+picker_plan_level0(struct picker *picker, struct compaction_plan *out)
+{
+    const struct level_table *level = &picker->levels[0];
+    if (picker_l0_goes_down(picker)) {
+        return picker_plan_l0(picker, out) || picker_plan_tiers(picker, out);
+    }
+    if (picker_plan_tiers(picker, out)) {
+        return true;
+    }
+    for (size_t i = 0; i < level->count; i++) {
+        if (level->claimed[i]) {
+            return false; /* a merge that is under way makes it less */
+        }
+    }
+    return picker_plan_l0(picker, out);
 }
 
 /* The overlaps of segment `index` in the next level; false if claims or their number are in the way. */
@@ -554,7 +670,7 @@ picker_plan_most_urgent(struct picker *picker, struct compaction_plan *out)
             return false;
         }
         tried[level] = true;
-        if (level == 0 && picker_plan_l0(picker, out)) {
+        if (level == 0 && picker_plan_level0(picker, out)) {
             return true;
         }
         /* New claims in the base level would keep level 0 waiting for ever. */
@@ -660,9 +776,7 @@ compaction_pick_range(const struct level_table levels[ESKER_LEVELS_MAX], const s
         }
         out->score = 1.0; /* there is something to do, if it can be done */
         if (level == 0) {
-            bool found = picker_plan_l0(&picker, out);
-            out->trivial_move = found && out->trivial_move && !config->l0_rewritten;
-            return found;
+            return picker_plan_l0(&picker, out);
         }
         return picker_plan_run(&picker, shallowest, within, out);
     }

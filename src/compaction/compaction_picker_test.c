@@ -8,7 +8,7 @@
  * the difference to say.
  *
  *   # comment
- *   config trigger=4 base=100 fanout=8 segment=10 gc=0 rewrite=0
+ *   config trigger=4 base=100 fanout=8 segment=10 gc=0 inputs=0 eighths=0 bytes=0 tier=0 lazy=0
  *   level 0: a-c:10 b-d:10
  *   level 6: a-f:100#3!t60@50 g-*:100
  *   pick                           or: range LOWER UPPER, `-` = no bound
@@ -117,8 +117,16 @@ parse_config(struct picker_config *config, char *text)
             config->fanout = (uint32_t)value;
         } else if (strcmp(name, "segment") == 0) {
             config->segment_bytes = value;
-        } else if (strcmp(name, "rewrite") == 0) {
-            config->l0_rewritten = value != 0;
+        } else if (strcmp(name, "inputs") == 0) {
+            config->l0_inputs_max = (uint32_t)value;
+        } else if (strcmp(name, "eighths") == 0) {
+            config->l0_eighths = (uint32_t)value;
+        } else if (strcmp(name, "bytes") == 0) {
+            config->l0_bytes = value;
+        } else if (strcmp(name, "tier") == 0) {
+            config->l0_tier_bytes = value;
+        } else if (strcmp(name, "lazy") == 0) {
+            config->lazy = value != 0;
         } else {
             assert_string_equal(name, "gc");
             config->gc_lsn = value;
@@ -274,6 +282,13 @@ compaction_pick__deletes(void **state)
 }
 
 static void
+compaction_pick__tiers_of_level_0(void **state)
+{
+    (void)state;
+    run_table_file("picker_tiers.txt");
+}
+
+static void
 compaction_pick_range__steps_down(void **state)
 {
     (void)state;
@@ -366,6 +381,11 @@ compaction_pick__nonsense_stays_inside_the_tables(void **state)
         table.config.base_bytes = rng_below(&rng, 100);
         table.config.fanout = (uint32_t)rng_below(&rng, 9);
         table.config.l0_trigger = (uint32_t)rng_below(&rng, 5);
+        table.config.l0_inputs_max = (uint32_t)rng_below(&rng, 4);
+        table.config.l0_eighths = (uint32_t)rng_below(&rng, 17);
+        table.config.l0_bytes = rng_below(&rng, 2) * rng_below(&rng, 100);
+        table.config.l0_tier_bytes = rng_below(&rng, 2) * rng_below(&rng, 100);
+        table.config.lazy = rng_below(&rng, 2) == 0;
         for (size_t level = 0; level < ESKER_LEVELS_MAX; level++) {
             size_t count = rng_below(&rng, 3) == 0 ? rng_below(&rng, 8) : 0;
             table.levels[level].count = count;
@@ -408,6 +428,7 @@ main(int argc, char **argv)
         cmocka_unit_test(compaction_pick__choice_within_a_level),
         cmocka_unit_test(compaction_pick__claims),
         cmocka_unit_test(compaction_pick__deletes),
+        cmocka_unit_test(compaction_pick__tiers_of_level_0),
         cmocka_unit_test(compaction_pick_range__steps_down),
         cmocka_unit_test(compaction_pick__more_than_a_plan_can_name),
         cmocka_unit_test(compaction_pick__nonsense_stays_inside_the_tables),

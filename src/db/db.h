@@ -61,10 +61,14 @@ struct stripe {
     _Atomic uint64_t log_bytes;    /* of frames copied into mapped logs */
     _Atomic uint64_t visible_seen; /* a value that `visible` had */
     _Atomic uint64_t gets_not_found;
+    _Atomic uint64_t walks; /* iterators made, or brought to the newest state */
 } CACHE_ALIGNED;
 
 /* ASKED: close looks whether anything is in use; calls wait that moment out. */
 enum closing { CLOSING_NO = 0, CLOSING_ASKED = 1, CLOSING_YES = 2 };
+
+/* db_compact_plan.c says what they are. */
+enum merge_policy { MERGES_AS_MEASURED = 0, MERGES_AT_REST, MERGES_LEVELED, MERGES_LAZY };
 
 enum { SNAPSHOT_HEIGHT_MAX = 10 };
 
@@ -263,6 +267,10 @@ struct esker_db {
     uint64_t drain_bytes_per_s, drain_seen_ns; /* what merges take out of level 0; when that was seen last */
     uint64_t rest_look_ns, rest_look_lsn;      /* the last look at whether writes come in */
     bool writes_rest;                          /* none did */
+    bool merges_lazy;                          /* fewer rows were read than written */
+    enum merge_policy merge_policy;            /* AS_MEASURED but in tests */
+    uint64_t tier_bytes;                       /* immutable */
+    uint64_t look_rows, look_reads;            /* at that look */
     uint64_t *obsolete_ids;                    /* segments whose files can go */
     size_t obsolete_count, obsolete_cap;
     uint32_t manual_compactions;
@@ -587,7 +595,8 @@ struct db_merge {
     esker_db *db;
     const struct version *version;
     uint32_t output_level;
-    bool warm; /* blocks that readers want stay in memory: segment_warm.c */
+    uint64_t older_lsn; /* into level 0: what lies below this there is older than what is merged */
+    bool warm;          /* blocks that readers want stay in memory: segment_warm.c */
     uint64_t *stripes;
     size_t stripe_count;
 };
@@ -615,7 +624,7 @@ void db_compact_stop(esker_db *db);
 /* mu held. */
 struct picker_config db_picker_config(esker_db *db, const struct version *version);
 void db_purge_job(struct job *job);
-int db_level_compression(const esker_db *db, uint32_t level);
+int db_compression(const esker_db *db);
 /* Raw bytes of the blocks to write now: small ones once the data exceed the cache. */
 uint32_t db_block_bytes(const esker_db *db, const struct version *version);
 void db_kick_compaction(esker_db *db);
@@ -672,6 +681,8 @@ NODISCARD esker_status db_create_fresh(esker_db *db);
 /* Sizes that are otherwise derived from the memory budget; 0 = derive. For tests,
  * which want rotation, flush and merges after a few commits. Multiples of 4096. */
 struct db_tuning {
+    enum merge_policy merge_policy;
+    uint64_t tier_bytes; /* see picker_config; 0 = from the window's size */
     uint64_t window_bytes_first, window_bytes_max, segment_bytes;
     uint64_t merge_step_work; /* of compaction_spec */
     uint64_t manifest_bytes;  /* rewritten from this size on */

@@ -163,7 +163,7 @@ compact_look_again(esker_db *db, struct job *job)
 {
     mutex_lock(&db->mu);
     const struct level_run *level0 = load_acquire(&db->current)->levels[0]; /* pairs: CURRENT */
-    bool later = !db->writes_rest && level0 != NULL && level0->count >= L0_TRIGGER;
+    bool later = !db->writes_rest && level0 != NULL;
     mutex_unlock(&db->mu);
     if (later && job == &db->compact_jobs[0].job) {
         job_kick_after(job, DB_LOOK_NS);

@@ -7,7 +7,9 @@
  *  A1 No segment is read by two runs.
  *  A2 Runs that write into one level write disjoint ranges.
  *  A3 What a run writes into a level, and what another one takes out of it, is disjoint.
- *  A4 One run at a time takes from level 0, whose order is its segments' age.
+ *  A4 In level 0, whose order is its segments' age, A1 alone counts, and: of two runs that
+ *     take from it the one takes what is newer than all that the other takes, and only
+ *     the older one may lead downwards.
  *
  * The picker sees to all of it by claims (compaction_picker.c, I1 to I5); this looks at
  * ranges instead, so that a mistake there shows. A manifest whose levels are not in
@@ -134,15 +136,29 @@ apart_is_installed(const struct compact_run *run, const struct version *now)
     return true;
 }
 
+/* A4. Level 0 is in order of max_lsn, newest first. */
+static bool
+apart_in_level0(const struct compact_run *a, const struct compact_run *b)
+{
+    bool a_is_newer = segment_meta(apart_input(a, 0))->max_lsn > segment_meta(apart_input(b, 0))->max_lsn;
+    const struct compact_run *newer = a_is_newer ? a : b;
+    const struct compact_run *older = a_is_newer ? b : a;
+    uint64_t least = segment_meta(apart_input(newer, newer->plan->input_count - 1))->max_lsn;
+    return newer->plan->output_level == 0 && least > segment_meta(apart_input(older, 0))->max_lsn;
+}
+
 static bool
 apart_from(const struct compact_run *a, const struct compact_run *b)
 {
     const struct compaction_plan *one = a->plan;
     const struct compaction_plan *other = b->plan;
-    return !apart_share_segments(a, b) && !(one->input_level == 0 && other->input_level == 0) &&
-           !(one->output_level == other->output_level && apart_writes_meet(a, b)) &&
-           !(one->output_level == other->input_level && apart_write_meets_inputs(a, b)) &&
-           !(other->output_level == one->input_level && apart_write_meets_inputs(b, a));
+    uint32_t into = one->output_level;
+    uint32_t other_into = other->output_level;
+    bool level0 = one->input_level == 0 && other->input_level == 0;
+    return !apart_share_segments(a, b) && !(level0 && !apart_in_level0(a, b)) &&
+           !(into > 0 && into == other_into && apart_writes_meet(a, b)) &&
+           !(into > 0 && into == other->input_level && apart_write_meets_inputs(a, b)) &&
+           !(other_into > 0 && other_into == one->input_level && apart_write_meets_inputs(b, a));
 }
 
 static bool

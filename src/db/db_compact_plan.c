@@ -11,9 +11,15 @@
 #include "db/db_compact.h"
 
 enum {
-    PLAN_L0_TRIGGER_MOST = 12, /* level 0 grows to so many segments while that saves work */
-    PLAN_L0_SHARE = 2,         /* ... and it is smaller than this part of the level that it goes into */
-    PLAN_REST_SHARE = 16       /* less than this part of a window within DB_LOOK_NS is no writing */
+    PLAN_TIERS = 12,        /* so many tiers has level 0 at most while writes come in */
+    PLAN_TIERS_LAZY = 16,   /* ... and hardly anybody reads */
+    PLAN_EIGHTHS = 4,       /* it goes down when it is half as large as its base level */
+    PLAN_EIGHTHS_REST = 1,  /* ... an eighth while writes rest */
+    PLAN_EIGHTHS_LAZY = 16, /* ... twice as large as all below, if that is no more than the next; then less */
+    PLAN_LAZY_WINDOWS = 64,
+    PLAN_TIER_WINDOWS = 64, /* no tier is larger: index and filter of a segment are loaded whole */
+    PLAN_WALK_COST = 8,     /* an iterator pays for a tier about as much as so many gets */
+    PLAN_REST_SHARE = 16    /* less than this part of a window within DB_LOOK_NS is no writing */
 };
 
 /* Deletes below this LSN are nobody's evidence any more. */
@@ -65,7 +71,7 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
         return FAIL_NO_MEMORY("level tables");
     }
     size_t at = 0;
-    int below = db_level_compression(db, ESKER_LEVELS_MAX - 1);
+    int below = db_compression(db);
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
         tables->levels[level] = (struct level_table){.segments = tables->metas + at,
@@ -78,8 +84,9 @@ plan_tables_init_locked(esker_db *db, const struct version *version, bool damage
             uint64_t id = tables->metas[at]->id;
             tables->claimed[at] = !MUTANT(21) && plan_has_id(db->claimed_ids, db->claimed_count, id);
             tables->skipped[at] = segment_skipped(run->segments[i]);
-            /* What is not known is taken to be as level 0 is mostly written. */
-            tables->stored_otherwise[at] = segment_compression(run->segments[i]) != below;
+            /* What is not known is taken to be as it is mostly written. */
+            int compression = segment_compression(run->segments[i]);
+            tables->stored_otherwise[at] = compression != ESKER_COMPRESS_AUTO && compression != below;
             tables->damaged[at] = !damaged_too && plan_has_id(db->damaged_ids, db->damaged_count, id);
         }
         tables->levels[level].count = run != NULL ? run->count : 0;
@@ -97,54 +104,101 @@ plan_tables_fini(esker_db *db, struct plan_tables *tables)
     mem_free(&db->block_mem, tables->stored_otherwise);
 }
 
-/* Do writes come in? Looked at every DB_LOOK_NS. mu held. */
-static bool
-plan_writes_rest_locked(esker_db *db)
+/* ---- The policy ----------------------------------------------------------------
+ *
+ * What a tier more costs readers and a merge more costs writers is weighed by what is
+ * going on, looked at every DB_LOOK_NS:
+ *  - Writes rest: few tiers, and so little in level 0 that the space it may waste is small.
+ *  - Writes come in and somebody reads: leveled. Level 0 goes down when it is worth
+ *    rewriting what it meets there.
+ *  - Writes come in and fewer rows are read than written: lazy. More and larger tiers over
+ *    one level at the bottom.
+ * A tree that was made under one policy is right under each other one: they differ in when
+ * and how much, and each plan is one that any of them might have made. */
+
+struct plan_counts {
+    uint64_t rows, reads;
+};
+
+static struct plan_counts
+plan_count(esker_db *db)
 {
-    uint64_t now = io_monotonic_ns(db->io);
-    if (now - db->rest_look_ns >= DB_LOOK_NS) {
-        uint64_t visible = load_acquire(&db->visible); /* pairs: VISIBLE */
-        uint64_t written = (visible - db->rest_look_lsn) * LSN_BYTES;
-        db->writes_rest = db->rest_look_ns == 0 || written < db->window_bytes_max / PLAN_REST_SHARE;
-        db->rest_look_ns = now;
-        db->rest_look_lsn = visible;
+    struct plan_counts counts = {0};
+    for (uint32_t i = 0; i < STRIPE_COUNT; i++) {
+        const struct stripe *stripe = &db->stripes[i];
+        counts.rows += load_relaxed(&stripe->puts) + load_relaxed(&stripe->deletes); /* relaxed: statistics */
+        counts.reads += load_relaxed(&stripe->gets);                                 /* relaxed: statistic */
+        counts.reads += PLAN_WALK_COST * load_relaxed(&stripe->walks);               /* relaxed: statistic */
     }
-    return db->writes_rest;
+    return counts;
 }
 
-/* Each merge of level 0 rewrites what it meets in the level below, mostly all of
- * it. While writes come in, level 0 is let grow in proportion to that level:
- * fewer merges then do the same. At rest it is merged from L0_TRIGGER on. */
-static uint32_t
-plan_l0_trigger_locked(esker_db *db, const struct version *version)
+/* mu held. */
+static void
+plan_look_locked(esker_db *db, const struct version *version)
 {
-    const struct level_run *level0 = version->levels[0];
-    if (db->reserve_spent) {
-        return 1; /* deletes make room when they are merged */
+    uint64_t now = io_monotonic_ns(db->io);
+    if (now - db->rest_look_ns < DB_LOOK_NS) {
+        return;
     }
-    if (plan_writes_rest_locked(db) || level0 == NULL) {
-        return L0_TRIGGER;
-    }
+    uint64_t visible = load_acquire(&db->visible); /* pairs: VISIBLE */
+    uint64_t written = (visible - db->rest_look_lsn) * LSN_BYTES;
+    struct plan_counts counts = plan_count(db);
+    /* Who waits for a flush does not rest. */
+    bool few = written < db->window_bytes_max / PLAN_REST_SHARE && version->window_count <= 1;
+    db->writes_rest = db->rest_look_ns == 0 || few;
+    db->merges_lazy = counts.reads - db->look_reads < counts.rows - db->look_rows;
+    db->rest_look_ns = now;
+    db->rest_look_lsn = visible;
+    db->look_rows = counts.rows;
+    db->look_reads = counts.reads;
+}
+
+/* mu held. */
+static void
+plan_policy_locked(esker_db *db, const struct version *version, struct picker_config *config)
+{
+    uint64_t window = db->window_bytes_max;
     uint64_t below = 0;
-    for (uint32_t level = 1; level < ESKER_LEVELS_MAX && below == 0; level++) {
-        below = version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
+    plan_look_locked(db, version);
+    for (uint32_t level = 1; level < ESKER_LEVELS_MAX; level++) {
+        below += version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
     }
-    uint64_t each = MAX(level0->size_bytes / level0->count, (uint64_t)1);
-    uint64_t wanted = below / PLAN_L0_SHARE / each;
-    return (uint32_t)MIN(MAX(wanted, (uint64_t)L0_TRIGGER), (uint64_t)PLAN_L0_TRIGGER_MOST);
+    enum merge_policy policy = db->merge_policy;
+    if (policy == MERGES_AS_MEASURED) {
+        policy = db->writes_rest ? MERGES_AT_REST : db->merges_lazy ? MERGES_LAZY : MERGES_LEVELED;
+    }
+    uint32_t most = MAX(db->l0_stall * 3 / 4, (uint32_t)L0_TRIGGER); /* where descriptors are few */
+    if (policy == MERGES_AT_REST) {
+        config->l0_trigger = L0_TRIGGER;
+        config->l0_eighths = PLAN_EIGHTHS_REST;
+        config->l0_bytes = MAX(below / 8, window * L0_TRIGGER);
+    } else if (policy == MERGES_LAZY) {
+        uint64_t eighths = window * PLAN_LAZY_WINDOWS / MAX(below / 8, (uint64_t)1);
+        config->l0_trigger = MIN((uint32_t)PLAN_TIERS_LAZY, most);
+        config->l0_eighths = (uint32_t)MIN(MAX(eighths, (uint64_t)PLAN_EIGHTHS), (uint64_t)PLAN_EIGHTHS_LAZY);
+        config->lazy = true;
+    } else {
+        config->l0_trigger = MIN((uint32_t)PLAN_TIERS, most);
+        config->l0_eighths = PLAN_EIGHTHS;
+    }
 }
 
 struct picker_config
 db_picker_config(esker_db *db, const struct version *version)
 {
-    return (struct picker_config){.l0_trigger = plan_l0_trigger_locked(db, version),
-                                  .l0_inputs_max = db->l0_inputs_max,
-                                  .base_bytes = db->window_bytes_max * 4,
-                                  .fanout = COMPACT_FANOUT,
-                                  .segment_bytes = db->segment_bytes,
-                                  .gc_lsn = plan_gc_lsn(db),
-                                  .l0_rewritten = db_level_compression(db, 0) !=
-                                                  db_level_compression(db, ESKER_LEVELS_MAX - 1)};
+    struct picker_config config = {
+        .l0_inputs_max = db->l0_inputs_max,
+        .base_bytes = db->window_bytes_max * 4,
+        .fanout = COMPACT_FANOUT,
+        .segment_bytes = db->segment_bytes,
+        .l0_tier_bytes = db->tier_bytes != 0 ? db->tier_bytes : db->window_bytes_max * PLAN_TIER_WINDOWS,
+        .gc_lsn = plan_gc_lsn(db)};
+    plan_policy_locked(db, version, &config);
+    if (db->reserve_spent) { /* deletes make room when they are merged */
+        config.l0_trigger = 1;
+    }
+    return config;
 }
 
 /* ---- Lists of ids ----------------------------------------------------------- */
@@ -310,6 +364,7 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
     ASSERT_SLOW(compact_is_apart_locked(run)); /* not yet on the list */
     run->next = db->compact_runs;
     db->compact_runs = run;
+    db_pace_update_locked(db); /* debt depends on whether writes rest; then nothing else may tell of it */
     *found_out = true;
 out:
     plan_tables_fini(db, &tables);
@@ -342,6 +397,7 @@ compact_plan(esker_db *db, const struct compact_range *range, struct compact_run
     }
     run->db = db;
     run->awaited = range != NULL;
+    run->older_lsn = UINT64_MAX;
     run->started_ns = io_monotonic_ns(db->io);
     buf_init(&run->borders, &db->block_mem);
     run->plan = mem_alloc(&db->block_mem, sizeof *run->plan);

@@ -29,6 +29,7 @@ run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_
         segments[i] = run->version->levels[level]->segments[indexes[i]];
         const struct segment_meta *meta = segment_meta(segments[i]);
         run->max_lsn = MAX(run->max_lsn, meta->max_lsn);
+        run->older_lsn = MIN(run->older_lsn, meta->max_lsn); /* level 0 is in order of max_lsn */
         run->bytes_in += meta->size_bytes;
         run->rows_in += meta->row_count;
         run->input_rows += level == run->plan->input_level ? meta->row_count : 0;
@@ -131,6 +132,9 @@ run_files(const struct compact_run *run)
 static uint32_t
 run_wanted_parts(const struct compact_run *run)
 {
+    if (run->plan->output_level == 0) {
+        return 1; /* a tier is one segment */
+    }
     uint64_t by_size = run->bytes_in / (2 * run->db->segment_bytes);
     uint64_t most = run->db->compact_job_count > 1 ? 2 * run->db->compact_job_count : 1;
     most = MIN(most, run->db->merge_files_max / run_files(run));
@@ -181,8 +185,11 @@ run_begin_parts(struct compact_run *run)
     esker_db *db = run->db;
     TRY(run_reserve_space(run));
     TRY(run_collect_below(run));
-    run->merge = (struct db_merge){
-        .db = db, .version = run->version, .output_level = run->plan->output_level, .warm = true};
+    run->merge = (struct db_merge){.db = db,
+                                   .version = run->version,
+                                   .output_level = run->plan->output_level,
+                                   .older_lsn = run->older_lsn,
+                                   .warm = true};
     TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
     esker_status status = compact_split(run, run_wanted_parts(run));
     if (status != ESKER_OK && !status_lacks_files(status_last())) {

@@ -9,10 +9,7 @@
  */
 #include "db/db.h"
 
-enum {
-    FLUSH_ROWS_PER_GET = 64,
-    FLUSH_ROWS_LOOKED_AT = 64 /* so many ascending rows in the order of their LSNs are no accident */
-};
+enum { FLUSH_ROWS_PER_GET = 64 };
 
 /* The oldest window that waits, with every frame visible; referenced. NULL if none. */
 static struct window *
@@ -53,61 +50,6 @@ flush_floor_lsn(const struct window *window)
 {
     uint64_t bytes = (window->end_lsn - window->base_lsn) * LSN_BYTES;
     return window_lsn(window, window_batches_end(window, bytes));
-}
-
-/* ---- Level 0's compression ----------------------------------------------------- */
-
-/* Could a segment of the tree hold a key of [first, last]? */
-static bool
-flush_meets_tree(const struct version *version, struct bytes first, struct bytes last)
-{
-    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
-        const struct level_run *run = version->levels[level];
-        uint32_t count = run != NULL ? run->count : 0;
-        /* Level 0 is in no order of keys. */
-        for (uint32_t i = level == 0 || run == NULL ? 0 : level_run_seek(run, first); i < count; i++) {
-            const struct segment_meta *meta = segment_meta(run->segments[i]);
-            bool below = meta->max_key.len > 0 && bytes_compare(meta->max_key, first) < 0;
-            if (!below && bytes_compare(meta->min_key, last) <= 0) {
-                return true;
-            }
-            if (level > 0) {
-                break;
-            }
-        }
-    }
-    return false;
-}
-
-/* Level 0 is written as it is, for most of it is merged soon. What overlaps nothing, as when keys
- * come in order, only changes its level from then on and is not written again: it gets what the
- * levels below have. An empty tree overlaps nothing whatever comes; there the rows' LSNs tell.
- * Leaves the source anywhere. */
-static esker_status
-flush_is_apart(const struct version *version, struct iter *source, bool *out)
-{
-    uint8_t lower[EDIT_KEY_BYTES_MAX];
-    *out = false;
-    esker_status status = iter_first(source);
-    if (status != ESKER_OK) {
-        return status == ESKER_END ? ESKER_OK : status;
-    }
-    struct bytes first = bytes_make(lower, edit_bound_lower(source->key, lower));
-    uint64_t lsn = source->lsn;
-    for (int i = 1; version->levels_used == 0 && i < FLUSH_ROWS_LOOKED_AT; i++) {
-        status = iter_next(source);
-        if (status != ESKER_OK) {
-            break;
-        }
-        if (source->lsn < lsn) {
-            return ESKER_OK;
-        }
-        lsn = source->lsn;
-    }
-    TRY(status == ESKER_END ? ESKER_OK : status);
-    TRY(iter_last(source));
-    *out = !flush_meets_tree(version, first, source->key);
-    return ESKER_OK;
 }
 
 /* ---- One flush, in steps ------------------------------------------------------ */
@@ -159,16 +101,11 @@ flush_begin(esker_db *db)
         return FAIL_NO_MEMORY("a flush");
     }
     struct db_merge *merge = flush->merge;
-    *merge = (struct db_merge){.db = db, .version = flush->version, .output_level = 0};
+    *merge = (struct db_merge){.db = db, .version = flush->version, .older_lsn = UINT64_MAX};
     merge->warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
     TRY(db_collect_stripes(db, flush_floor_lsn(window), &merge->stripes, &merge->stripe_count));
     TRY(memtable_iter_create(window->table, UINT64_MAX, &db->block_mem, &flush->source));
     db_merge_spec(merge, flush->source, &flush->spec);
-    bool apart = false;
-    TRY(flush_is_apart(flush->version, flush->source, &apart));
-    if (apart) {
-        flush->spec.compression = db_level_compression(db, ESKER_LEVELS_MAX - 1);
-    }
     return compaction_job_create(&flush->spec, &flush->job);
 }
 

@@ -5,12 +5,9 @@
 #include "base/mutant.h"
 
 int
-db_level_compression(const esker_db *db, uint32_t level)
+db_compression(const esker_db *db)
 {
-    if (db->options.compression != ESKER_COMPRESS_AUTO) {
-        return db->options.compression;
-    }
-    return level == 0 ? ESKER_COMPRESS_NONE : ESKER_COMPRESS_LZ4;
+    return db->options.compression != ESKER_COMPRESS_AUTO ? db->options.compression : ESKER_COMPRESS_LZ4;
 }
 
 uint32_t
@@ -29,13 +26,13 @@ merge_next_id(void *ctx)
     return db_next_file_id(((struct db_merge *)ctx)->db);
 }
 
-/* Could one of the segments of level 0 hold the key? */
+/* Could one of the segments of level 0 that are older than what is merged hold the key? */
 static bool
-merge_level0_spans(const struct level_run *level0, struct bytes key)
+merge_level0_spans(const struct level_run *level0, uint64_t older_lsn, struct bytes key)
 {
     for (uint32_t i = 0; i < level0->count; i++) {
         const struct segment_meta *meta = segment_meta(level0->segments[i]);
-        if (bytes_compare(meta->min_key, key) <= 0 &&
+        if (meta->max_lsn < older_lsn && bytes_compare(meta->min_key, key) <= 0 &&
             (meta->max_key.len == 0 || bytes_compare(key, meta->max_key) <= 0)) {
             return true;
         }
@@ -43,13 +40,13 @@ merge_level0_spans(const struct level_run *level0, struct bytes key)
     return false;
 }
 
-/* The output's own level counts where it is level 0: what is there already is older. */
+/* The output's own level counts where it is level 0. */
 static bool
 merge_deeper(void *ctx, struct bytes key)
 {
     const struct db_merge *merge = ctx;
     const struct level_run *level0 = merge->version->levels[0];
-    if (merge->output_level == 0 && level0 != NULL && merge_level0_spans(level0, key)) {
+    if (merge->output_level == 0 && level0 != NULL && merge_level0_spans(level0, merge->older_lsn, key)) {
         return true;
     }
     for (uint32_t level = merge->output_level + 1; level < ESKER_LEVELS_MAX; level++) {
@@ -78,7 +75,7 @@ db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spe
                                     .deeper = merge_deeper,
                                     .segment_bytes_max =
                                         merge->output_level == 0 ? UINT64_MAX : db->segment_bytes,
-                                    .compression = db_level_compression(db, merge->output_level),
+                                    .compression = db_compression(db),
                                     .block_bytes = db_block_bytes(db, merge->version),
                                     .cache = db->cache,
                                     .warm = merge->warm,

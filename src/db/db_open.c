@@ -233,6 +233,8 @@ open_derive_sizes(esker_db *db, const struct db_tuning *tuning)
         db->window_bytes_first = tuning->window_bytes_first;
         db->segment_bytes = tuning->segment_bytes;
         db->merge_step_work = tuning->merge_step_work;
+        db->merge_policy = tuning->merge_policy;
+        db->tier_bytes = tuning->tier_bytes;
         db->correct_bytes = tuning->correct_bytes;
     }
     db->window_bytes_want = MIN(db->window_bytes_first * 2, db->window_bytes_max);

@@ -2,7 +2,7 @@
 /*
  * How fast writers may go, and what made them wait.
  *
- * Debt is what merges are behind with: segments in level 0 beyond what a merge
+ * Debt is what merges are behind with: tiers of level 0 beyond what a merge
  * takes at once, and bytes in a level beyond its target. With no debt writers
  * load one word and go on. With debt d in (0, 1] they share a rate: what merges
  * were measured to take out of level 0, times 1.5 - d; so the more there is to
@@ -25,7 +25,8 @@ enum {
     PACE_TELL_NS = 10000000,  /* waits are told together */
     PACE_BEHIND_NS = 2000000, /* turns that nobody took are lost after this */
     PACE_L0_UNIT_LEAST = 8,
-    PACE_L0_FULL = 4,    /* in units of the trigger, of the above where that is less: debt 1 */
+    PACE_L0_UNIT_MOST = 12,
+    PACE_L0_FULL = 4,    /* in units of the trigger, within these bounds: debt 1 */
     PACE_L0_FREE = 2,    /* debt 0 */
     PACE_LEVEL_FREE = 2, /* the same for levels, in units of their targets */
     PACE_LEVEL_FULL = 6,
@@ -107,7 +108,7 @@ uint64_t
 db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall)
 {
     /* In thousandths of a segment, so that small counts have shades as well. */
-    uint64_t unit = MAX(trigger, (uint32_t)PACE_L0_UNIT_LEAST);
+    uint64_t unit = MIN(MAX(trigger, (uint32_t)PACE_L0_UNIT_LEAST), (uint32_t)PACE_L0_UNIT_MOST);
     uint64_t full = (uint64_t)stall * PACE_DEBT_SCALE;
     /* Where descriptors are few writers stop early, so they are slowed early; not before a merge is due. */
     uint64_t none =

@@ -94,7 +94,7 @@ repair_write(struct repair *repair, struct iter *source, uint32_t level, uint64_
                                    .source = source,
                                    .output_level = level,
                                    .segment_bytes_max = SEGMENT_BYTES_MOST,
-                                   .compression = db_level_compression(db, level),
+                                   .compression = db_compression(db),
                                    .next_id = repair_next_id,
                                    .ctx = repair};
     memcpy(spec.uuid, db->uuid, sizeof spec.uuid);

@@ -25,13 +25,16 @@ struct retry_fixture {
     struct sim_disk *disk;
     esker_db *db;
     uint32_t puts;
+    bool tiers; /* can be merged with one another */
 };
 
 static void
 retry_open(struct retry_fixture *f, bool manual)
 {
-    static const struct db_tuning tuning = {
-        .window_bytes_first = 4096, .window_bytes_max = 4096, .segment_bytes = 16384};
+    struct db_tuning tuning = {.tier_bytes = f->tiers ? 0 : 1, /* too little for any two */
+                               .window_bytes_first = 4096,
+                               .window_bytes_max = 4096,
+                               .segment_bytes = 16384};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
@@ -214,6 +217,30 @@ damage__keeps_only_what_is_newer(void **state)
     retry_destroy(&f);
 }
 
+/* What is newer than the damage stays in level 0, but its tiers are merged: writes go on. */
+static void
+damage__does_not_keep_tiers_apart(void **state)
+{
+    (void)state;
+    for (int manual = 0; manual < 2; manual++) {
+        struct retry_fixture f;
+        uint64_t id;
+        retry_create(&f, false, &id);
+        retry_flip(&f, id);
+        f.tiers = true;
+        retry_open(&f, manual != 0);
+        for (int i = 0; i < 2000; i++) { /* 300 windows: more tiers than there may be */
+            assert_int_equal(retry_put(&f), ESKER_OK);
+        }
+        assert_int_equal(f.db->damaged_count, 1);
+        assert_true(retry_level0(&f)->count <= L0_STALL);
+        retry_flip(&f, id);
+        assert_int_equal(esker_compact(f.db, NULL, NULL), ESKER_OK);
+        assert_null(retry_level0(&f));
+        retry_destroy(&f);
+    }
+}
+
 static void
 retry__pauses_grow_until_something_succeeds(void **state)
 {
@@ -330,6 +357,7 @@ main(void)
         cmocka_unit_test(damage__answers_writers_without_threads),
         cmocka_unit_test(damage__answers_writers_with_threads),
         cmocka_unit_test(damage__keeps_only_what_is_newer),
+        cmocka_unit_test(damage__does_not_keep_tiers_apart),
         cmocka_unit_test(close__ends_although_level_0_is_full),
         cmocka_unit_test(retry__pauses_grow_until_something_succeeds),
         cmocka_unit_test(retry__short_descriptors_are_told_when_they_stay_short),

@@ -307,7 +307,7 @@ progress__is_told_by_sixteenths(void **state)
 static void
 pace__has_no_cliff(void **state)
 {
-    static const uint32_t triggers[] = {4, 8, 12};
+    static const uint32_t triggers[] = {4, 8, 12, 16};
     static const uint32_t stalls[] = {L0_STALL_LEAST, 30, L0_STALL};
 
     enum { DRAIN = 100000000 };
@@ -318,6 +318,9 @@ pace__has_no_cliff(void **state)
         uint32_t stall = stalls[t / COUNTOF(triggers)];
         uint32_t slowed = 0;
         uint64_t before = db_pace_rate(DRAIN, 0);
+        if (trigger > stall * 3 / 4) {
+            continue; /* never asked for: db_compact_plan.c */
+        }
         assert_int_equal(db_pace_level0_share(trigger, trigger, stall), 0);
         for (uint32_t count = 0; count <= stall; count++) {
             uint64_t share = db_pace_level0_share(count, trigger, stall);

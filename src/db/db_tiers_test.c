@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goal: tiers of level 0 are merged with one another and no row that anybody may see
+ * is lost by it, deletes that hide something older included, while those that hide
+ * nothing go. The policy follows what readers and writers do, at once and without
+ * opening anew; a tree that was made under one policy is right under the others.
+ * Method: no threads, so that the test says when merges run; few rows, whose number
+ * after a merge is known; the clock of the simulated disk.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "db/db.h"
+#include "io/io_sim.h"
+
+enum { TIERS_FLUSHES = 16, TIERS_BELOW = 2000, TIERS_LARGE = 600, TIERS_VALUE = 200 };
+
+static void
+tiers_open(struct sim_disk *disk, enum merge_policy policy, esker_db **db)
+{
+    struct db_tuning tuning = {.merge_policy = policy,
+                               .window_bytes_first = 1 << 20,
+                               .window_bytes_max = 1 << 20,
+                               .segment_bytes = 1 << 20};
+    struct io *io = NULL;
+    esker_options options;
+    esker_options_init(&options);
+    options.memory_budget_bytes = 64 << 20;
+    options.compression = ESKER_COMPRESS_NONE;
+    assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &tuning, true, db), ESKER_OK);
+}
+
+/* Values of one byte repeated, which says what was written. */
+static void
+tiers_put(esker_db *db, const char *kind, uint32_t number, uint8_t byte)
+{
+    char key[24];
+    uint8_t value[TIERS_VALUE];
+    memset(value, byte, sizeof value);
+    snprintf(key, sizeof key, "%s%05u", kind, number);
+    assert_int_equal(esker_put(db, esker_str(key), esker_bytes(value, sizeof value), NULL), ESKER_OK);
+}
+
+static void
+tiers_delete(esker_db *db, const char *kind, uint32_t number)
+{
+    char key[24];
+    snprintf(key, sizeof key, "%s%05u", kind, number);
+    assert_int_equal(esker_delete(db, esker_str(key), NULL), ESKER_OK);
+}
+
+/* byte 0: the key is absent. */
+static void
+tiers_expect(esker_db *db, const esker_snapshot *snapshot, const char *kind, uint32_t number, uint8_t byte)
+{
+    char key[24];
+    uint8_t value[TIERS_VALUE] = {0};
+    size_t size = 0;
+    esker_read_options options;
+    esker_read_options_init(&options);
+    options.snapshot = snapshot;
+    snprintf(key, sizeof key, "%s%05u", kind, number);
+    esker_status status = esker_get_copy(db, esker_str(key), &options, value, sizeof value, &size);
+    assert_int_equal(status, byte != 0 ? ESKER_OK : ESKER_NOT_FOUND);
+    assert_int_equal(value[TIERS_VALUE - 1], byte);
+}
+
+static const struct level_run *
+tiers_level(esker_db *db, uint32_t level)
+{
+    return load_acquire(&db->current)->levels[level]; /* pairs: CURRENT — one thread */
+}
+
+static void
+tiers_merge(esker_db *db)
+{
+    while (workers_run_one()) {
+    }
+    assert_int_equal(db->claimed_count, 0);
+}
+
+/* Keys below, all in the last level: more than level 0 will have. */
+static void
+tiers_fill_below(esker_db *db)
+{
+    for (uint32_t i = 0; i < TIERS_BELOW; i++) {
+        tiers_put(db, "below", i, 1);
+    }
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    assert_null(tiers_level(db, 0));
+}
+
+static void
+tiers__of_level_0_are_merged_with_one_another(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(3);
+    esker_db *db = NULL;
+    esker_snapshot *snapshot = NULL;
+    tiers_open(disk, MERGES_LAZY, &db);
+    tiers_fill_below(db);
+    uint64_t below_id = segment_meta(tiers_level(db, ESKER_LEVELS_MAX - 1)->segments[0])->id;
+    for (uint32_t i = 0; i < TIERS_FLUSHES; i++) {
+        for (uint32_t k = 0; i == 0 && k < TIERS_LARGE; k++) {
+            tiers_put(db, "large", k, 2);
+        }
+        tiers_put(db, "each", i, (uint8_t)(10 + i));
+        tiers_put(db, "below", 5, (uint8_t)(10 + i));
+        if (i == 3) {
+            tiers_delete(db, "below", 100); /* hides what is in the last level */
+            tiers_put(db, "short", 0, 3);
+        }
+        if (i == 5) {
+            tiers_delete(db, "short", 0); /* hides what goes by the same merge */
+        }
+        assert_int_equal(esker_flush(db), ESKER_OK);
+    }
+    tiers_merge(db);
+    const struct level_run *level0 = tiers_level(db, 0);
+    assert_int_equal(level0->count, 2); /* the first, which is large, stays */
+    uint64_t large_id = segment_meta(level0->segments[1])->id;
+    assert_int_equal(segment_meta(level0->segments[1])->row_count, TIERS_LARGE + 2);
+    assert_int_equal(segment_meta(level0->segments[0])->row_count, TIERS_FLUSHES - 1 + 2);
+    assert_int_equal(segment_meta(level0->segments[0])->tombstone_count, 1);
+    for (uint32_t i = 0; i < TIERS_FLUSHES - 1; i++) {
+        if (i == 6) { /* after the delete: it may go as far as the snapshot is concerned */
+            assert_int_equal(esker_snapshot_create(db, &snapshot), ESKER_OK);
+        }
+        tiers_put(db, "each", i, (uint8_t)(50 + i));
+        if (i == 3) {
+            tiers_delete(db, "large", 7); /* hides what is in the older tier */
+        }
+        assert_int_equal(esker_flush(db), ESKER_OK);
+    }
+    tiers_merge(db);
+    level0 = tiers_level(db, 0);
+    assert_int_equal(level0->count, 2);
+    assert_int_equal(segment_meta(level0->segments[1])->id, large_id);
+    assert_int_equal(segment_meta(tiers_level(db, ESKER_LEVELS_MAX - 1)->segments[0])->id, below_id);
+    for (int reopened = 0; reopened < 2; reopened++) {
+        tiers_expect(db, NULL, "below", 5, 10 + TIERS_FLUSHES - 1);
+        tiers_expect(db, NULL, "below", 100, 0);
+        tiers_expect(db, NULL, "below", 101, 1);
+        tiers_expect(db, NULL, "short", 0, 0);
+        tiers_expect(db, NULL, "large", 7, 0);
+        tiers_expect(db, NULL, "large", 8, 2);
+        tiers_expect(db, NULL, "each", 3, 53);
+        tiers_expect(db, NULL, "each", TIERS_FLUSHES - 1, 10 + TIERS_FLUSHES - 1);
+        if (reopened == 0) {
+            tiers_expect(db, snapshot, "large", 7, 0);
+            tiers_expect(db, snapshot, "each", 5, 55);
+            tiers_expect(db, snapshot, "each", 6, 16);
+            esker_snapshot_release(snapshot);
+            assert_int_equal(esker_close(db), ESKER_OK);
+            tiers_open(disk, MERGES_LEVELED, &db);
+        }
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+static struct picker_config
+tiers_config(esker_db *db)
+{
+    mutex_lock(&db->mu);
+    struct picker_config config = db_picker_config(db, load_acquire(&db->current)); /* pairs: CURRENT */
+    mutex_unlock(&db->mu);
+    return config;
+}
+
+/* More than writes at rest, and so many gets and walks; then a look. */
+static struct picker_config
+tiers_busy(struct sim_disk *disk, esker_db *db, uint32_t rows, uint32_t gets, uint32_t walks)
+{
+    for (uint32_t i = 0; i < rows; i++) {
+        tiers_put(db, "busy", i, 1);
+    }
+    for (uint32_t i = 0; i < gets; i++) {
+        tiers_expect(db, NULL, "busy", 1, 1);
+    }
+    for (uint32_t i = 0; i < walks; i++) {
+        esker_iter *it = NULL;
+        assert_int_equal(esker_iter_create(db, NULL, &it), ESKER_OK);
+        esker_iter_destroy(it);
+    }
+    sim_disk_advance(disk, DB_LOOK_NS);
+    return tiers_config(db);
+}
+
+static void
+tiers__their_number_follows_what_is_going_on(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(4);
+    esker_db *db = NULL;
+    tiers_open(disk, MERGES_AS_MEASURED, &db);
+    assert_int_equal(tiers_config(db).l0_trigger, L0_TRIGGER);
+    for (int round = 0; round < 2; round++) { /* there and back again */
+        struct picker_config lazy = tiers_busy(disk, db, 500, 100, 0);
+        assert_true(lazy.lazy);
+        struct picker_config leveled = tiers_busy(disk, db, 500, 600, 0);
+        assert_false(leveled.lazy);
+        assert_true(leveled.l0_trigger < lazy.l0_trigger);
+        assert_true(leveled.l0_eighths < lazy.l0_eighths);
+        assert_false(tiers_busy(disk, db, 500, 0, 100).lazy); /* a walk costs more than a get */
+        assert_true(tiers_busy(disk, db, 500, 0, 20).lazy);
+        struct picker_config rest = tiers_busy(disk, db, 10, 0, 0);
+        assert_int_equal(rest.l0_trigger, L0_TRIGGER);
+        assert_true(rest.l0_bytes > 0);
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+static void
+tiers__any_policy_goes_on_with_the_tree_of_another(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(5);
+    uint8_t byte = 0;
+    for (uint32_t round = 0; round < 9; round++) { /* each after each */
+        esker_db *db = NULL;
+        tiers_open(disk, (enum merge_policy)(MERGES_AT_REST + (round * (round / 3 + 1)) % 3), &db);
+        for (uint32_t i = 0; i < 200 && byte > 0; i++) {
+            tiers_expect(db, NULL, "all", i, i % 7 == byte % 7 ? 0 : byte);
+        }
+        for (uint32_t flush = 0; flush < TIERS_FLUSHES + 2; flush++) {
+            byte++;
+            for (uint32_t i = 0; i < 200; i++) {
+                if (i % 7 == byte % 7) {
+                    tiers_delete(db, "all", i);
+                } else {
+                    tiers_put(db, "all", i, byte);
+                }
+            }
+            assert_int_equal(esker_flush(db), ESKER_OK);
+        }
+        tiers_merge(db);
+        assert_int_equal(esker_close(db), ESKER_OK);
+    }
+    sim_disk_destroy(disk);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tiers__of_level_0_are_merged_with_one_another),
+        cmocka_unit_test(tiers__their_number_follows_what_is_going_on),
+        cmocka_unit_test(tiers__any_policy_goes_on_with_the_tree_of_another),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
