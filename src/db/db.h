@@ -29,7 +29,7 @@ enum {
     HEAP_IDLE_LEAST = 256 << 10,
     WINDOW_BYTES_FIRST = 256 << 10,
     WINDOW_BYTES_MIN = 64 << 10,
-    WINDOW_BUDGET_SMALL = 32 << 20,
+    WINDOW_BUDGET_SMALL = 64 << 20,
     WINDOW_BYTES_MOST = 64 << 20,
     SEGMENT_BYTES_MIN = 2 << 20,
     SEGMENT_BYTES_MOST = 64 << 20,
@@ -57,10 +57,11 @@ enum {
  * threads that share a stripe may lose a count. */
 struct stripe {
     _Atomic uint64_t gets, gets_from_memtable;
-    _Atomic uint64_t commits, puts, deletes, bytes_written;
-    _Atomic uint64_t log_bytes;    /* of frames copied into mapped logs */
-    _Atomic uint64_t visible_seen; /* a value that `visible` had */
-    _Atomic uint64_t gets_not_found;
+    _Atomic uint64_t commits, puts, bytes_written;
+    _Atomic uint64_t log_bytes;     /* of frames copied into mapped logs */
+    _Atomic uint64_t visible_seen;  /* a value that `visible` had */
+    _Atomic uint64_t puts_in_place; /* the last so many single ones, of few, were of keys in the window */
+    _Atomic uint64_t deletes, gets_not_found;
     _Atomic uint64_t walks; /* iterators made, or brought to the newest state */
 } CACHE_ALIGNED;
 

@@ -20,7 +20,7 @@
  */
 #include "db/db.h"
 
-enum { COMMIT_LARGE_WINDOW = 1 << 20, COMMIT_CLAIM_LSNS = (32 << 10) / LSN_BYTES };
+enum { COMMIT_LARGE_WINDOW = 1 << 20, COMMIT_CLAIM_LSNS = (32 << 10) / LSN_BYTES, COMMIT_IN_PLACE_RUN = 8 };
 
 struct reservation {
     struct window *window;
@@ -89,6 +89,25 @@ commit_back_claim(esker_db *db, const struct thread_state *self, uint64_t lsn)
     return granules < FRAME_BACK_NO_CLAIM ? (uint16_t)granules : (uint16_t)FRAME_BACK_NO_CLAIM;
 }
 
+/* Is the key new to the window? Mostly it is as with the last ones; puts over few keys need not go down
+ * the tree. */
+static bool
+commit_may_be_new(esker_db *db, const struct thread_state *self)
+{
+    /* relaxed: a guess */
+    return load_relaxed(&db_stripe(db, self)->puts_in_place) < COMMIT_IN_PLACE_RUN;
+}
+
+static void
+commit_note_new(esker_db *db, const struct thread_state *self, bool is_new)
+{
+    _Atomic uint64_t *count = &db_stripe(db, self)->puts_in_place;
+    uint64_t before = load_relaxed(count); /* relaxed: a guess */
+    if (is_new ? before != 0 : before < COMMIT_IN_PLACE_RUN) {
+        store_relaxed(count, is_new ? 0 : before + 1); /* relaxed: the same */
+    }
+}
+
 /* On OK the caller is inside an epoch section and owns [offset, offset + frame_bytes). */
 static esker_status
 commit_reserve(esker_db *db, struct thread_state *self, const struct commit *commit, struct reservation *out)
@@ -101,7 +120,7 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
         struct window *window = version->windows[0];
         prefetch_own(&window->tail);
         if (commit->single) {
-            out->way = memtable_approach(window->table, commit->key);
+            out->way = memtable_approach(window->table, commit->key, commit_may_be_new(db, self));
         }
         uint64_t offset = 0;
         bool barred = UNLIKELY(window->deletes_only) && !commit->deletes;
@@ -139,7 +158,7 @@ commit_fill(esker_db *db, const struct thread_state *self, const struct commit *
         entry_encode(window->data + body, commit->op, commit->key, commit->value);
         db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
         prefetch_own(&db->visible);
-        memtable_insert(window->table, body, &place->way, self->stripe);
+        commit_note_new(db, self, memtable_insert(window->table, body, &place->way, self->stripe));
     } else {
         memcpy(window->data + body, commit->body.ptr, commit->body.len);
         db_write_frame(db, window, place->offset, place->frame_bytes, FRAME_BATCH, back);
@@ -235,7 +254,7 @@ commit_oversize(esker_db *db, struct thread_state *self, const struct commit *co
     place->window = window;
     place->offset = 0;
     if (commit->single) {
-        place->way = memtable_approach(window->table, commit->key);
+        place->way = memtable_approach(window->table, commit->key, true);
     }
     esker_status status = ESKER_OK;
     if (conditional) {

@@ -5,7 +5,7 @@
 #include "version/window.h"
 
 /* The largest power of two times the least size that is at most a sixteenth of the budget; of
- * one below 32 MiB a 32nd, since there indexes and buffers take as much as they would of a larger one. */
+ * one below 64 MiB a 32nd, since there indexes and buffers take as much as they would of a larger one. */
 static uint64_t
 explain_window_bytes(uint64_t budget)
 {

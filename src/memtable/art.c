@@ -394,7 +394,7 @@ art_try_insert(struct art *art, struct bytes key, uint32_t index, struct art_pla
     }
 }
 
-static struct art_place
+struct art_place
 art_root_place(const struct art *art)
 {
     struct art *mutable = (struct art *)(uintptr_t)art;

@@ -137,6 +137,8 @@ struct art_place {
  * which there are few, so that they are in the cache, and fetches the one below. The place
  * stays good whatever is inserted meanwhile. */
 struct art_place art_approach(const struct art *art, struct bytes key);
+/* On the path of every key. */
+struct art_place art_root_place(const struct art *art);
 /* art_insert of a key that `from` is on the path of. */
 void art_insert_from(struct art *art, uint32_t index, const struct art_place *from, uint32_t stripe);
 

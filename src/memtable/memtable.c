@@ -160,15 +160,15 @@ memtable_insert_group(struct memtable *table, const uint32_t *entries, const uin
 }
 
 struct memtable_way
-memtable_approach(const struct memtable *table, struct bytes key)
+memtable_approach(const struct memtable *table, struct bytes key, bool may_be_new)
 {
     uint64_t hash = memtable_hash(key, table->hash_seed);
     prefetch_own(hashdir_bucket(&table->dir, hash));
-    struct art_place place = art_approach(&table->art, key);
+    struct art_place place = may_be_new ? art_approach(&table->art, key) : art_root_place(&table->art);
     return (struct memtable_way){.hash = hash, .lock = place.lock, .slot = place.slot, .depth = place.depth};
 }
 
-void
+bool
 memtable_insert(struct memtable *table, uint64_t offset, const struct memtable_way *way, uint32_t stripe)
 {
     ASSERT(offset % LSN_BYTES == 0 && offset < table->data_bytes);
@@ -181,6 +181,7 @@ memtable_insert(struct memtable *table, uint64_t offset, const struct memtable_w
         struct art_place place = {.lock = way->lock, .slot = way->slot, .depth = way->depth};
         art_insert_from(&table->art, anchor, &place, stripe);
     }
+    return anchor != 0;
 }
 
 void

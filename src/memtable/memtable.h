@@ -57,15 +57,15 @@ struct memtable_way {
     size_t depth;
 };
 
-/* Starts an insertion's cache misses. */
-struct memtable_way memtable_approach(const struct memtable *table, struct bytes key);
+/* Starts an insertion's cache misses; may_be_new, a guess: those of a key that the table does not have, too. */
+struct memtable_way memtable_approach(const struct memtable *table, struct bytes key, bool may_be_new);
 
 /* Indexes the entry at byte offset `offset` of the window (its bytes complete);
  * way: what memtable_approach found for its key, any time before.
  * stripe: a number that few other threads have (thread_state); threads of different
  * stripes do not get into each other's way.
- * Cannot fail: space was reserved. The caller publishes afterwards. */
-void memtable_insert(struct memtable *table, uint64_t offset, const struct memtable_way *way,
+ * True: the key was new. Cannot fail: space was reserved. The caller publishes afterwards. */
+bool memtable_insert(struct memtable *table, uint64_t offset, const struct memtable_way *way,
                      uint32_t stripe);
 
 /* All entries of one BATCH frame body that starts at byte offset body_offset:

@@ -19,8 +19,8 @@ static inline void
 testing_insert(struct memtable *table, uint64_t offset)
 {
     struct bytes key = entry_key_trusted(table->vnodes.data + offset);
-    struct memtable_way way = memtable_approach(table, key);
-    memtable_insert(table, offset, &way, 0);
+    struct memtable_way way = memtable_approach(table, key, true);
+    (void)memtable_insert(table, offset, &way, 0);
 }
 
 /* ---- Page memory and windows ------------------------------------------------ */

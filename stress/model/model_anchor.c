@@ -36,7 +36,7 @@ static void
 insert(void)
 {
     struct memtable_way way = {.hash = HASH, .lock = &subject.art.root_lock, .slot = &subject.art.root};
-    memtable_insert(&subject, (model_self + 1) * MODEL_UNITS * LSN_BYTES, &way, 0);
+    (void)memtable_insert(&subject, (model_self + 1) * MODEL_UNITS * LSN_BYTES, &way, 0);
     model_publish(0);
 }
 
