@@ -108,8 +108,8 @@ prepare_shape(const esker_db *db, struct prepare_plan *plan)
         plan->bytes_per_op < PREPARE_LARGE_OP_BYTES) {
         return;
     }
-    uint64_t most =
-        MAX(prepare_memory(want, plan->op_cap), db->options.memory_budget_bytes / 2 / (WINDOWS_LIVE_MAX + PREPARED_MAX));
+    uint64_t share = db->options.memory_budget_bytes / 2 / (WINDOWS_LIVE_MAX + PREPARED_MAX);
+    uint64_t most = MAX(prepare_memory(want, plan->op_cap), share);
     uint64_t step = want / PREPARE_LARGE_STEPS;
     for (uint64_t cap = want + step; cap <= want * 4 && cap <= WINDOW_BYTES_MOST; cap += step) {
         uint32_t ops = (uint32_t)(cap / PREPARE_LARGE_OP_SHARE);

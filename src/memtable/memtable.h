@@ -57,7 +57,7 @@ struct memtable_way {
     size_t depth;
 };
 
-/* Starts an insertion's cache misses; may_be_new, a guess: those of a key that the table does not have, too. */
+/* Starts an insertion's cache misses; may_be_new, a guess: also those of a key that is not in the table. */
 struct memtable_way memtable_approach(const struct memtable *table, struct bytes key, bool may_be_new);
 
 /* Indexes the entry at byte offset `offset` of the window (its bytes complete);
