@@ -92,8 +92,10 @@ serial_collect(struct serial *serial)
     }
     qsort(serial->commits, serial->commit_count, sizeof *serial->commits, serial_compare_handed);
     for (uint32_t place = 1; place <= serial->chain->count; place++) {
-        uint64_t lsn = serial->chain->ops[place]->commit_lsn;
-        serial->unknown = serial->unknown || lsn == 0;
+        /* A process may be killed between noting the LSN and noting the outcome. */
+        const struct workload_op *op = serial->chain->ops[place];
+        uint64_t lsn = op->commit_lsn;
+        serial->unknown = serial->unknown || lsn == 0 || workload_op_outcome(op) != WORKLOAD_DONE;
         serial->lsns[place] = lsn != 0 ? lsn : serial->lsns[place - 1] + 1;
     }
     return true;
