@@ -24,12 +24,18 @@ esker_status status_restore(const esker_error *error);
 /* Did it fail for want of descriptors? */
 bool status_lacks_files(const esker_error *error);
 
+/* What goes in comes out, and said here the compiler sees it: after a failure nobody reads what only a
+ * success has written. */
+#define STATUS_FAIL(status, ...)                                                                             \
+    ({                                                                                                       \
+        const esker_status failed_ = (status);                                                               \
+        const esker_status told_ = status_fail(failed_, __VA_ARGS__);                                        \
+        (void)told_;                                                                                         \
+        failed_;                                                                                             \
+    })
 #ifdef __clang_analyzer__
-/* The analyzer does not see into status_fail; here it is told that what goes in comes out. */
-#define STATUS_FAIL(status, ...) ((void)status_fail((status), __VA_ARGS__), (status))
-#define STATUS_OF_ERRNO(os_errno) ESKER_IO
+#define STATUS_OF_ERRNO(os_errno) ESKER_IO /* the analyzer does not see into status_from_errno */
 #else
-#define STATUS_FAIL(status, ...) status_fail((status), __VA_ARGS__)
 #define STATUS_OF_ERRNO(os_errno) status_from_errno(os_errno)
 #endif
 
@@ -44,28 +50,28 @@ bool status_lacks_files(const esker_error *error);
 
 esker_status status_from_errno(int os_errno);
 
-#define TRY(expression)                                                                            \
-    do {                                                                                           \
-        esker_status try_status_ = (expression);                                                   \
-        if (UNLIKELY(try_status_ != ESKER_OK)) {                                                   \
-            return try_status_;                                                                    \
-        }                                                                                          \
+#define TRY(expression)                                                                                      \
+    do {                                                                                                     \
+        esker_status try_status_ = (expression);                                                             \
+        if (UNLIKELY(try_status_ != ESKER_OK)) {                                                             \
+            return try_status_;                                                                              \
+        }                                                                                                    \
     } while (0)
 
 /* The same inside a function with an `out:` label and a `status` variable. */
-#define TRY_OUT(expression)                                                                        \
-    do {                                                                                           \
-        status = (expression);                                                                     \
-        if (UNLIKELY(status != ESKER_OK)) {                                                        \
-            goto out;                                                                              \
-        }                                                                                          \
+#define TRY_OUT(expression)                                                                                  \
+    do {                                                                                                     \
+        status = (expression);                                                                               \
+        if (UNLIKELY(status != ESKER_OK)) {                                                                  \
+            goto out;                                                                                        \
+        }                                                                                                    \
     } while (0)
 
-#define IGNORE_STATUS(expression, why)                                                             \
-    do {                                                                                           \
-        esker_status ignored_ = (expression);                                                      \
-        (void)ignored_;                                                                            \
-        (void)sizeof(why);                                                                         \
+#define IGNORE_STATUS(expression, why)                                                                       \
+    do {                                                                                                     \
+        esker_status ignored_ = (expression);                                                                \
+        (void)ignored_;                                                                                      \
+        (void)sizeof(why);                                                                                   \
     } while (0)
 
 #endif

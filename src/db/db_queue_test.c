@@ -51,7 +51,7 @@ queue_close(struct queue *q)
 static esker_slice
 queue_key(uint64_t number, char out[QUEUE_KEY_BYTES + 1])
 {
-    snprintf(out, QUEUE_KEY_BYTES + 1, "job%013llu", (unsigned long long)number);
+    snprintf(out, QUEUE_KEY_BYTES + 1, "job%013llu", (unsigned long long)(number % 10000000000000U));
     return esker_bytes(out, QUEUE_KEY_BYTES);
 }
 
