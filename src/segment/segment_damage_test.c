@@ -463,9 +463,9 @@ damage_forged__disagreements_are_found_by_verify(void **state)
 
 /* ---- Faults ------------------------------------------------------------- */
 
-/* The n-th call fails. False: there were not that many. */
+/* The n-th call fails. False: there were not that many. What nobody noticed is counted in *healed. */
 static bool
-fault_read_once(struct damage_fixture *fixture, uint64_t n, int how, esker_status expected)
+fault_read_once(struct damage_fixture *fixture, uint64_t n, int how, esker_status expected, uint64_t *healed)
 {
     struct segment *segment = damage_handle(fixture, &fixture->written.meta);
     store_relaxed(&fixture->mio.calls, 0); /* relaxed: one thread. */
@@ -474,7 +474,13 @@ fault_read_once(struct damage_fixture *fixture, uint64_t n, int how, esker_statu
     uint32_t failed = damage_gets(fixture, segment, true);
     bool struck = load_relaxed(&fixture->mio.calls) >= n; /* relaxed: one thread. */
     assert_true(status == ESKER_END || status == expected);
-    assert_int_equal((status != ESKER_END) + failed, struck);
+    /* Loading tries again where descriptors were missing, and loading comes before all else. */
+    if (struck && status == ESKER_END && failed == 0 && fixture->mio.fail_errno == EMFILE) {
+        assert_int_equal(*healed, n - 1);
+        *healed = n;
+    } else {
+        assert_int_equal((status != ESKER_END) + failed, struck);
+    }
     /* No poison: everything works now. */
     fixture->mio.fail_at = 0;
     assert_int_equal(damage_scan(fixture, segment, true, false, true), ESKER_END);
@@ -495,10 +501,12 @@ fault_read__fails_that_call_only(void **state)
         fixture.mio.fail_errno = errors[error];
         for (int how = 0; how < 4; how++) {
             uint64_t faults = 0;
-            for (uint64_t n = 1; fault_read_once(&fixture, n, how, expected); n++) {
+            uint64_t healed = 0;
+            for (uint64_t n = 1; fault_read_once(&fixture, n, how, expected, &healed); n++) {
                 faults++;
             }
-            assert_true(faults > 6);
+            assert_true(faults > 6 && healed < faults);
+            assert_int_equal(healed > 0, errors[error] == EMFILE);
         }
     }
     damage_fini(&fixture);
