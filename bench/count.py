@@ -21,7 +21,12 @@ Nothing here looks at a clock.
                  opening and closing cancel out, and background work that the
                  operations cause is included.
   system calls   strace -f -c, N and 2N in the same way.
-  bytes read     strace: what read and pread returned, N and 2N. Not what is mapped.
+  bytes read     strace: what read and pread returned, N and 2N. Not what is mapped. Beyond the
+                 cache nearly every operation asks the page cache for its blocks, and N is as given.
+  disk bytes     /proc/self/io of the same workload with the page cache dropped, once: what the device
+                 gave: blocks in whole pages, what the kernel read around them, indexes and filters that
+                 were met for the first time. So few operations, the workload says how many, that they
+                 seldom meet each other's blocks. 0 where files live in memory.
   bytes written  /proc/self/io of one run: pages made dirty, less those dropped.
 
 esker runs with io=posix under callgrind, which knows no io_uring polling.
@@ -37,9 +42,10 @@ import tempfile
 
 PREFIXES = {"esker": "engine_esker", "rocksdb": "rocks", "leveldb": "level", "lmdb": "lmdb",
             "wiredtiger": "wired", "sqlite": "lite"}
-# operation -> (workload, the adapter's function)
+# operation -> (workload, the adapter's functions; each call of the first is one operation)
 OPERATIONS = {"get, in memtable": ("readmem", "get"), "get, flushed": ("readrandom", "get"),
               "get, absent": ("readmissing", "get"), "get, beyond the cache": ("readsmall", "get"),
+              "seek and 10 rows, beyond the cache": ("seek10-cold", "iter_open iter_step iter_close"),
               "put": ("fillrandom", "put"),
               "put, synced": ("fillsync-1", "put"), "row of a scan": ("scan", "iter_step")}
 # Cache lines of a get that finds everything cached: bucket, entry, value; one filter and the fence
@@ -47,7 +53,8 @@ OPERATIONS = {"get, in memtable": ("readmem", "get"), "get, flushed": ("readrand
 PREDICTED = {"get, in memtable": "2-3", "get, flushed": "7-9", "get, absent": "2"}
 LINES_D1 = "16384,16,64"
 DATA_D1 = "32768,8,64"
-# What the least budget does not hold.
+# Workloads with more records than the least budget holds -> the same with the page cache dropped.
+COLD = {"readsmall": "readcold", "seek10-cold": "seek10-cold"}
 BEYOND_RECORDS = 100000
 LOCKED = re.compile(r"^\s*([0-9a-f]+):\s+(?:lock\b|xchg\s+%\w+,\S*\(|xchg\s+\S*\([^)]*\),%)")
 
@@ -70,13 +77,13 @@ def run(words):
 class Profile:
     """What one callgrind file says."""
 
-    def __init__(self, path, function):
-        self.calls = 0
-        self.inclusive = []              # events, summed over the calls of `function`
+    def __init__(self, path, functions):
+        self.calls = 0                   # of the first of `functions`
+        self.inclusive = []              # events, summed over the calls of all of them
         self.executed = collections.Counter()  # (object, address) -> times
-        self.read(path, function)
+        self.read(path, functions)
 
-    def read(self, path, function):
+    def read(self, path, functions):
         name, after_call = "", None
         with open(path, encoding="utf-8") as file:
             for line in file:
@@ -88,7 +95,7 @@ class Profile:
                 elif line.startswith("cfn="):
                     callee = line[4:].strip()
                 elif line.startswith("calls="):
-                    after_call = (callee == function, int(line[6:].split()[0]))
+                    after_call = (callee in functions, callee == functions[0], int(line[6:].split()[0]))
                 elif line.startswith("0x"):
                     words = line.split()
                     if after_call is None:
@@ -98,9 +105,9 @@ class Profile:
                         after_call = None
 
     def add_call(self, after_call, costs):
-        wanted, times = after_call
+        wanted, first, times = after_call
         if wanted:
-            self.calls += times
+            self.calls += times if first else 0
             for i, cost in enumerate(costs):
                 self.inclusive[i] += cost
 
@@ -139,7 +146,7 @@ def callgrind(base, engine, function, first_level=DATA_D1):
         run(["valgrind", "--tool=callgrind", "--dump-instr=yes", "--compress-strings=no",
              "--compress-pos=no", "--cache-sim=yes", f"--D1={first_level}", "--LL=33554432,16,64",
              f"--callgrind-out-file={out}"] + base)
-        return Profile(out, f"{PREFIXES[engine]}_{function}")
+        return Profile(out, [f"{PREFIXES[engine]}_{name}" for name in function.split()])
 
 
 def system_calls(base):
@@ -163,25 +170,28 @@ def read_bytes(base):
         return sum(int(match.group(1)) for match in map(READ_LINE.search, out) if match)
 
 
-def written_bytes(base):
+def device_bytes(base, metric):
     with tempfile.TemporaryDirectory() as directory:
         run(base + ["--out", directory])
         with open(os.path.join(directory, "results.json"), encoding="utf-8") as file:
             cell = json.load(file)["cells"][0]
-        return cell["metrics"].get("write_bytes", 0) / max(cell["ops"], 1)
+        return cell["metrics"].get(metric, 0) / max(cell["ops"], 1)
 
 
 def measure(arguments, engine, operation, directory):
     workload, function = OPERATIONS[operation]
     options = "io=posix" if engine == "esker" else ""
     # Synced puts are slow; a scan works in whole walks.
-    ops = {"fillsync-1": arguments.ops // 20, "scan": arguments.records}.get(workload, arguments.ops)
+    ops = {"fillsync-1": arguments.ops // 20, "seek10-cold": arguments.ops // 4,
+           "scan": arguments.records}.get(workload, arguments.ops)
 
-    def base(count, with_options=options):
+    def base(count, with_options=options, cold=False):
         # A fill must have enough records for both runs.
         records = max(arguments.records, count) if function == "put" else arguments.records
-        records = max(records, BEYOND_RECORDS) if workload == "readsmall" else records
-        return command(arguments.program, engine, workload, count, records, directory, with_options)
+        records = max(records, BEYOND_RECORDS) if workload in COLD else records
+        words = command(arguments.program, engine, COLD[workload] if cold else workload, count, records,
+                        directory, with_options)
+        return words if cold else words + ["--keep-caches"]
 
     once = callgrind(base(ops), engine, function)
     twice = callgrind(base(2 * ops), engine, function)
@@ -201,15 +211,16 @@ def measure(arguments, engine, operation, directory):
             "system_calls": max(sum(calls.values()), 0) / done,
             "chief_calls": {name: round(count / done, 4) for name, count in calls.most_common(3)
                             if count > 0},
-            "bytes_written": written_bytes(base(2 * ops, ""))}
+            "disk_bytes": device_bytes(base(ops, "", True), "read_bytes") if workload in COLD else None,
+            "bytes_written": device_bytes(base(2 * ops, ""), "write_bytes")}
 
 
 def show(results, engines):
     columns = [("instructions", "%.0f"), ("d1_misses", "%.1f"), ("ll_misses", "%.2f"), ("lines", "%.1f"),
                ("lines_predicted", "%s"), ("locked", "%.2f"), ("system_calls", "%.3f"),
-               ("bytes_read", "%.0f"), ("bytes_written", "%.0f")]
+               ("bytes_read", "%.0f"), ("disk_bytes", "%.0f"), ("bytes_written", "%.0f")]
     names = ["operation", "engine", "instructions", "L1 misses", "LL misses", "lines", "lines expected",
-             "locked RMWs", "system calls", "bytes read", "bytes written"]
+             "locked RMWs", "system calls", "bytes read", "disk bytes", "bytes written"]
     print("| " + " | ".join(names) + " |")
     print("|" + "---|" * len(names))
     for operation in results:
