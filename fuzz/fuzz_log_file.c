@@ -5,16 +5,27 @@
  * for the durable point, then logs of {header fields, u16 length, frames}. Bit 0:
  * headers are made to fit; bit 1: frames are sealed one after the other; bit 2:
  * the logs were written by this boot of this machine. What is sealed
- * may afterwards be damaged by the bytes that the frames' first granule names.
+ * may afterwards be damaged by the bytes that the frames' first granule names. Bit 3: at
+ * last the first log loses both header pages, with bit 4 all that stood in them, and what
+ * is left is salvaged.
  *
  * Oracles: recovery refuses, or hands over only valid frames; twice it says the
  * same; and after it began what the engine would begin next, a log or a REOPEN,
- * it says the same again: what was accepted once is never refused later.
+ * it says the same again: what was accepted once is never refused later. Salvage hands
+ * over entries of the LSNs asked for and above, and headers only of sane numbers.
  */
 #include "base/cursor.h"
 #include "wal/wal_sample.h"
 
-enum { FUZZ_HEADERS = 1, FUZZ_SEAL = 2, FUZZ_HERE = 4, FUZZ_LOGS_MAX = 3, FUZZ_CAP = 8192 };
+enum {
+    FUZZ_HEADERS = 1,
+    FUZZ_SEAL = 2,
+    FUZZ_HERE = 4,
+    FUZZ_LOST = 8,
+    FUZZ_BLANK = 16,
+    FUZZ_LOGS_MAX = 3,
+    FUZZ_CAP = 8192
+};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -203,6 +214,51 @@ fuzz_reopen(struct sim_disk *disk, const struct wal_recover_input *input, const 
     ASSERT(after.status == ESKER_OK && after.end_lsn == sample_lsn(&log));
 }
 
+static esker_status
+fuzz_salvaged_entry(void *ctx, const struct entry *entry, uint64_t lsn)
+{
+    const struct wal_recover_input *input = ctx;
+    ASSERT(lsn >= input->wal_min_lsn && entry->key.len <= FUZZ_CAP && entry->value.len <= FUZZ_CAP);
+    return ESKER_OK;
+}
+
+static void
+fuzz_salvaged_loss(void *ctx, const struct wal_loss *loss)
+{
+    (void)ctx;
+    ASSERT(loss->file != NULL && loss->why != NULL && loss->from_lsn <= LSN_MAX);
+}
+
+static void
+fuzz_salvaged_found(void *ctx, const char *file, uint64_t gen, uint64_t base_lsn)
+{
+    (void)ctx;
+    ASSERT(file != NULL && gen != 0 && gen <= LSN_MAX && base_lsn % 2 == 0 && base_lsn <= LSN_MAX);
+}
+
+/* The first log's header pages are lost; the rest is as it was. */
+static void
+fuzz_salvage(struct sim_disk *disk, struct wal_recover_input *input, uint8_t mode)
+{
+    static uint8_t file[LOG_HEADER_BYTES + FUZZ_CAP];
+    const struct wal_salvage_calls calls = {
+        .entry = fuzz_salvaged_entry, .loss = fuzz_salvaged_loss, .found = fuzz_salvaged_found, .ctx = input};
+    struct wal_salvaged salvaged = {0};
+    struct bytes content;
+    char name[40];
+    log_file_name(1, name);
+    ASSERT(sim_disk_get(disk, name, &content) && content.len <= sizeof file);
+    size_t len = content.len;
+    memcpy(file, content.ptr, len);
+    for (size_t page = 0; page < LOG_HEADER_BYTES; page += LOG_PAGE_BYTES) {
+        memset(file + page, 0, (mode & FUZZ_BLANK) != 0 ? LOG_PAGE_BYTES : 8);
+    }
+    sim_disk_put(disk, name, bytes_make(file, len));
+    esker_status status = wal_salvage(input, &calls, &salvaged);
+    ASSERT(status == ESKER_OK || status == ESKER_CORRUPT || status == ESKER_UNSUPPORTED);
+    wal_salvaged_fini(&salvaged);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -229,6 +285,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_reopen(disk, &input, &first);
     } else if (first.status == ESKER_OK) {
         fuzz_begin_next(disk, &input, &first);
+    }
+    if ((mode & FUZZ_LOST) != 0) {
+        fuzz_salvage(disk, &input, mode);
     }
     io_close_dir(io);
     sim_disk_destroy(disk);
