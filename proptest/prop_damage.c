@@ -353,6 +353,9 @@ sweep_file(struct sim_disk *good, const char *state, const struct sim_file_info 
     struct rng rng = {run_seed + file->bytes};
     uint64_t round = 0;
     uint64_t step = MAX(stride, 1U);
+    if (stride == 0) { /* takes minutes: on standard error is how far it is */
+        fprintf(stderr, "%s: %s, %llu bytes\n", state, file->name, (unsigned long long)file->bytes);
+    }
     for (uint64_t at = rng_below(&rng, step); at < file->bytes; at += step) {
         for (uint64_t bit = 0; bit < (stride == 0 ? 8 : 1); bit++) {
             uint64_t which = stride == 0 ? bit : rng_below(&rng, 8);
