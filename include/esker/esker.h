@@ -395,7 +395,8 @@ ESKER_API size_t esker_iter_value_size(const esker_iter *iter);
 
 /* To the newest state, or to the same snapshot on the newest files; keeps the
  * position: on the same key, or on the next one if that key is gone (END if
- * there is none), or beyond the end that it stood at. */
+ * there is none), or beyond the end that it stood at: then, and where it was not
+ * positioned, it returns OK and is as it was. */
 ESKER_API ESKER_NODISCARD esker_status esker_iter_refresh(esker_iter *iter);
 
 /* ---- Maintenance ------------------------------------------------------- */

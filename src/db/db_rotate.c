@@ -651,8 +651,15 @@ esker_status
 db_rotate_oversize(esker_db *db, struct thread_state *self, uint64_t frame_bytes, uint32_t op_count,
                    uint64_t deadline_ns, struct window **out)
 {
+    struct rotate_stall stall = {0};
+    esker_status status = ESKER_OK;
     mutex_lock(&db->mu);
-    esker_status status = db->reserve_spent ? db_reserve_refuse() : rotate_claim_locked(db, deadline_ns);
+    while (status == ESKER_OK && db->reserve_spent) {
+        status = rotate_refuse_locked(db, self, &stall);
+    }
+    if (status == ESKER_OK) {
+        status = rotate_claim_locked(db, deadline_ns);
+    }
     if (status == ESKER_OK) {
         db->rotating = true;
         db_discard_prepared_locked(db, 0);
