@@ -6,7 +6,6 @@
  * believed every segment and log in the directory that proves to be this
  * database's is merged into a new sorted run. Invariants: db_repair.h.
  */
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "db/db_closed.h"
@@ -14,19 +13,6 @@
 #include "format/segment_format.h"
 
 enum { REPAIR_OWNERS_MAX = 16 };
-
-void
-repair_say(struct repair *repair, const char *format, ...)
-{
-    char text[REPAIR_TEXT_BYTES];
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (repair->say != NULL) {
-        repair->say(repair->say_ctx, text);
-    }
-}
 
 /* ---- Whose files are these? ---------------------------------------------------- */
 

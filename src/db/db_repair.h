@@ -4,6 +4,7 @@
  *   db_repair.c         what is here, what is damaged, what is kept: the plan
  *   db_repair_rows.c    reads what is left of logs and segments into new segments
  *   db_repair_commit.c  sets the old files aside and makes the new state the database
+ *   db_repair_say.c     what it says to whoever asked for it
  *
  * Invariants
  *  R1 Nothing that exists is changed before everything new is written and synced and

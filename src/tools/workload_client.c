@@ -4,13 +4,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/status.h"
 #include "tools/tool.h"
 
-/* Between looks at whether to stop. */
-enum { CLIENT_NAP_NS = 20000000, CLIENT_BACKOFF_NS = 20000, CLIENT_BACKOFF_SHIFT_MAX = 9 };
+enum { CLIENT_BACKOFF_NS = 20000, CLIENT_BACKOFF_SHIFT_MAX = 9 };
 
 esker_status
 workload_worker_init(struct workload_worker *worker, struct workload_crew *crew,
@@ -35,27 +33,6 @@ workload_worker_fini(struct workload_worker *worker)
     esker_batch_destroy(worker->batch);
     free(worker->value);
     free(worker->buf);
-}
-
-static bool
-client_stopped(struct workload_crew *crew)
-{
-    return load_acquire(&crew->broken); /* pairs: WORKLOAD_BROKEN */
-}
-
-bool
-workload_wait_until(struct workload_crew *crew, uint64_t then_ns)
-{
-    for (uint64_t now = tool_now_ns(); now < then_ns; now = tool_now_ns()) {
-        uint64_t until = MIN(then_ns, now + CLIENT_NAP_NS);
-        struct timespec at = {.tv_sec = (time_t)(until / 1000000000U),
-                              .tv_nsec = (long)(until % 1000000000U)};
-        if (client_stopped(crew)) {
-            return false;
-        }
-        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
-    }
-    return !client_stopped(crew);
 }
 
 /* A new entry, or NULL when the log is full. */
@@ -127,7 +104,7 @@ workload_worker_main(void *arg)
     bool paced = config->rate[client->role] > 0;
     uint64_t start_ns = crew->area->start_ns;
     uint64_t end_ns = start_ns + (uint64_t)(config->seconds / config->time_scale * 1e9);
-    while (!client_stopped(crew)) {
+    while (!workload_crew_stopped(crew)) {
         uint64_t due_ns = tool_now_ns();
         if (paced) {
             double due = workload_due(config, client->role, client->role_index, client->next);

@@ -46,6 +46,8 @@ workload_op_end(struct workload_op *op, enum workload_outcome outcome, uint64_t 
     store_release(&op->outcome, (uint8_t)outcome); /* pairs: WORKLOAD_LOG */
 }
 
+bool workload_crew_stopped(struct workload_crew *crew);
+
 /* Sleeps until then, CLOCK_MONOTONIC; returns false when the crew broke before. */
 bool workload_wait_until(struct workload_crew *crew, uint64_t then_ns);
 
