@@ -84,16 +84,21 @@ dead_key_set(struct dead_key *key, struct bytes bytes)
 {
     struct dead_key copy = {.len = (uint32_t)bytes.len}; /* bytes may lie in the key */
     if (bytes.len > 0) {
-        memcpy(copy.bytes, bytes.ptr, bytes.len);
+        memcpy(copy.words, bytes.ptr, bytes.len);
     }
     *key = copy;
+}
+
+static struct bytes
+dead_key_bytes(const struct dead_key *key)
+{
+    return bytes_make((const uint8_t *)key->words, key->len);
 }
 
 static struct dead_span
 dead_proven(const struct dead_slot *slot)
 {
-    return (struct dead_span){bytes_make(slot->proven_lower.bytes, slot->proven_lower.len),
-                              bytes_make(slot->proven_upper.bytes, slot->proven_upper.len)};
+    return (struct dead_span){dead_key_bytes(&slot->proven_lower), dead_key_bytes(&slot->proven_upper)};
 }
 
 /* ---- What writers read ---------------------------------------------------------- */
@@ -105,9 +110,7 @@ dead_shared_store(struct dead_shared_key *shared, struct bytes key)
     dead_key_set(&copy, key);
     store_release(&shared->len, copy.len); /* pairs: DEAD_RANGE -- after the odd number */
     for (size_t i = 0; i * sizeof(uint64_t) < copy.len; i++) {
-        uint64_t word;
-        memcpy(&word, copy.bytes + i * sizeof word, sizeof word);
-        store_release(&shared->words[i], word); /* pairs: DEAD_RANGE -- the same */
+        store_release(&shared->words[i], copy.words[i]); /* pairs: DEAD_RANGE -- the same */
     }
 }
 
@@ -116,8 +119,7 @@ dead_shared_load(const struct dead_shared_key *shared, struct dead_key *out)
 {
     out->len = MIN(load_acquire(&shared->len), (uint32_t)DEAD_KEY_BYTES_MAX); /* pairs: DEAD_RANGE */
     for (size_t i = 0; i * sizeof(uint64_t) < out->len; i++) {
-        uint64_t word = load_acquire(&shared->words[i]); /* pairs: DEAD_RANGE */
-        memcpy(out->bytes + i * sizeof word, &word, sizeof word);
+        out->words[i] = load_acquire(&shared->words[i]); /* pairs: DEAD_RANGE */
     }
 }
 
@@ -126,8 +128,7 @@ dead_armed_load(const struct dead_slot *slot, struct dead_armed *out)
 {
     dead_shared_load(&slot->armed_lower, &out->lower);
     dead_shared_load(&slot->armed_upper, &out->upper);
-    return (struct dead_span){bytes_make(out->lower.bytes, out->lower.len),
-                              bytes_make(out->upper.bytes, out->upper.len)};
+    return (struct dead_span){dead_key_bytes(&out->lower), dead_key_bytes(&out->upper)};
 }
 
 static void

@@ -43,8 +43,8 @@
 enum { DEAD_SLOTS = 4, DEAD_KEY_BYTES_MAX = 128, DEAD_KEY_WORDS = DEAD_KEY_BYTES_MAX / 8 };
 
 struct dead_key {
-    uint32_t len;
-    uint8_t bytes[DEAD_KEY_BYTES_MAX];
+    uint32_t len;                   /* in bytes */
+    uint64_t words[DEAD_KEY_WORDS]; /* the bytes, then zeros to the next word */
 };
 
 struct dead_shared_key {
