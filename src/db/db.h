@@ -277,6 +277,7 @@ struct esker_db {
     uint32_t manual_compactions;
 
     struct mutex populate_mu; /* one thread at a time makes memory of windows present */
+    struct window_spare spare_memory;
 
     struct version_list versions CACHE_ALIGNED; /* guarded by its own mutex */
 
@@ -623,6 +624,8 @@ void db_compact_job(struct job *job);
 /* At close, when no job runs any more: undoes what merges have not installed. */
 void db_compact_stop(esker_db *db);
 /* mu held. */
+/* A writer found the active window full, so long after it became that. mu held. */
+void db_plan_note_filled_locked(esker_db *db, uint64_t took_ns);
 struct picker_config db_picker_config(esker_db *db, const struct version *version);
 void db_purge_job(struct job *job);
 int db_compression(const esker_db *db);

@@ -153,6 +153,8 @@ commit_fill(esker_db *db, const struct thread_state *self, const struct commit *
 {
     struct window *window = place->window;
     uint64_t body = place->offset + FRAME_HEADER_BYTES;
+    /* Entries end at multiples of 8, frames at those of 16, and the memory may be an earlier window's. */
+    le64_store(window->data + place->offset + place->frame_bytes - LSN_BYTES, 0);
     uint16_t back = commit_back_claim(db, self, window_lsn(window, place->offset));
     if (commit->single) {
         entry_encode(window->data + body, commit->op, commit->key, commit->value);

@@ -11,8 +11,10 @@
 #include "db/db_compact.h"
 
 enum {
-    PLAN_TIERS = 12,        /* so many tiers has level 0 at most while writes come in */
-    PLAN_TIERS_LAZY = 16,   /* ... and hardly anybody reads */
+    PLAN_TIERS = 12,       /* so many tiers has level 0 at most while writes come in */
+    PLAN_TIERS_LAZY = 16,  /* ... and hardly anybody reads */
+    PLAN_TIERS_LARGE = 32, /* ... and its rows are so large that each merge costs more than many gets */
+    PLAN_LARGE_ROW_BYTES = 8 << 10,
     PLAN_EIGHTHS = 4,       /* it goes down when it is half as large as its base level */
     PLAN_EIGHTHS_REST = 1,  /* ... an eighth while writes rest */
     PLAN_EIGHTHS_LAZY = 16, /* ... twice as large as all below, if that is no more than the next; then less */
@@ -146,12 +148,33 @@ plan_look_locked(esker_db *db, const struct version *version)
     struct plan_counts counts = plan_count(db);
     /* Who waits for a flush does not rest. */
     bool few = written < db->window_bytes_max / PLAN_REST_SHARE && version->window_count <= 1;
-    db->writes_rest = db->rest_look_ns == 0 || few;
+    db->writes_rest = db->rest_look_ns == 0 ? db->writes_rest : few;
     db->merges_lazy = counts.reads - db->look_reads < counts.rows - db->look_rows;
     db->rest_look_ns = now;
     db->rest_look_lsn = visible;
     db->look_rows = counts.rows;
     db->look_reads = counts.reads;
+}
+
+void
+db_plan_note_filled_locked(esker_db *db, uint64_t took_ns)
+{
+    if (took_ns < DB_LOOK_NS * PLAN_REST_SHARE) {
+        db->writes_rest = false; /* until the next look */
+    }
+}
+
+/* A get pays for a tier more whatever its row's size; a merge pays for the bytes. */
+static uint32_t
+plan_tiers_most(const struct version *version, uint32_t usual)
+{
+    const struct level_run *level0 = version->levels[0];
+    uint64_t rows = 0;
+    for (uint32_t i = 0; level0 != NULL && i < level0->count; i++) {
+        rows += segment_meta(level0->segments[i])->row_count;
+    }
+    bool large = level0 != NULL && level0->size_bytes / MAX(rows, (uint64_t)1) >= PLAN_LARGE_ROW_BYTES;
+    return large ? PLAN_TIERS_LARGE : usual;
 }
 
 /* mu held. */
@@ -175,11 +198,11 @@ plan_policy_locked(esker_db *db, const struct version *version, struct picker_co
         config->l0_bytes = MAX(below / 8, window * L0_TRIGGER);
     } else if (policy == MERGES_LAZY) {
         uint64_t eighths = window * PLAN_LAZY_WINDOWS / MAX(below / 8, (uint64_t)1);
-        config->l0_trigger = MIN((uint32_t)PLAN_TIERS_LAZY, most);
+        config->l0_trigger = MIN(plan_tiers_most(version, PLAN_TIERS_LAZY), most);
         config->l0_eighths = (uint32_t)MIN(MAX(eighths, (uint64_t)PLAN_EIGHTHS), (uint64_t)PLAN_EIGHTHS_LAZY);
         config->lazy = true;
     } else {
-        config->l0_trigger = MIN((uint32_t)PLAN_TIERS, most);
+        config->l0_trigger = MIN(plan_tiers_most(version, PLAN_TIERS), most);
         config->l0_eighths = PLAN_EIGHTHS;
     }
 }

@@ -18,12 +18,14 @@ db_handle_alloc(const esker_options *options, esker_db **out)
     memset(db, 0, sizeof *db);
     mem_init(&db->mem, options->allocator);
     db->block_mem = db->mem;
+    db->writes_rest = true;
     db->options = *options;
     db->fork_generation = load_relaxed(&fork_generation); /* relaxed: changes only in a forked child */
     store_relaxed(&db->event_fd, -1);                     /* relaxed: not shared yet */
     mutex_init(&db->manifest_mu);
     mutex_init(&db->mu);
     mutex_init(&db->populate_mu);
+    window_spare_init(&db->spare_memory);
     mutex_init(&db->snap_mu);
     mutex_init(&db->versions.mutex);
     cond_init(&db->changed);
@@ -37,6 +39,7 @@ handle_destroy(esker_db *db)
     mutex_fini(&db->manifest_mu);
     mutex_fini(&db->mu);
     mutex_fini(&db->snap_mu);
+    window_spare_fini(&db->spare_memory);
     mutex_fini(&db->versions.mutex);
     cond_fini(&db->changed);
     mem_free(&mem_default, db);

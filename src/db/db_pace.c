@@ -111,8 +111,8 @@ db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall)
     uint64_t unit = MIN(MAX(trigger, (uint32_t)PACE_L0_UNIT_LEAST), (uint32_t)PACE_L0_UNIT_MOST);
     uint64_t full = (uint64_t)stall * PACE_DEBT_SCALE;
     /* Where descriptors are few writers stop early, so they are slowed early; not before a merge is due. */
-    uint64_t none =
-        MIN(unit * PACE_L0_FREE * PACE_DEBT_SCALE, MAX((uint64_t)trigger * PACE_DEBT_SCALE, full / 2));
+    uint64_t due = (uint64_t)trigger * PACE_DEBT_SCALE;
+    uint64_t none = MAX(MIN(unit * PACE_L0_FREE * PACE_DEBT_SCALE, MAX(due, full / 2)), MIN(due, full));
     uint64_t all = MIN(unit * PACE_L0_FULL * PACE_DEBT_SCALE, full / 3 * 2);
     all = MAX(all, none + (full - MIN(none, full)) / 2);
     return pace_share((uint64_t)count * PACE_DEBT_SCALE, none, all, full);

@@ -259,8 +259,8 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
 {
     ASSERT(cap_bytes % LOG_PAGE_BYTES == 0);
     struct window *window = NULL;
-    TRY(window_create(db->io, &db->mem, db->cache, NULL, cap_bytes, base_lsn, op_cap, db->hash_seed,
-                      &window));
+    TRY(window_create_spare(db->io, &db->mem, db->cache, &db->spare_memory, cap_bytes, base_lsn, op_cap,
+                            db->hash_seed, &window));
     struct log_file *log = rotate_pool_take(db, cap_bytes);
     esker_status status = ESKER_OK;
     bool listed = log != NULL;
@@ -532,6 +532,24 @@ rotate_count_stall(esker_db *db, const struct rotate_stall *stall)
     }
 }
 
+/* From `filled` to `next`, the one prepared first; both are referenced, if that goes well. */
+static esker_status
+rotate_go_on_locked(esker_db *db, struct window *next, struct window *filled, enum rotate_for why)
+{
+    if (why != ROTATE_FOR_FLUSH) {
+        db_plan_note_filled_locked(db, io_monotonic_ns(db->io) - db->window_began_ns);
+    }
+    TRY(rotate_install_locked(db, next));
+    db_prepared_shift_locked(db);
+    db_pace_update_locked(db);
+    window_ref(next);
+    window_ref(filled);
+    cond_broadcast(&db->changed);
+    job_kick(&db->flush_job);
+    job_kick_after(&db->rest_job, DB_REST_NS);
+    return ESKER_OK;
+}
+
 esker_status
 db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t need_ops,
           enum rotate_for why, uint64_t deadline_ns)
@@ -565,19 +583,9 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
         }
         rotate_fit_prepared_locked(db, need_bytes, need_ops);
         if (db->prepared[0] != NULL && !db->rotating && rotate_has_room_locked(db, version)) {
-            struct window *next = db->prepared[0];
-            status = rotate_install_locked(db, next);
-            if (status == ESKER_OK) {
-                db_prepared_shift_locked(db);
-                db_pace_update_locked(db);
-                installed = next;
-                filled = active;
-                window_ref(installed);
-                window_ref(filled);
-                cond_broadcast(&db->changed);
-                job_kick(&db->flush_job);
-                job_kick_after(&db->rest_job, DB_REST_NS);
-            }
+            installed = db->prepared[0];
+            filled = active;
+            status = rotate_go_on_locked(db, installed, filled, why);
             break;
         }
         status = rotate_wait_locked(db, deadline_ns, &stall);
@@ -591,7 +599,7 @@ db_rotate(esker_db *db, struct thread_state *self, uint64_t need_bytes, uint32_t
     }
     rotate_count_stall(db, &stall);
     mutex_unlock(&db->mu);
-    if (installed != NULL) {
+    if (installed != NULL && status == ESKER_OK) {
         window_charge(installed, window_expected_bytes(installed, window_bytes_per_op(filled)));
         if (filled->cap_bytes <= db->window_bytes_max) { /* else it was not filled: rotate_reopen_locked */
             window_charge(filled, window_resident_bytes(filled, filled->cap_bytes));

@@ -307,7 +307,7 @@ progress__is_told_by_sixteenths(void **state)
 static void
 pace__has_no_cliff(void **state)
 {
-    static const uint32_t triggers[] = {4, 8, 12, 16};
+    static const uint32_t triggers[] = {4, 8, 12, 16, 32};
     static const uint32_t stalls[] = {L0_STALL_LEAST, 30, L0_STALL};
 
     enum { DRAIN = 100000000 };

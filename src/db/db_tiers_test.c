@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "db/db.h"
 #include "io/io_sim.h"
@@ -218,6 +219,62 @@ tiers__their_number_follows_what_is_going_on(void **state)
     sim_disk_destroy(disk);
 }
 
+/* Merges of large rows cost bytes; a tier more costs a get the same whatever its rows' size. */
+static void
+tiers__are_more_where_rows_are_large(void **state)
+{
+    (void)state;
+
+    enum { LARGE_VALUE = 20 << 10, LARGE_ROWS = 40 };
+
+    struct sim_disk *disk = sim_disk_create(6);
+    esker_db *db = NULL;
+    tiers_open(disk, MERGES_AS_MEASURED, &db);
+    uint8_t *value = calloc(1, LARGE_VALUE);
+    assert_non_null(value);
+    (void)tiers_config(db); /* a look */
+    uint32_t lazy = tiers_busy(disk, db, 500, 0, 0).l0_trigger;
+    assert_true(lazy > L0_TRIGGER);
+    assert_int_equal(esker_flush(db), ESKER_OK);
+    assert_int_equal(tiers_busy(disk, db, 500, 0, 0).l0_trigger, lazy); /* of small rows */
+    for (uint8_t i = 0; i < LARGE_ROWS; i++) {
+        assert_int_equal(esker_put(db, esker_bytes(&i, 1), esker_bytes(value, LARGE_VALUE), NULL), ESKER_OK);
+    }
+    assert_int_equal(esker_flush(db), ESKER_OK);
+    assert_int_equal(tiers_busy(disk, db, 500, 0, 0).l0_trigger, lazy); /* 1,000 small ones count, too */
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);          /* level 0 is empty */
+    for (uint8_t i = 0; i < LARGE_ROWS; i++) {
+        assert_int_equal(esker_put(db, esker_bytes(&i, 1), esker_bytes(value, LARGE_VALUE), NULL), ESKER_OK);
+    }
+    assert_int_equal(esker_flush(db), ESKER_OK);
+    assert_true(tiers_busy(disk, db, 500, 0, 0).l0_trigger > lazy);
+    assert_int_equal(tiers_busy(disk, db, 10, 0, 0).l0_trigger, L0_TRIGGER); /* not where writes rest */
+    free(value);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+/* A burst need not wait for the next look to be seen. */
+static void
+tiers__a_filled_window_is_a_writer(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(7);
+    esker_db *db = NULL;
+    tiers_open(disk, MERGES_AS_MEASURED, &db);
+    (void)tiers_config(db); /* a look */
+    mutex_lock(&db->mu);
+    db_plan_note_filled_locked(db, 100 * (uint64_t)DB_LOOK_NS);
+    mutex_unlock(&db->mu);
+    assert_int_equal(tiers_config(db).l0_trigger, L0_TRIGGER);
+    for (uint32_t i = 0; i < 7000; i++) { /* more than a window */
+        tiers_put(db, "busy", i, 1);
+    }
+    assert_true(tiers_config(db).l0_trigger > L0_TRIGGER);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 static void
 tiers__any_policy_goes_on_with_the_tree_of_another(void **state)
 {
@@ -253,6 +310,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiers__of_level_0_are_merged_with_one_another),
         cmocka_unit_test(tiers__their_number_follows_what_is_going_on),
+        cmocka_unit_test(tiers__are_more_where_rows_are_large),
+        cmocka_unit_test(tiers__a_filled_window_is_a_writer),
         cmocka_unit_test(tiers__any_policy_goes_on_with_the_tree_of_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

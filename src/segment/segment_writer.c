@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Builds a segment in one pass: rows fill a block, full blocks are stored into
- * a buffer that leaves for the disk in batches of 1 MiB; index rows and filter
+ * a buffer that leaves for the disk in batches of 256 KiB; index rows and filter
  * hashes are kept in memory until the end, where segment_finish.c writes them.
  *
  * Invariants
@@ -11,7 +11,7 @@
  *     damaged files.
  *  I3 After a failure nothing more is written, and destroy removes the file.
  *
- * Memory: one block, the 1 MiB buffer, about 8 bytes per distinct key and one
+ * Memory: one block, the 256 KiB buffer, about 8 bytes per distinct key and one
  * separator per block.
  *
  * Durability: segment_writer_finish returns OK after the file was synced. Its
@@ -21,8 +21,10 @@
 
 enum {
     SEGMENT_WRITER_BLOCK_BYTES = 16 << 10,
-    SEGMENT_WRITER_BATCH_BYTES = SEGMENT_PIECES * SEGMENT_PIECE_BYTES,
-    SEGMENT_WRITER_KEEP_BYTES = 4 * SEGMENT_WRITER_BATCH_BYTES,
+    SEGMENT_WRITER_BATCH_BYTES =
+        SEGMENT_PIECE_BYTES,             /* still in the processor's cache when the kernel copies it */
+    SEGMENT_WRITER_BACK_BYTES = 1 << 20, /* the disk is told to begin with so much at once */
+    SEGMENT_WRITER_KEEP_BYTES = 4 << 20,
     SEGMENT_WRITER_EXPECTED_MAX = 1 << 20
 };
 
@@ -170,11 +172,20 @@ segment_writer_write(struct segment_writer *writer, size_t len)
         }
         TRY(io_run_full(writer->io, reqs, count));
     }
-    /* The disk starts now, or the sync at the end would bring all of it at once,
-     * and the small syncs of logs and manifest would wait behind it. */
-    io_start_writeback(writer->io, writer->file, writer->written, len);
     writer->written += len;
     return ESKER_OK;
+}
+
+/* The disk starts now, or the sync at the end would bring all of it at once,
+ * and the small syncs of logs and manifest would wait behind it. */
+static void
+segment_writer_start_disk(struct segment_writer *writer, bool all)
+{
+    uint64_t len = writer->written - writer->begun;
+    if (len >= SEGMENT_WRITER_BACK_BYTES || (all && len > 0)) {
+        io_start_writeback(writer->io, writer->file, writer->begun, len);
+        writer->begun = writer->written;
+    }
 }
 
 esker_status
@@ -186,6 +197,7 @@ segment_writer_flush(struct segment_writer *writer, bool all)
         return ESKER_OK;
     }
     TRY(segment_writer_write(writer, len));
+    segment_writer_start_disk(writer, all);
     size_t rest = pending->len - len;
     if (rest > 0) {
         memmove(pending->ptr, pending->ptr + len, rest);

@@ -29,6 +29,7 @@ struct segment_writer {
     struct buf raw;     /* the block just finished */
     struct buf pending; /* bytes of the file from `written` on */
     uint64_t written;
+    uint64_t begun;        /* up to here the disk was told to begin */
     struct buf index_rows; /* struct segment_index_row and its key, one after the other, unaligned */
     struct buf hashes;     /* u64 of each distinct key */
     struct buf first_key, last_key, scratch;

@@ -33,14 +33,89 @@ window_bytes_max(uint64_t cap_bytes, uint32_t op_cap)
     return cap_bytes + memtable_index_bytes(op_cap) + window_notes_bytes(cap_bytes);
 }
 
+/* ---- Memory that is used again --------------------------------------------------- */
+
+void
+window_spare_init(struct window_spare *spare)
+{
+    *spare = (struct window_spare){0};
+    mutex_init(&spare->mutex);
+}
+
+/* False: the window's memory is not wanted. *kept_out: what stays charged for it. */
+static bool
+window_spare_give(struct window *window, uint64_t *kept_out)
+{
+    struct window_spare *spare = window->spare;
+    if (spare == NULL || window->data == NULL) {
+        return false;
+    }
+    mutex_lock(&spare->mutex);
+    bool wanted = spare->wanted_bytes == window->cap_bytes && spare->data == NULL;
+    if (wanted) {
+        spare->data = window->data;
+        spare->bytes = window->cap_bytes;
+        /* relaxed: nobody else is left */
+        spare->charged_bytes = MIN(load_relaxed(&window->charged_bytes), window->cap_bytes);
+        *kept_out = spare->charged_bytes;
+    }
+    mutex_unlock(&spare->mutex);
+    return wanted;
+}
+
+/* The memory, if it is of that size, or NULL; another size is given back. */
+static uint8_t *
+window_spare_take(struct window_spare *spare, struct io *io, struct block_cache *budget, uint64_t cap_bytes,
+                  uint64_t *charged_out)
+{
+    mutex_lock(&spare->mutex);
+    uint8_t *data = spare->data;
+    uint64_t bytes = spare->bytes;
+    uint64_t charged = spare->charged_bytes;
+    spare->data = NULL;
+    spare->wanted_bytes = cap_bytes;
+    mutex_unlock(&spare->mutex);
+    if (data == NULL || bytes == cap_bytes) {
+        *charged_out = data != NULL ? charged : 0;
+        return data;
+    }
+    io->ops->unmap_memory(io, data, bytes);
+    if (budget != NULL) {
+        block_cache_discharge(budget, MEMORY_WINDOWS, charged);
+    }
+    *charged_out = 0;
+    return NULL;
+}
+
+void
+window_spare_drop(struct window_spare *spare, struct io *io, struct block_cache *budget)
+{
+    uint64_t charged;
+    uint8_t *data = window_spare_take(spare, io, budget, 0, &charged);
+    ASSERT(data == NULL);
+}
+
+void
+window_spare_fini(struct window_spare *spare)
+{
+    ASSERT(spare->data == NULL);
+    mutex_fini(&spare->mutex);
+}
+
+/* ---- Life ------------------------------------------------------------------------ */
+
 static void
 window_free(struct window *window)
 {
+    uint64_t kept = 0;
     memtable_destroy(window->table);
     log_file_destroy(window->log);
+    if (window_spare_give(window, &kept)) {
+        window->data = NULL;
+    }
     if (window->budget != NULL) {
         /* relaxed: nobody else is left */
-        block_cache_discharge(window->budget, MEMORY_WINDOWS, load_relaxed(&window->charged_bytes));
+        block_cache_discharge(window->budget, MEMORY_WINDOWS, load_relaxed(&window->charged_bytes) - kept);
     }
     if (window->data != NULL) {
         window->io->ops->unmap_memory(window->io, window->data, window->cap_bytes);
@@ -101,6 +176,26 @@ window_create(struct io *io, const struct mem *mem, struct block_cache *budget, 
     return ESKER_OK;
 }
 
+esker_status
+window_create_spare(struct io *io, const struct mem *mem, struct block_cache *budget,
+                    struct window_spare *spare, uint64_t cap_bytes, uint64_t base_lsn, uint32_t op_cap,
+                    uint64_t hash_seed, struct window **out)
+{
+    uint64_t charged = 0;
+    uint8_t *data = window_spare_take(spare, io, budget, cap_bytes, &charged);
+    esker_status status = window_create(io, mem, budget, data, cap_bytes, base_lsn, op_cap, hash_seed, out);
+    if (status != ESKER_OK) {
+        if (charged > 0) {
+            block_cache_discharge(budget, MEMORY_WINDOWS, charged);
+        }
+        return status;
+    }
+    (*out)->spare = spare;
+    (*out)->recycled_bytes = data != NULL ? cap_bytes : 0;
+    store_relaxed(&(*out)->charged_bytes, charged); /* relaxed: not shared yet */
+    return ESKER_OK;
+}
+
 /* Each caller settles its own difference, so the sum is right whoever is last. */
 static void
 window_charge_from(struct window *window, uint64_t before, uint64_t bytes)
@@ -133,7 +228,8 @@ window_charge_more(struct window *window, uint64_t bytes)
 uint64_t
 window_resident_bytes(const struct window *window, uint64_t bytes)
 {
-    uint64_t populated = load_relaxed(&window->populated_bytes); /* relaxed: an estimate */
+    /* relaxed: an estimate */
+    uint64_t populated = MAX(load_relaxed(&window->populated_bytes), window->recycled_bytes);
     bool huge = window->cap_bytes >= IO_HUGE_FROM && !window->small_pages;
     uint64_t unit = huge ? (uint64_t)IO_HUGE_BYTES : (uint64_t)LOG_PAGE_BYTES;
     return MIN(align_up(MAX(bytes, populated), unit), window->cap_bytes) +
@@ -182,7 +278,10 @@ window_populate(struct window *window, uint64_t upto_bytes, uint64_t bytes_per_o
     if (io->ops->populate == NULL || upto <= done) {
         return;
     }
-    io->ops->populate(io, window->data + done, upto - done);
+    uint64_t present = MAX(done, window->recycled_bytes);
+    if (upto > present) {
+        io->ops->populate(io, window->data + present, upto - present);
+    }
     if (map && window->map != NULL) {
         io->ops->populate(io, window->map + done, upto - done);
     }

@@ -27,7 +27,17 @@
 
 #include "memtable/memtable.h"
 #include "segment/block_cache.h"
+#include "sync/mutex.h"
 #include "wal/log_file.h"
+
+/* The frame memory of one window that was freed, for the next one of that size: what was touched
+ * once need not be made present, and zeroed, again. Charged as it was in the window. */
+struct window_spare {
+    struct mutex mutex;
+    uint8_t *data; /* nullable; guarded */
+    uint64_t bytes, charged_bytes;
+    uint64_t wanted_bytes; /* 0: nothing is; guarded */
+};
 
 struct window {
     /* immutable after creation */
@@ -45,8 +55,10 @@ struct window {
     bool deletes_only; /* made from the reserve: writes of deletes alone are let in */
     struct memtable *table;
     struct block_cache *budget; /* nullable: where its memory is charged */
+    struct window_spare *spare; /* nullable: gets `data` when the window is freed */
     _Atomic uint64_t charged_bytes;
-    uint8_t *map; /* the log file's frame space as shared memory, or NULL; owned by log */
+    uint8_t *map;            /* the log file's frame space as shared memory, or NULL; owned by log */
+    uint64_t recycled_bytes; /* of data, present since an earlier window; not zeros */
     /* written by whoever populates: one thread at a time */
     _Atomic uint64_t populated_bytes;
     /* guarded by the database's mutex */
@@ -161,6 +173,16 @@ uint64_t window_bytes_max(uint64_t cap_bytes, uint32_t op_cap);
 NODISCARD esker_status window_create(struct io *io, const struct mem *mem, struct block_cache *budget,
                                      uint8_t *data, uint64_t cap_bytes, uint64_t base_lsn, uint32_t op_cap,
                                      uint64_t hash_seed, struct window **out);
+/* The same with the spare memory, if it is as large (then it holds what was in it), and the memory goes
+ * back there. The spare outlives its windows. */
+NODISCARD esker_status window_create_spare(struct io *io, const struct mem *mem, struct block_cache *budget,
+                                           struct window_spare *spare, uint64_t cap_bytes, uint64_t base_lsn,
+                                           uint32_t op_cap, uint64_t hash_seed, struct window **out);
+void window_spare_init(struct window_spare *spare);
+/* What is kept goes, and nothing is kept until the next window_create_spare. */
+void window_spare_drop(struct window_spare *spare, struct io *io, struct block_cache *budget);
+/* No window is left, and what was kept was dropped. */
+void window_spare_fini(struct window_spare *spare);
 /* Charges so much instead of what was charged before, until it is freed. Outside
  * sections and locks. */
 void window_charge(struct window *window, uint64_t bytes);

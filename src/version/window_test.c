@@ -4,6 +4,8 @@
  * whatever the frames' sizes: many in a stretch, and one over many stretches.
  * Method: a window filled with frames of random sizes, noted in random order, and
  * compared at every granule with a plain list of them.
+ * Goal: memory of a freed window serves the next of its size and no other, and what is
+ * charged for windows is what there is of them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -104,11 +106,90 @@ window__finds_where_frames_begin(void **state)
     }
 }
 
+static uint64_t
+charged(const struct block_cache *budget)
+{
+    struct block_cache_stats stats;
+    block_cache_get_stats(budget, &stats);
+    return stats.charged_bytes[MEMORY_WINDOWS];
+}
+
+static struct window *
+make(struct io *io, struct block_cache *budget, struct window_spare *spare, uint64_t bytes)
+{
+    struct window *window = NULL;
+    assert_int_equal(window_create_spare(io, &mem_default, budget, spare, bytes, BASE_LSN, 64, SEED, &window),
+                     ESKER_OK);
+    return window;
+}
+
+static void
+window__memory_of_a_freed_one_is_used_again(void **state)
+{
+    (void)state;
+    struct io io = {.ops = &test_ops, .mem = &mem_default};
+    struct window_spare spare;
+    struct block_cache *budget = NULL;
+    assert_int_equal(block_cache_create(&mem_default, 64 << 20, &budget), ESKER_OK);
+    window_spare_init(&spare);
+
+    struct window *window = make(&io, budget, &spare, WINDOW_BYTES);
+    uint8_t *data = window->data;
+    assert_int_equal(window->recycled_bytes, 0);
+    window_charge(window, WINDOW_BYTES + 5000);
+    memset(window->data, 0xa5, WINDOW_BYTES);
+    window_unref(window);
+    assert_int_equal(charged(budget), WINDOW_BYTES); /* the index went, the memory stays */
+
+    window = make(&io, budget, &spare, WINDOW_BYTES);
+    assert_ptr_equal(window->data, data);
+    assert_int_equal(window->recycled_bytes, WINDOW_BYTES);
+    assert_true(window_resident_bytes(window, 0) >= WINDOW_BYTES);
+    assert_false(window_is_applied(window, 0));
+    assert_int_equal(charged(budget), WINDOW_BYTES);
+    window_unref(window);
+
+    window = make(&io, budget, &spare, WINDOW_BYTES * 2); /* of another size: given back */
+    assert_int_equal(window->recycled_bytes, 0);
+    assert_int_equal(charged(budget), 0);
+    struct window *second = make(&io, budget, &spare, WINDOW_BYTES * 2);
+    window_charge(window, WINDOW_BYTES * 2);
+    window_charge(second, WINDOW_BYTES * 2);
+    window_unref(window);
+    window_unref(second); /* one is enough */
+    assert_int_equal(charged(budget), WINDOW_BYTES * 2);
+
+    window_spare_drop(&spare, &io, budget);
+    assert_int_equal(charged(budget), 0);
+    window_spare_fini(&spare);
+    block_cache_destroy(budget);
+}
+
+static void
+window__memory_is_not_kept_after_it_was_dropped(void **state)
+{
+    (void)state;
+    struct io io = {.ops = &test_ops, .mem = &mem_default};
+    struct window_spare spare;
+    struct block_cache *budget = NULL;
+    assert_int_equal(block_cache_create(&mem_default, 64 << 20, &budget), ESKER_OK);
+    window_spare_init(&spare);
+    struct window *window = make(&io, budget, &spare, WINDOW_BYTES);
+    window_charge(window, WINDOW_BYTES);
+    window_spare_drop(&spare, &io, budget);
+    window_unref(window);
+    assert_int_equal(charged(budget), 0);
+    window_spare_fini(&spare); /* asserts that nothing is left */
+    block_cache_destroy(budget);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(window__finds_where_frames_begin),
+        cmocka_unit_test(window__memory_of_a_freed_one_is_used_again),
+        cmocka_unit_test(window__memory_is_not_kept_after_it_was_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
