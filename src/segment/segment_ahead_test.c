@@ -264,10 +264,54 @@ walk__gives_its_memory_back_at_a_seek(void **state)
     free(fixture);
 }
 
+/* Loads the file once more, as a segment of that level. */
+static void
+load_as(struct fixture *fixture, uint32_t level)
+{
+    struct segment_meta meta = fixture->written.meta;
+    meta.level = level;
+    struct segment *segment = test_segment_handle(&fixture->mio.base, &mem_default, fixture->cache, &meta);
+    struct segment_loaded *loaded;
+    fixture->mio.note_count = 0;
+    assert_ok(segment_load(segment, &loaded));
+    segment_loaded_unref(loaded);
+    segment_unref(segment);
+    epoch_drain();
+}
+
+/* One read's time for a cold segment: index and filter are on their way before their place is known. */
+static void
+load__begins_index_and_filter_before_anything_is_read(void **state)
+{
+    (void)state;
+    struct fixture *fixture = malloc(sizeof *fixture);
+    assert_non_null(fixture);
+    fixture_init(fixture);
+    load_as(fixture, 0);
+    const struct mem_io_note *first = &fixture->mio.notes[0];
+    uint64_t size = fixture->written.meta.size_bytes;
+    uint64_t needed = size - fixture->loaded->footer.data_end;
+    assert_true(first->begun);
+    assert_int_equal(first->to, size);
+    assert_true(size - first->from >= needed);
+    assert_true(size - first->from <= 2 * needed);
+    assert_int_equal(noted_bytes(&fixture->mio, true), size - first->from); /* nothing else */
+    /* Where it fails all is as without. */
+    fixture->mio.begin_fails = true;
+    load_as(fixture, 0);
+    fixture->mio.begin_fails = false;
+    /* Where there is room for the root alone, nothing is begun. */
+    load_as(fixture, 1);
+    assert_int_equal(noted_bytes(&fixture->mio, true), 0);
+    fixture_fini(fixture);
+    free(fixture);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(load__begins_index_and_filter_before_anything_is_read),
         cmocka_unit_test(seek__of_ten_rows_reads_its_blocks_alone),
         cmocka_unit_test(walk__has_the_disk_at_work_ahead),
         cmocka_unit_test(walk__reads_nothing_outside_of_its_bounds),

@@ -8,9 +8,11 @@
  *
  * A page of the filter that is damaged is replaced by one that lets every key pass.
  *
- * Two reads: header and footer; then index and filter. Memory is bounded by
- * the file's size: what is stored raw is as long as it is stored, and index
- * blocks, should they be compressed, unpack to at most four times the file.
+ * Two reads: header and footer; then index and filter. Where these are expected to be
+ * wanted whole, the disk is told before the first of them, so that a cold segment takes
+ * it about one read's time. Memory is bounded by the file's size: what is stored raw is
+ * as long as it is stored, and index blocks, should they be compressed, unpack to at most
+ * four times the file.
  */
 #include "format/filter.h"
 #include "segment/segment_internal.h"
@@ -409,6 +411,33 @@ segment_open_head_lines(const struct segment_footer *footer)
     return (uint32_t)lines;
 }
 
+/* What stands behind the data blocks, as far as it can be told before the footer is read: as much filter
+ * as its rows take, and short index rows for blocks of a common size. Too little costs a read more,
+ * too much some of the data blocks. */
+static uint64_t
+segment_open_tail_bytes(const struct segment_meta *meta)
+{
+    enum { TAIL_BLOCK_BYTES = 2 << 10, TAIL_INDEX_ROW_BYTES = 20, TAIL_ENDS_BYTES = 4 << 10 };
+
+    uint64_t rows = MIN(meta->row_count, meta->size_bytes);
+    uint64_t blocks = MIN(rows, meta->size_bytes / TAIL_BLOCK_BYTES);
+    uint64_t filter = (uint64_t)filter_page_count(rows) * SEGMENT_FILTER_PAGE_STORED;
+    return MIN(filter + blocks * TAIL_INDEX_ROW_BYTES + TAIL_ENDS_BYTES, meta->size_bytes);
+}
+
+/* Where all of index and filter will be wanted, the disk may begin with them now. */
+static void
+segment_open_begin_tail(const struct segment_opening *opening)
+{
+    const struct segment *segment = opening->segment;
+    uint64_t tail = segment_open_tail_bytes(&segment->meta);
+    bool whole = opening->mode != SEGMENT_OPEN_PAGED &&
+                 (segment->meta.level == 0 || block_cache_index_fits(segment->cache, tail));
+    if (whole) {
+        io_start_read(segment->io, opening->loaded->file, segment->meta.size_bytes - tail, tail);
+    }
+}
+
 static esker_status
 segment_open_all(struct segment_opening *opening)
 {
@@ -419,6 +448,7 @@ segment_open_all(struct segment_opening *opening)
         return FAIL_AT(ESKER_CORRUPT, segment->name, 0, "a segment that the manifest lists is missing");
     }
     TRY(status);
+    segment_open_begin_tail(opening);
     TRY(segment_open_ends(segment, loaded->file, &loaded->footer));
     loaded->head_lines = segment_open_head_lines(&loaded->footer);
     opening->index_budget = MAX(4 * segment->meta.size_bytes, (uint64_t)1 << 20);
