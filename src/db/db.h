@@ -153,7 +153,7 @@ struct esker_db {
     uint64_t merge_step_work;                      /* of one step of a merge; 0 = as it comes */
     struct block_cache *cache;
     struct job_owner jobs;
-    struct job prepare_job, populate_job, flush_job, sync_job, purge_job, rest_job, space_job;
+    struct job prepare_job, populate_job, flush_job, sync_job, purge_job, rest_job, space_job, load_job;
     struct compact_job compact_jobs[COMPACT_JOBS_MAX];
     uint32_t compact_job_count;
     uint32_t merge_files_max; /* inputs that the parts of one merge may have open together */
@@ -171,8 +171,9 @@ struct esker_db {
     _Atomic uint32_t sync_seq;                       /* futex; pairs: LEADER */
     _Atomic uint32_t sync_followers;                 /* asleep on it, or about to be; pairs: LEADER */
     _Atomic uint32_t push_wanted; /* enum push bits, since the sync job ran; pairs: PUSH_WANTED */
-    _Atomic uint32_t poisoned; /* relaxed: the cause is read under mu; who failed a group orders the rest */
-    _Atomic bool cancel;       /* relaxed: stops merges at close */
+    _Atomic uint32_t poisoned;   /* relaxed: the cause is read under mu; who failed a group orders the rest */
+    _Atomic bool cancel;         /* relaxed: stops merges at close */
+    _Atomic uint32_t load_asked; /* relaxed: how often a reader met a segment that was not loaded */
     /* Away from what every write reads. */
     _Atomic uint64_t iterators_live CACHE_ALIGNED, values_live, snapshots_live; /* pairs: HANDLES_LIVE */
     _Atomic uint64_t recovered_end_lsn; /* rows below become durable by a flush; 0 = none left */
@@ -205,6 +206,10 @@ struct esker_db {
 
     /* owned by the flush job */
     uint64_t flush_seen_gets;
+
+    /* owned by the load job */
+    uint32_t load_level, load_index; /* counted from the end */
+    uint64_t load_count;
 
     /* owned by the sync leader (whoever holds sync_inflight) */
     uint64_t marked_lsn; /* the highest durable LSN that a SYNCMARK in the log carries */
@@ -484,6 +489,12 @@ void db_discard_prepared_locked(esker_db *db, uint32_t keep);
 void db_populate_job(struct job *job);
 /* The first part of a prepared window. bytes_per_op: what to expect; 0 = no idea. */
 void db_populate_window(esker_db *db, struct window *window, uint64_t bytes_per_op);
+
+/* ---- db_load.c ------------------------------------------------------------- */
+
+void db_load_job(struct job *job);
+/* A reader has met a segment whose index is not in memory: others are loaded before he comes to them. */
+void db_load_ahead(esker_db *db);
 
 /* ---- db_reserve.c --------------------------------------------------------- */
 

@@ -160,6 +160,7 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     it->positioned = false;
     it->edge = EDGE_NONE;
     iterate_charge(it, iterate_bytes(it));
+    db_load_ahead(db);
     counter_bump(&db_stripe(db, self)->walks, 1); /* relaxed: statistic */
     return ESKER_OK;
 }

@@ -21,6 +21,7 @@ open_init_jobs(esker_db *db)
     job_init(&db->purge_job, &db->jobs, JOB_PURGE, db_purge_job);
     job_init(&db->space_job, &db->jobs, JOB_PURGE, db_space_job);
     job_init(&db->rest_job, &db->jobs, JOB_PURGE, db_rest_job);
+    job_init(&db->load_job, &db->jobs, JOB_PURGE, db_load_job);
     for (uint32_t i = 0; i < db->compact_job_count; i++) {
         db->compact_jobs[i].db = db;
         job_init(&db->compact_jobs[i].job, &db->jobs, JOB_COMPACT, db_compact_job);

@@ -120,6 +120,9 @@ static esker_status
 read_slow(struct lookup *lookup)
 {
     enum entry_op op = ENTRY_DELETE;
+    if (lookup->hit.place.stage == SEGMENT_STAGE_NONE) { /* not even the index is in memory */
+        db_load_ahead(lookup->db);
+    }
     if (!lookup->past_windows) {
         if (read_windows(lookup, &op)) {
             return op == ENTRY_PUT ? ESKER_OK : ESKER_NOT_FOUND;

@@ -183,6 +183,7 @@ many_warm(struct many_key *key, struct segment *segment)
     }
     key->warmed = true;
     key->state = MANY_OPEN;
+    db_load_ahead(lookup->db);
     esker_status status = segment_warm(segment);
     if (status != ESKER_OK) {
         many_failed(key, status);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Goal: opening a database touches no segment, however many there are, and what it
- * does per segment does not grow with their number. What the manifest lists is what
+ * does per segment does not grow with their number; readers have more of them loaded the
+ * more they meet. What the manifest lists is what
  * was there, after drops, moves and many merges.
  * Method: segments of one or two rows, so that there are many; counted: calls to the
  * simulated disk and allocations. ESKER_LONG_TESTS makes ten thousand of them in a
@@ -120,6 +121,77 @@ open__touches_no_segment(void **state)
     assert_in_range(many, few, few + 20); /* the manifest is longer */
 }
 
+static uint64_t
+segments_loaded(esker_db *db)
+{
+    while (workers_run_one()) {
+    }
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(db, &stats), ESKER_OK);
+    return stats.segments_open;
+}
+
+static void
+segments_expect_one(esker_db *db, uint32_t row)
+{
+    char key[20];
+    uint8_t value[SEGMENTS_VALUE_BYTES];
+    size_t size = 0;
+    snprintf(key, sizeof key, "%016llx", (unsigned long long)hash_mix(row, 3));
+    assert_int_equal(esker_get_copy(db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
+}
+
+/* The more often readers meet segments whose index is not in memory, the more of the others are loaded
+ * before they come to them; none where nobody reads. */
+static void
+get__has_other_segments_loaded_ahead(void **state)
+{
+    (void)state;
+
+    enum { ROWS = 200 };
+
+    struct sim_disk *disk = sim_disk_create(5);
+    esker_db *db = NULL;
+    segments_open(segments_sim(disk), &db);
+    for (uint32_t from = 0; from < ROWS; from += ROWS / 4) { /* merged, so that there are many */
+        segments_put(db, from, ROWS / 4);
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    segments_open(segments_sim(disk), &db);
+    uint64_t all = segments_count(db);
+    assert_true(all > 50);
+    assert_int_equal(segments_loaded(db), 0);
+    segments_expect_one(db, 0);
+    assert_in_range(segments_loaded(db), 4, 5);
+    /* The next reader that meets one has more of them loaded. */
+    uint64_t before = segments_loaded(db);
+    uint32_t met = 1;
+    for (uint32_t row = 1; row < ROWS && met < 3; row++) {
+        uint64_t here = segments_loaded(db);
+        segments_expect_one(db, row);
+        uint64_t now = segments_loaded(db);
+        if (now > here) {
+            met++;
+            assert_in_range(now - here, 2 << met, (2 << met) + 1);
+        }
+    }
+    assert_true(segments_loaded(db) >= before + 8 + 16);
+    segments_expect(db, ROWS);
+    assert_int_equal(segments_loaded(db), all);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    /* What fails on the way is told to nobody but who needs it. */
+    segments_open(segments_sim(disk), &db);
+    segments_expect_one(db, 0);
+    sim_disk_fail(disk, SIM_OPEN, 1, EIO, true);
+    assert_int_equal(segments_loaded(db), 1);
+    sim_disk_heal(disk);
+    segments_expect(db, ROWS);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 /* The process has taken every descriptor that is left; those of segments that nobody reads are
  * given back for the one that is read. */
 static void
@@ -226,6 +298,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(open__touches_no_segment),
+        cmocka_unit_test(get__has_other_segments_loaded_ahead),
         cmocka_unit_test(get__makes_do_with_the_descriptors_it_has),
         cmocka_unit_test(iterator__tries_again_without_descriptors),
         cmocka_unit_test(open__of_ten_thousand_segments),

@@ -68,6 +68,8 @@ void block_cache_limit_holders(struct block_cache *cache, uint64_t count);
 
 /* Is there room for so many bytes of index and filter, without anything else having to go for it? */
 bool block_cache_index_fits(struct block_cache *cache, uint64_t bytes);
+/* Are fewer than half of the holders there that may be? */
+bool block_cache_holder_fits(const struct block_cache *cache);
 /* A page of a filter was damaged, and is done without. */
 void block_cache_count_damaged(struct block_cache *cache);
 

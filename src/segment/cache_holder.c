@@ -47,6 +47,12 @@ block_cache_index_fits(struct block_cache *cache, uint64_t bytes)
     return charged <= share && bytes <= share - charged;
 }
 
+bool
+block_cache_holder_fits(const struct block_cache *cache)
+{
+    return load_relaxed(&cache->holder_count) < cache->holders_max / 2; /* relaxed: a hint */
+}
+
 static bool
 cache_holders_exceed_locked(const struct block_cache *cache, uint64_t evicted_bytes)
 {

@@ -172,6 +172,9 @@ enum segment_result segment_get_in_frame(struct segment *segment, struct frame_r
                                          struct segment_hit *hit);
 /* What of index and filter has its place in memory is loaded, if it is not; for lookups that need it. */
 NODISCARD esker_status segment_warm(struct segment *segment);
+/* The same before a lookup needs it, where all of index and filter fits and half of the files that may be
+ * open are not. END: it does not, and nothing was done. */
+NODISCARD esker_status segment_load_ahead(struct segment *segment);
 
 /* Every row. The caller keeps a reference to the segment for the iterator's
  * life. through_cache: false for merges, which must not disturb the cache:

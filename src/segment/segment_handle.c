@@ -298,3 +298,22 @@ segment_load(struct segment *segment, struct segment_loaded **out)
     }
     return status;
 }
+
+esker_status
+segment_load_ahead(struct segment *segment)
+{
+    struct thread_state *self = thread_state_get();
+    if (self == NULL) {
+        return FAIL_NO_MEMORY("this thread's state");
+    }
+    struct segment_loaded *loaded = segment_grab_loaded(segment, self);
+    esker_status status = ESKER_OK;
+    if (loaded == NULL) {
+        uint64_t bytes = segment_tail_bytes(&segment->meta);
+        bool fits = block_cache_index_fits(segment->cache, bytes + bytes / 4) &&
+                    block_cache_holder_fits(segment->cache);
+        status = fits ? segment_load_once(segment, self, &loaded) : ESKER_END;
+    }
+    segment_loaded_unref(loaded);
+    return status;
+}

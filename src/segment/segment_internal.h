@@ -101,6 +101,8 @@ struct segment_at {
 /* What is loaded, loading it first if need be, with a reference for the caller.
  * A failure leaves the segment as it was; the next call tries again. */
 NODISCARD esker_status segment_load(struct segment *segment, struct segment_loaded **out);
+/* About what stands behind the data blocks, as far as it can be told before the footer is read. */
+uint64_t segment_tail_bytes(const struct segment_meta *meta);
 /* Whole if there is room, else paged. One reference. */
 NODISCARD esker_status segment_loaded_create(const struct segment *segment, struct segment_loaded **out);
 /* A private copy, whole, read from the file now, whatever the handle holds; any damage in it is a failure. */

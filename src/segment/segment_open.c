@@ -411,11 +411,10 @@ segment_open_head_lines(const struct segment_footer *footer)
     return (uint32_t)lines;
 }
 
-/* What stands behind the data blocks, as far as it can be told before the footer is read: as much filter
- * as its rows take, and short index rows for blocks of a common size. Too little costs a read more,
- * too much some of the data blocks. */
-static uint64_t
-segment_open_tail_bytes(const struct segment_meta *meta)
+/* As much filter as its rows take, and short index rows for blocks of a common size. Too little costs
+ * a read more, too much some of the data blocks. */
+uint64_t
+segment_tail_bytes(const struct segment_meta *meta)
 {
     enum { TAIL_BLOCK_BYTES = 2 << 10, TAIL_INDEX_ROW_BYTES = 20, TAIL_ENDS_BYTES = 4 << 10 };
 
@@ -430,7 +429,7 @@ static void
 segment_open_begin_tail(const struct segment_opening *opening)
 {
     const struct segment *segment = opening->segment;
-    uint64_t tail = segment_open_tail_bytes(&segment->meta);
+    uint64_t tail = segment_tail_bytes(&segment->meta);
     bool whole = opening->mode != SEGMENT_OPEN_PAGED &&
                  (segment->meta.level == 0 || block_cache_index_fits(segment->cache, tail));
     if (whole) {
