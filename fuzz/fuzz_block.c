@@ -209,7 +209,8 @@ fuzz_mend_rows(uint8_t *raw, size_t size, const struct block_shape *shape, const
         le64_store(raw + at->pfx + 8 * i, pfx);
         raw[at->fp + i] = block_fingerprint(pfx, plen, raw + at->tails + tail_at, step);
         if (shape->has_types) {
-            raw[at->types + i] = (uint8_t)(ENTRY_PUT + (raw[at->types + i] & 1));
+            static const uint8_t kinds[4] = {ENTRY_PUT, ENTRY_DELETE, ENTRY_PUT, ENTRY_PUT_EXPIRING};
+            raw[at->types + i] = kinds[raw[at->types + i] & 3];
         }
         tail_at += step;
         if (shape->koff_bytes != 0) {
@@ -293,6 +294,9 @@ fuzz_script(const uint8_t *data, size_t size)
         row->lsn = (lsn & 0xf0) == 0xf0 ? UINT64_MAX - (lsn & 15) : lsn;
         row->op = value == 255 ? ENTRY_DELETE : ENTRY_PUT;
         row->value = bytes_make(data, MIN((size_t)value % 64, size));
+        if (value >= 192 && value < 255 && row->value.len >= EXPIRY_BYTES) {
+            row->op = ENTRY_PUT_EXPIRING;
+        }
     }
     if (rows.count > 0) {
         buf_init(&raw, &mem_default);

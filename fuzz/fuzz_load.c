@@ -52,13 +52,15 @@ fuzz_load_round(const struct load_record *record, bool json)
     buf_init(&line, &mem_default);
     buf_init(&back.key, &mem_default);
     buf_init(&back.value, &mem_default);
-    ASSERT((json ? text_json_record(&line, key, value) : text_tsv_record(&line, key, &value)) == ESKER_OK);
+    ASSERT((json ? text_json_record(&line, key, value, record->expires_ms)
+                 : text_tsv_record(&line, key, &value)) == ESKER_OK);
     ASSERT(line.len > 0 && line.ptr[line.len - 1] == '\n' && memchr(line.ptr, '\n', line.len - 1) == NULL);
     struct bytes text = bytes_make(line.ptr, line.len - 1);
     ASSERT(text_is_utf8(text));
     ASSERT((json ? load_jsonl_parse(text, &back, &fault) : load_tsv_parse(text, &back, &fault)) == ESKER_OK);
     fuzz_load_same(&back.key, key);
     fuzz_load_same(&back.value, value);
+    ASSERT(!json || back.expires_ms == record->expires_ms);
     buf_fini(&line);
     buf_fini(&back.key);
     buf_fini(&back.value);
@@ -75,7 +77,7 @@ fuzz_load_all(enum load_format format, struct fuzz_load_text text, bool check)
     while ((status = load_reader_next(&reader, &record)) == ESKER_OK) {
         ASSERT(record->key.len >= 1 && record->key.len <= LOAD_KEY_BYTES_MAX);
         hash = hash64(record->key.ptr, record->key.len, hash + record->value.len);
-        hash = hash64(record->value.ptr, record->value.len, hash + record->key.len);
+        hash = hash64(record->value.ptr, record->value.len, hash + record->key.len) + record->expires_ms;
         if (check) {
             fuzz_load_round(record, false);
             fuzz_load_round(record, true);

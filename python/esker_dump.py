@@ -16,7 +16,7 @@ import sys
 
 from esker_format.base import FormatError
 from esker_format.database import Database, InUse
-from esker_format.logs import PUT
+from esker_format.logs import DELETE, expiry_of
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\\\\\udc80-\udcff]")
 _NAMED = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"}
@@ -42,18 +42,20 @@ def _json_field(name, raw):
         return {name + "_b64": base64.b64encode(raw).decode("ascii")}
 
 
-def line_tsv(key, value, version):
+def line_tsv(key, value, version, _expires):
     """One line: key, tab, value; in front, with --all, the LSN and the kind."""
     start = "" if version is None else f"{version[0]}\t{version[1]}\t"
     return f"{start}{tsv(key)}\t{tsv(value)}\n"
 
 
-def line_jsonl(key, value, version):
+def line_jsonl(key, value, version, expires):
     """One JSON object."""
     record = {} if version is None else {"lsn": version[0], "op": version[1]}
     record.update(_json_field("key", key))
     if version is None or version[1] == "put":
         record.update(_json_field("value", value))
+    if expires is not None:
+        record["expires_ms"] = expires
     return json.dumps(record, ensure_ascii=False).replace("\x7f", "\\u007f") + "\n"
 
 
@@ -61,10 +63,11 @@ def _lines(database, arguments):
     line = line_jsonl if arguments.format == "jsonl" else line_tsv
     if arguments.all:
         for key, minus_lsn, operation, value in database.versions():
-            yield line(key, value, (-minus_lsn, "put" if operation == PUT else "delete"))
+            value, expires = expiry_of(operation, value)
+            yield line(key, value, (-minus_lsn, "delete" if operation == DELETE else "put"), expires)
     else:
-        for key, _, value in database.rows():
-            yield line(key, value, None)
+        for key, _, value, expires in database.rows():
+            yield line(key, value, None, expires)
 
 
 def _check(arguments):

@@ -113,6 +113,10 @@ def make(directory, options, rng, count):
         run(ESKER, "-o", options, "del", str(directory), key)
     run(ESKER, "-o", options, "del", str(directory), "never there")
     run(*load, data=records(rng, count))
+    for i in range(9):
+        life = ("1ms", "2h", "90d")[i % 3]
+        run(ESKER, "-o", options, "put", str(directory), f"key/{i:05d}", f"lives {life}", "--ttl", life)
+    compare(directory, f"{options}: deleted and loaded again, and some expire", "jsonl")
     compare(directory, f"{options}: deleted and loaded again")
     run(ESKER, "-o", options, "compact", str(directory))
     compare(directory, f"{options}: merged")

@@ -210,13 +210,20 @@ typedef struct esker_options {
     const esker_allocator *allocator; /* nullable: malloc */
     esker_event_fn *on_event;         /* nullable */
     void *event_ctx;
+    uint64_t default_ttl_ms; /* 0 = puts stay; else how long those that say nothing else live */
 } esker_options;
 
 typedef struct esker_write_options {
     size_t struct_size;        /* set by esker_write_options_init */
     int durability;            /* ESKER_DURABLE_DEFAULT */
     uint32_t stall_timeout_ms; /* 0 = wait for memory as long as it takes; else TIMED_OUT, nothing written */
+    /* How long what is put lives, from the time of the write on; 0 = the database's default_ttl_ms, or
+     * ESKER_TTL_NONE. In a batch it is for the puts that were given no time of their own. */
+    uint64_t ttl_ms;
 } esker_write_options;
+
+/* As a time to live: for ever, whatever the default is. */
+#define ESKER_TTL_NONE UINT64_MAX
 
 typedef struct esker_read_options {
     size_t struct_size;             /* set by esker_read_options_init */
@@ -235,7 +242,7 @@ ESKER_API void esker_read_options_init_sized(void *options, size_t size);
 /* Applies text such as "memory=256M;durability=interval:10ms;compression=lz4;
  * io=posix;threads=2" to *options. Keys: memory, durability (memory, process,
  * interval[:TIME], sync), compression (auto, none, lz4, zstd), io (auto,
- * uring, posix), threads, create, exclusive (yes, no).
+ * uring, posix), threads, create, exclusive (yes, no), ttl (0, or a time in ms, s, m, h, d).
  * Returns: OK; INVALID names the word, *options untouched. */
 ESKER_API ESKER_NODISCARD esker_status esker_options_parse(esker_options *options, const char *text);
 
@@ -272,6 +279,14 @@ ESKER_API ESKER_NODISCARD esker_status esker_destroy(const char *path);
 ESKER_API ESKER_NODISCARD esker_status esker_put(esker_db *db, esker_slice key, esker_slice value,
                                                  const esker_write_options *options /* nullable */);
 
+/* ---- Time to live: a put may say how long its value lives (ttl_ms). From then on
+ * it reads as if it had been deleted, at once and everywhere: by gets, iterators
+ * (all steps behind one positioning judge by one time) and snapshots, which do not
+ * stop the clock. Nothing older comes back. Its space is given back by merges, and
+ * without one where whole segments have expired. Time is the machine's wall clock
+ * (CLOCK_REALTIME), by which the database, while it is open, goes back by no more than a second,
+ * however the clock is set. Such a value may have 8 bytes less than others. */
+
 /* Deleting a key that does not exist is OK. */
 ESKER_API ESKER_NODISCARD esker_status esker_delete(esker_db *db, esker_slice key,
                                                     const esker_write_options *options /* nullable */);
@@ -290,6 +305,13 @@ ESKER_API void esker_batch_destroy(esker_batch *batch /* nullable */);
 ESKER_API void esker_batch_clear(esker_batch *batch);
 ESKER_API ESKER_NODISCARD esker_status esker_batch_put(esker_batch *batch, esker_slice key,
                                                        esker_slice value);
+/* A put that lives for ttl_ms from each write of the batch on. 0: what the write says;
+ * ESKER_TTL_NONE: for ever. */
+ESKER_API ESKER_NODISCARD esker_status esker_batch_put_ttl(esker_batch *batch, esker_slice key,
+                                                           esker_slice value, uint64_t ttl_ms);
+/* A put that lives until then, milliseconds since 1970 UTC, as esker_iter_expires_ms says it; 0: for ever. */
+ESKER_API ESKER_NODISCARD esker_status esker_batch_put_until(esker_batch *batch, esker_slice key,
+                                                             esker_slice value, uint64_t expires_ms);
 ESKER_API ESKER_NODISCARD esker_status esker_batch_delete(esker_batch *batch, esker_slice key);
 ESKER_API size_t esker_batch_count(const esker_batch *batch);
 ESKER_API size_t esker_batch_size_bytes(const esker_batch *batch);
@@ -393,6 +415,9 @@ ESKER_API esker_slice esker_iter_key(const esker_iter *iter);
 ESKER_API ESKER_NODISCARD esker_status esker_iter_value(esker_iter *iter, esker_slice *out);
 ESKER_API size_t esker_iter_value_size(const esker_iter *iter);
 
+/* When the entry will have expired, milliseconds since 1970 UTC; 0: never, or not positioned. */
+ESKER_API uint64_t esker_iter_expires_ms(const esker_iter *iter);
+
 /* To the newest state, or to the same snapshot on the newest files; keeps the
  * position: on the same key, or on the next one if that key is gone (END if
  * there is none), or beyond the end that it stood at: then, and where it was not
@@ -490,6 +515,7 @@ typedef struct esker_stats {
     uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
     uint64_t log_bytes_prepared; /* new log files are filled once before they are used, and then used again */
     uint64_t filter_pages_damaged; /* met and done without; esker_verify tells where */
+    uint64_t rows_expired;         /* puts whose time was up when a flush or merge met them */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

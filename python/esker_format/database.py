@@ -4,9 +4,10 @@ import fcntl
 import heapq
 import os
 import struct
+import time
 
 from .base import Directory, FormatError, corrupt
-from .logs import DELETE, Recovery, machine_of
+from .logs import DELETE, Recovery, expiry_of, machine_of
 from .manifest import manifest_read
 from .segments import Segment
 
@@ -70,13 +71,15 @@ class Database:
             yield row
 
     def rows(self):
-        """Yields (key, LSN, value) of what is in the database at the end of its log."""
+        """Yields (key, LSN, value, expiry or None) of what is in the database at the end of its log, now."""
         last = None
+        now_ms = time.time_ns() // 1000000
         for key, minus_lsn, operation, value in self.versions():
             if key != last:
                 last = key
-                if operation != DELETE:
-                    yield key, -minus_lsn, value
+                put, expires = expiry_of(operation, value)
+                if operation != DELETE and (expires is None or expires > now_ms):
+                    yield key, -minus_lsn, put, expires
 
     def _segment_rows(self, meta):
         try:

@@ -21,7 +21,22 @@ from .frames import BATCH, NO_CLAIM, PAD, REOPEN, SEAL, SYNCMARK, FrameSpace, fi
 
 PAGE = 4096
 FRAMES_AT = 2 * PAGE
-PUT, DELETE = 1, 2
+PUT, DELETE, PUT_EXPIRING = 1, 2, 5
+EXPIRY_BYTES = 8
+KINDS = (PUT, DELETE, PUT_EXPIRING)
+
+
+def kind_fits(kind, value_bytes):
+    """A row of this kind may have a value of so many bytes."""
+    return kind == PUT or (value_bytes == 0 if kind == DELETE else value_bytes >= EXPIRY_BYTES)
+
+
+def expiry_of(kind, value):
+    """(What was put, milliseconds since 1970 at which it expires or None)."""
+    if kind != PUT_EXPIRING:
+        return value, None
+    expiry = u64(value, 0)
+    return value[EXPIRY_BYTES:], None if expiry == 2**64 - 1 else expiry
 
 
 class Header(NamedTuple):
@@ -154,9 +169,9 @@ class Log:
             at = frame.offset + 16 + offset
             op, flags = frame.body[offset], frame.body[offset + 1]
             klen, vlen = u16(frame.body, offset + 2), u32(frame.body, offset + 4)
-            if op not in (PUT, DELETE) or flags != 0:
+            if op not in KINDS or flags != 0:
                 raise unsupported(self.name, at, f"op {op}, flags {flags}")
-            if not 1 <= klen <= KEY_BYTES_MAX or vlen > VALUE_BYTES_MAX or (op == DELETE and vlen):
+            if not 1 <= klen <= KEY_BYTES_MAX or vlen > VALUE_BYTES_MAX or not kind_fits(op, vlen):
                 raise corrupt(self.name, at, "an entry's sizes are out of bounds")
             key_at = offset + 8
             end = key_at + klen + vlen

@@ -20,7 +20,7 @@ from .base import (
     up,
     xxh3,
 )
-from .logs import DELETE, PUT
+from .logs import DELETE, KINDS, PUT, kind_fits
 
 DATA, INDEX, FILTER, PROPERTIES = 1, 2, 3, 4
 HEADER_BYTES, FOOTER_BYTES, TRAILER_BYTES = 64, 192, 16
@@ -150,12 +150,12 @@ class Block:
             key = self.prefix + first[:plen] + tail
             value = raw[self.at_values + self.voff[i] : self.at_values + self.voff[i + 1]]
             kind = raw[self.at_type + i] if self.at_type else PUT
-            if kind not in (PUT, DELETE):
+            if kind not in KINDS:
                 raise unsupported(self.name, self.at, f"row type {kind}")
             if not 1 <= len(key) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
                 raise self._damage(f"whose row {i} is out of bounds")
-            if kind == DELETE and value:
-                raise self._damage(f"whose row {i} is a DELETE with a value")
+            if not kind_fits(kind, len(value)):
+                raise self._damage(f"whose row {i} is of a kind that its value does not fit")
             order = (key, -self.lsns[i])
             if last is not None and order <= last:
                 raise self._damage(f"whose row {i} is out of order")

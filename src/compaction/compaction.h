@@ -29,6 +29,7 @@ struct compaction_spec {
     const uint64_t *stripes; /* ascending LSNs of live snapshots: a reader at s sees lsn < s */
     size_t stripe_count;
     uint32_t output_level;
+    uint64_t now_ms;   /* rows that expired until then are deletes */
     bool drop_deletes; /* nothing deeper exists: the bottom; else `deeper` is asked */
     compaction_deeper_fn *deeper;
     uint64_t segment_bytes_max; /* a new output begins beyond it, never inside one key */
@@ -64,6 +65,7 @@ struct compaction_result {
     struct compaction_output **outputs; /* in key order, synced, the directory not */
     size_t output_count;
     uint64_t rows_in, rows_out, bytes_written;
+    uint64_t rows_expired; /* of rows_in: puts that became deletes, or nothing */
 };
 
 /* A merge in steps, so that whoever runs it can turn to something more urgent

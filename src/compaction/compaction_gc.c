@@ -28,6 +28,10 @@
  *      batch that requires a key to be unchanged since a live snapshot must
  *      see that the key was touched, even if it was put and deleted in between.
  *
+ * A put that has expired by spec->now_ms is a delete, here and in what is written:
+ * readers find the key absent by the same clock, which never goes back by more
+ * than it takes them to notice (db_expiry.c).
+ *
  * Streaming: versions come newest first, so stripes only fall, and comparing
  * with the stripe kept last decides R1; a delete of stripe 0 needs no look
  * ahead. The same row twice (two sources that hold one version) is one stripe,
@@ -89,13 +93,15 @@ compaction_gc_judge(struct compaction_gc *gc, const struct iter *row, enum compa
         gc->started = true;
     }
     gc->lsn = row->lsn;
+    gc->expired = row->op == ENTRY_PUT_EXPIRING && entry_expiry_ms(row->value) <= spec->now_ms;
     size_t stripe = compaction_gc_stripe(spec, row->lsn);
     if (!new_key && stripe == gc->kept_stripe) {
         *verdict_out = COMPACTION_DROP; /* R1 */
         return ESKER_OK;
     }
     gc->kept_stripe = stripe;
-    if (row->op == ENTRY_DELETE && stripe == 0 && compaction_gc_nothing_deeper(spec, row->key)) {
+    if ((row->op == ENTRY_DELETE || gc->expired) && stripe == 0 &&
+        compaction_gc_nothing_deeper(spec, row->key)) {
         *verdict_out = COMPACTION_DROP; /* R2 */
         return ESKER_OK;
     }

@@ -15,6 +15,7 @@ struct compaction_gc {
     uint64_t lsn;       /* of the last row that was judged */
     size_t kept_stripe; /* of the last row of this key that was kept or stands for a dropped delete */
     bool started;
+    bool expired; /* the last row that was judged is a put that has become a delete */
 };
 
 enum compaction_verdict {

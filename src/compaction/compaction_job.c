@@ -163,7 +163,9 @@ compaction_job_write(struct compaction_job *job, const struct iter *row)
         job->below_bytes = 0;
     }
     job->result.rows_out++;
-    TRY(segment_writer_add(job->writer, row->key, row->lsn, (enum entry_op)row->op, row->value));
+    bool is_delete = job->gc.expired;
+    TRY(segment_writer_add(job->writer, row->key, row->lsn, is_delete ? ENTRY_DELETE : (enum entry_op)row->op,
+                           is_delete ? bytes_make(NULL, 0) : row->value));
     segment_writer_note_heat(job->writer, (enum iter_heat)row->heat);
     return ESKER_OK;
 }
@@ -216,6 +218,7 @@ compaction_job_judge_rows(struct compaction_job *job)
         } else {
             TRY(compaction_gc_judge(&job->gc, source, &verdict));
             job->result.rows_in++;
+            job->result.rows_expired += job->gc.expired;
             if (verdict == COMPACTION_KEEP_NEW_KEY && compaction_job_output_ends(job, source->key)) {
                 job->output_full = true; /* I1, I4 */
                 return ESKER_OK;

@@ -181,7 +181,8 @@ struct esker_db {
     _Atomic uint64_t log_syncs, log_bytes_written, log_bytes_prepared, flushes, flush_bytes_written,
         compactions;
     _Atomic uint64_t compaction_bytes_read, compaction_bytes_written, stalls, stall_ns;
-    _Atomic uint64_t compactions_failed, compactions_damaged, rows_skipped;
+    _Atomic uint64_t compactions_failed, compactions_damaged, rows_skipped, rows_expired;
+    _Atomic uint64_t time_seen_ms; /* of the wall clock, by steps of a second; see db_now_ms */
     /* db_pace.c */
     _Atomic uint64_t pace_due_ns CACHE_ALIGNED; /* when what was written so far is paid for */
     _Atomic uint64_t wait_count[ESKER_WAIT_CAUSES], wait_ns[ESKER_WAIT_CAUSES];
@@ -311,11 +312,16 @@ struct batch_require {
     esker_lsn unchanged_since;
 };
 
+#define BATCH_UNTIL ((uint64_t)1 << 63)
+
 struct esker_batch {
     uint32_t magic;
     uint32_t count;
     uint32_t put_count;
-    struct buf body; /* entries in wire format */
+    uint32_t ttl_count; /* of the puts: with a time to live of their own */
+    /* Entries in wire format. What stands where a PUT_EXPIRING's expiry will be is how long it lives; from
+     * BATCH_UNTIL on, what is above that is the expiry itself, and ESKER_TTL_NONE is none. */
+    struct buf body;
     struct buf require_keys;
     struct buf requires; /* struct batch_require */
 };
@@ -370,6 +376,7 @@ struct commit {
     const struct esker_batch *batch; /* for its requirements; nullable */
     int level;
     uint64_t deadline_ns; /* for memory; 0 = none */
+    uint64_t ttl_ms;      /* of puts that say nothing; 0 = they stay */
 };
 
 NODISCARD esker_status db_commit(esker_db *db, struct thread_state *self, const struct commit *commit,
@@ -380,6 +387,17 @@ bool db_append_frame(esker_db *db, struct thread_state *self, enum frame_type ty
                      size_t body_bytes);
 void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64_t bytes,
                     enum frame_type type, uint16_t back);
+
+/* ---- db_expiry.c ---------------------------------------------------------- */
+
+/* By which puts expire: the wall clock, milliseconds since 1970 UTC. Any thread. */
+uint64_t db_now_ms(esker_db *db);
+/* A PUT_EXPIRING's value: true, and cut to what was put, while it lives. */
+bool db_expiring_lives(esker_db *db, struct bytes *value);
+/* Does the commit put something that expires? */
+bool db_expiry_applies(const struct commit *commit, uint32_t put_count);
+/* Then what it puts is built in `room`, each with its expiry, and is the commit's body from now on. */
+NODISCARD esker_status db_expiry_resolve(esker_db *db, struct commit *commit, struct buf *room);
 
 /* ---- db_visible.c --------------------------------------------------------- */
 

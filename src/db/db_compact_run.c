@@ -386,6 +386,7 @@ run_gather(struct compact_run *run, struct compaction_result *out)
         out->rows_in += part->rows_in;
         out->rows_out += part->rows_out;
         out->bytes_written += part->bytes_written;
+        out->rows_expired += part->rows_expired;
         part->output_count = 0; /* they are in the list now */
         compaction_result_fini(part, &run->db->block_mem);
     }
@@ -409,10 +410,12 @@ run_install(struct compact_run *run)
     TRY_OUT(run_gather(run, &result));
     TRY_OUT(db_sync_outputs(db, &result));
     uint64_t bytes_out = result.bytes_written;
+    uint64_t expired = result.rows_expired;
     TRY_OUT(db_install_outputs(db, &install, &result));
     add_relaxed(&db->compactions, 1);                       /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_read, run->bytes_in); /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_written, bytes_out);  /* relaxed: statistic */
+    add_relaxed(&db->rows_expired, expired);                /* relaxed: statistic */
     db_pace_merged(db, run->plan->input_level, run->inputs->size_bytes, run->started_ns);
     db_emit(db, ESKER_EVENT_COMPACTION, bytes_out, io_monotonic_ns(db->io) - run->started_ns, NULL);
 out:

@@ -117,6 +117,7 @@ flush_install(esker_db *db)
     struct install install = {.flushed = flush->window};
     compaction_job_take(flush->job, &result);
     uint64_t bytes = result.bytes_written;
+    uint64_t expired = result.rows_expired;
     esker_status status = db_sync_outputs(db, &result);
     if (status == ESKER_OK) {
         status = db_install_outputs(db, &install, &result);
@@ -125,6 +126,7 @@ flush_install(esker_db *db)
     TRY(status);
     add_relaxed(&db->flushes, 1);                 /* relaxed: statistic */
     add_relaxed(&db->flush_bytes_written, bytes); /* relaxed: statistic */
+    add_relaxed(&db->rows_expired, expired);      /* relaxed: statistic */
     db_emit(db, ESKER_EVENT_FLUSH, bytes, io_monotonic_ns(db->io) - flush->started_ns, NULL);
     return ESKER_OK;
 }

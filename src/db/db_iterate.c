@@ -42,6 +42,12 @@ iterate_dead_note(void *ctx, struct bytes from, struct bytes to, uint64_t delete
     db_dead_note(it->db, it->version, it->lsn, from, to, deletes);
 }
 
+static uint64_t
+iterate_now_ms(void *ctx)
+{
+    return db_now_ms(ctx);
+}
+
 static void
 iterate_drop_rows(struct esker_iter *it)
 {
@@ -154,6 +160,7 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
         version_unref(it->version);
     }
     visible_iter_set_dead(rows, &it->dead);
+    visible_iter_set_clock(rows, iterate_now_ms, db);
     it->rows = rows;
     it->version = version;
     it->lsn = lsn;
@@ -364,6 +371,16 @@ size_t
 esker_iter_value_size(const esker_iter *it)
 {
     return it != NULL && it->magic == ITER_MAGIC && it->positioned ? it->rows->value.len : 0;
+}
+
+uint64_t
+esker_iter_expires_ms(const esker_iter *it)
+{
+    if (it == NULL || it->magic != ITER_MAGIC || !it->positioned) {
+        return 0;
+    }
+    uint64_t expiry_ms = visible_iter_expiry_ms(it->rows);
+    return expiry_ms == UINT64_MAX ? 0 : expiry_ms; /* the format has it; nothing writes it */
 }
 
 esker_status

@@ -72,6 +72,7 @@ db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spe
                                     .stripes = merge->stripes,
                                     .stripe_count = merge->stripe_count,
                                     .output_level = merge->output_level,
+                                    .now_ms = db_now_ms(db),
                                     .deeper = merge_deeper,
                                     .segment_bytes_max =
                                         merge->output_level == 0 ? UINT64_MAX : db->segment_bytes,

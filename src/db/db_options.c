@@ -194,6 +194,8 @@ options_apply(struct bytes name, struct bytes word, esker_options *options)
 {
     static const char *const sizes[] = {"B", "K", "M", "G"};
     static const uint64_t size_scales[] = {1, 1 << 10, 1 << 20, 1 << 30};
+    static const char *const times[] = {"ms", "s", "m", "h", "d"};
+    static const uint64_t time_scales[] = {1, 1000, 60000, 3600000, 86400000};
     static const char *const codecs[] = {"auto", "none", "lz4", "zstd"};
     static const char *const backends[] = {"auto", "uring", "posix"};
     if (options_word_is(name, "memory")) {
@@ -213,6 +215,9 @@ options_apply(struct bytes name, struct bytes word, esker_options *options)
         bool known = options_number(word, sizes, size_scales, 1, &threads) && threads <= THREADS_MOST;
         options->background_threads = known ? (uint32_t)threads : 0;
         return known;
+    }
+    if (options_word_is(name, "ttl")) {
+        return options_number(word, times, time_scales, COUNTOF(times), &options->default_ttl_ms);
     }
     if (options_word_is(name, "create")) {
         return options_bool(word, &options->create_if_missing);

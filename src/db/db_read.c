@@ -125,13 +125,13 @@ read_slow(struct lookup *lookup)
     }
     if (!lookup->past_windows) {
         if (read_windows(lookup, &op)) {
-            return op == ENTRY_PUT ? ESKER_OK : ESKER_NOT_FOUND;
+            return read_is_put(lookup, op) ? ESKER_OK : ESKER_NOT_FOUND;
         }
         lookup->filter_hash = segment_filter_hash(lookup->key);
     }
     switch (read_levels(lookup, true, &op)) {
     case SEGMENT_FOUND:
-        if (op == ENTRY_PUT) {
+        if (read_is_put(lookup, op)) {
             return ESKER_OK;
         }
         frame_unpin(lookup->frame);
@@ -225,7 +225,7 @@ read_get_copy(esker_db *db, struct thread_state *self, struct lookup *lookup,
         }
         version_unref(version);
     } else {
-        if (result == SEGMENT_FOUND && op == ENTRY_PUT) {
+        if (result == SEGMENT_FOUND && read_is_put(lookup, op)) {
             status = read_copy_out(lookup, buf, cap, size_out);
         }
         epoch_exit(self);
@@ -348,7 +348,7 @@ read_get(esker_db *db, struct thread_state *self, struct lookup *lookup,
     esker_status status = ESKER_NOT_FOUND;
     read_begin(lookup, snapshot);
     enum segment_result result = read_memory(lookup, &op);
-    bool found = result == SEGMENT_FOUND && op == ENTRY_PUT;
+    bool found = result == SEGMENT_FOUND && read_is_put(lookup, op);
     if (found && lookup->value.len <= sizeof copy) {
         size_t len = lookup->value.len;
         memcpy(copy, lookup->value.ptr, len);

@@ -43,6 +43,14 @@ read_lookup_init(struct lookup *lookup, esker_db *db, struct bytes key)
     lookup->hit.status = ESKER_OK;
 }
 
+/* What was found gives the key a value, which is now as it was put. */
+static inline bool
+read_is_put(struct lookup *lookup, enum entry_op op)
+{
+    return LIKELY(op == ENTRY_PUT) ||
+           (op == ENTRY_PUT_EXPIRING && db_expiring_lives(lookup->db, &lookup->value));
+}
+
 /* The segment at the lookup's place, or the next that may hold the key; NULL: there is none. */
 static inline struct segment *
 read_segment_at(struct lookup *lookup)

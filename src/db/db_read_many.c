@@ -246,7 +246,7 @@ many_value(struct many_key *key, esker_value *value_out)
     struct lookup *lookup = &key->lookup;
     switch (key->state) {
     case MANY_FOUND:
-        if (key->op == ENTRY_PUT) {
+        if (read_is_put(lookup, key->op)) {
             version_ref(lookup->version); /* read_value_held gives one back */
             return read_value_held(lookup, value_out);
         }

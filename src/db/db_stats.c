@@ -114,6 +114,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->compactions_failed = load_relaxed(&db->compactions_failed);   /* relaxed: statistic */
     stats->compactions_damaged = load_relaxed(&db->compactions_damaged); /* relaxed: statistic */
     stats->rows_skipped = load_relaxed(&db->rows_skipped);               /* relaxed: statistic */
+    stats->rows_expired = load_relaxed(&db->rows_expired);               /* relaxed: statistic */
     stats->iterators_live = load_relaxed(&db->iterators_live);           /* relaxed: statistic */
     stats->values_live = load_relaxed(&db->values_live);                 /* relaxed: statistic */
     stats->versions_live = version_list_count(&db->versions);
@@ -228,6 +229,7 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(filter_pages_damaged, "damaged pages of filters, done without"),
     STATS_FIELD(compactions_damaged, "those of them that met damage"),
     STATS_FIELD(rows_skipped, "deleted and old versions that iterators stepped over"),
+    STATS_FIELD(rows_expired, "puts whose time was up when a flush or merge met them"),
     STATS_FIELD(recovery_ns, "nanoseconds that opening took to recover"),
     STATS_FIELD(recovery_bytes, "log bytes read by recovery"),
 };

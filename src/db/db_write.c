@@ -31,10 +31,11 @@ static esker_status
 write_options(esker_db *db, const esker_write_options *options, struct commit *commit)
 {
     commit->level = db->options.durability;
+    commit->ttl_ms = db->options.default_ttl_ms >= BATCH_UNTIL ? 0 : db->options.default_ttl_ms;
     if (options == NULL) {
         return ESKER_OK;
     }
-    if (options->struct_size < sizeof *options) {
+    if (options->struct_size < offsetof(esker_write_options, ttl_ms)) {
         return FAIL(ESKER_INVALID, "the write options were not initialised");
     }
     if (options->durability < ESKER_DURABLE_DEFAULT || options->durability > ESKER_DURABLE_SYNC) {
@@ -45,6 +46,9 @@ write_options(esker_db *db, const esker_write_options *options, struct commit *c
     }
     if (options->stall_timeout_ms != 0) {
         commit->deadline_ns = io_monotonic_ns(db->io) + (uint64_t)options->stall_timeout_ms * 1000000;
+    }
+    if (options->struct_size >= sizeof *options && options->ttl_ms != 0) {
+        commit->ttl_ms = options->ttl_ms >= BATCH_UNTIL ? 0 : options->ttl_ms;
     }
     return ESKER_OK;
 }
@@ -110,6 +114,24 @@ write_commit(esker_db *db, struct thread_state *self, const struct commit *commi
     return ESKER_OK;
 }
 
+/* The same where what is put expires, if it does. */
+static esker_status
+write_commit_timed(esker_db *db, struct thread_state *self, struct commit *commit, uint32_t put_count,
+                   esker_lsn *lsn_out)
+{
+    if (LIKELY(!db_expiry_applies(commit, put_count))) {
+        return write_commit(db, self, commit, put_count, lsn_out);
+    }
+    struct buf room;
+    buf_init(&room, &db->mem);
+    esker_status status = db_expiry_resolve(db, commit, &room);
+    if (status == ESKER_OK) {
+        status = write_commit(db, self, commit, put_count, lsn_out);
+    }
+    buf_fini(&room);
+    return status;
+}
+
 static esker_status
 write_single(esker_db *db, enum entry_op op, esker_slice key, esker_slice value,
              const esker_write_options *options)
@@ -131,7 +153,7 @@ write_single(esker_db *db, enum entry_op op, esker_slice key, esker_slice value,
         status = write_options(db, options, &commit);
     }
     if (status == ESKER_OK) {
-        status = write_commit(db, call.self, &commit, op == ENTRY_PUT ? 1 : 0, NULL);
+        status = write_commit_timed(db, call.self, &commit, op == ENTRY_PUT ? 1 : 0, NULL);
     }
     db_call_exit(&call);
     return status;
@@ -201,7 +223,7 @@ esker_write(esker_db *db, const esker_batch *batch, const esker_write_options *o
         commit.deletes = batch->put_count == 0;
         commit.any_delete = batch->put_count < batch->count;
         commit.batch = batch;
-        status = write_commit(db, call.self, &commit, batch->put_count, lsn_out);
+        status = write_commit_timed(db, call.self, &commit, batch->put_count, lsn_out);
     }
     db_call_exit(&call);
     return status;
@@ -248,13 +270,14 @@ esker_batch_clear(esker_batch *batch)
     }
     batch->count = 0;
     batch->put_count = 0;
+    batch->ttl_count = 0;
     buf_clear(&batch->body);
     buf_clear(&batch->require_keys);
     buf_clear(&batch->requires);
 }
 
 static esker_status
-batch_add(esker_batch *batch, enum entry_op op, esker_slice key, esker_slice value)
+batch_check(const esker_batch *batch, esker_slice key, esker_slice value)
 {
     TRY(write_check_batch(batch));
     TRY(write_check_key(key));
@@ -262,6 +285,13 @@ batch_add(esker_batch *batch, enum entry_op op, esker_slice key, esker_slice val
     if (batch->count >= MEMTABLE_OPS_MAX) {
         return FAIL(ESKER_TOO_LARGE, "the batch has %u entries, the most there can be", batch->count);
     }
+    return ESKER_OK;
+}
+
+static esker_status
+batch_add(esker_batch *batch, enum entry_op op, esker_slice key, esker_slice value)
+{
+    TRY(batch_check(batch, key, value));
     uint64_t size = entry_size_bytes(key.size, value.size);
     TRY(buf_reserve(&batch->body, size));
     entry_encode(batch->body.ptr + batch->body.len, op, bytes_of_slice(key), bytes_of_slice(value));
@@ -269,6 +299,42 @@ batch_add(esker_batch *batch, enum entry_op op, esker_slice key, esker_slice val
     batch->count++;
     batch->put_count += op == ENTRY_PUT ? 1 : 0;
     return ESKER_OK;
+}
+
+/* life: see struct esker_batch. */
+static esker_status
+batch_add_expiring(esker_batch *batch, esker_slice key, esker_slice value, uint64_t life)
+{
+    TRY(batch_check(batch, key, value));
+    if (value.size > VALUE_BYTES_MAX - EXPIRY_BYTES) {
+        return FAIL(ESKER_TOO_LARGE, "the value has %zu bytes; the limit is %d where it expires", value.size,
+                    VALUE_BYTES_MAX - EXPIRY_BYTES);
+    }
+    uint64_t size = entry_size_bytes(key.size, EXPIRY_BYTES + value.size);
+    TRY(buf_reserve(&batch->body, size));
+    entry_encode_expiring(batch->body.ptr + batch->body.len, bytes_of_slice(key), life,
+                          bytes_of_slice(value));
+    batch->body.len += size;
+    batch->count++;
+    batch->put_count++;
+    batch->ttl_count++;
+    return ESKER_OK;
+}
+
+esker_status
+esker_batch_put_ttl(esker_batch *batch, esker_slice key, esker_slice value, uint64_t ttl_ms)
+{
+    if (ttl_ms == 0) {
+        return batch_add(batch, ENTRY_PUT, key, value);
+    }
+    return batch_add_expiring(batch, key, value, ttl_ms < BATCH_UNTIL ? ttl_ms : ESKER_TTL_NONE);
+}
+
+esker_status
+esker_batch_put_until(esker_batch *batch, esker_slice key, esker_slice value, uint64_t expires_ms)
+{
+    bool ever = expires_ms == 0 || expires_ms >= BATCH_UNTIL;
+    return batch_add_expiring(batch, key, value, ever ? ESKER_TTL_NONE : BATCH_UNTIL | expires_ms);
 }
 
 esker_status

@@ -320,9 +320,9 @@ docs_format__segment_is_whole(void **state)
     struct block data;
     struct block_handle handle;
     bool last = false;
-    assert_int_equal(segment_header_decode(example_bytes(file, 0, SEGMENT_HEADER_BYTES), example.uuid,
-                                           file->file.number),
-                     ESKER_OK);
+    assert_int_equal(
+        segment_header_decode(example_bytes(file, 0, SEGMENT_HEADER_BYTES), example.uuid, file->file.number),
+        ESKER_OK);
     assert_int_equal(
         segment_footer_decode(example_bytes(file, file->size - SEGMENT_FOOTER_BYTES, SEGMENT_FOOTER_BYTES),
                               file->size, example.uuid, file->file.number, &footer),

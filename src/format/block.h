@@ -33,7 +33,7 @@
  *   voff   [n+1]: the same for values
  *   lsn    lsn_bytes of each row's LSN - lsn_base, then 8 - lsn_bytes zeros, so that each
  *          can be loaded as 8 bytes
- *   type   u8[n]; absent = all PUT
+ *   type   u8[n], enum entry_op: PUT, DELETE or PUT_EXPIRING; absent = all PUT
  *   tails
  *   values they end the block
  *
@@ -48,7 +48,8 @@
  *  3 koff and voff start at 0, ascend and end with their columns; values are <= 256 MiB
  *  4 plen <= 8, and 8 where a tail exists; bytes of pfx beyond plen are zero
  *  5 rows ascend strictly in (key, LSN descending); lsn_base + delta does not wrap
- *  6 fp agrees with each key; types are known; keys are 1..32768 bytes
+ *  6 fp agrees with each key; types are known; keys are 1..32768 bytes; the value of a
+ *    PUT_EXPIRING, which begins with its expiry (log_format.h), has at least 8 bytes
  * After that no reader checks bounds again. (cpl need not be the longest
  * common prefix, and a column that could be absent or narrower need not be.)
  *
@@ -235,7 +236,7 @@ void block_builder_reset(struct block_builder *builder);
 bool block_builder_fits(const struct block_builder *builder, struct bytes key, uint64_t lsn, enum entry_op op,
                         size_t value_len, size_t raw_limit);
 /* Rows strictly in order, else CORRUPT (a merge of damaged inputs can bring
- * that about). Copies key and value. op: PUT or DELETE. A row that is not the
+ * that about). Copies key and value. op: PUT, DELETE or PUT_EXPIRING. A row that is not the
  * first must fit into BLOCK_RAW_MAX. */
 NODISCARD esker_status block_builder_add(struct block_builder *builder, struct bytes key, uint64_t lsn,
                                          enum entry_op op, struct bytes value);

@@ -244,7 +244,7 @@ block_builder_add(struct block_builder *builder, struct bytes key, uint64_t lsn,
                   struct bytes value)
 {
     ASSERT(key.len >= 1 && key.len <= KEY_BYTES_MAX && value.len <= VALUE_BYTES_MAX);
-    ASSERT(op == ENTRY_PUT || op == ENTRY_DELETE);
+    ASSERT(entry_op_is_known(op));
     ASSERT(builder->sums.row_count < BLOCK_ROWS_MAX);
     size_t shared_len = key.len;
     if (builder->sums.row_count > 0 && UNLIKELY(!builder_ascends(builder, key, lsn, &shared_len))) {

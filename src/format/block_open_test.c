@@ -205,6 +205,9 @@ block_open__knows_what_a_later_format_may_use(void **state)
     two_rows(&raw, "abc", "abd");
     raw.ptr[layout_of(&raw).types] = ENTRY_MERGE;
     expect(&raw, ESKER_UNSUPPORTED);
+    two_rows(&raw, "abc", "abd"); /* whose value is too short to begin with an expiry */
+    raw.ptr[layout_of(&raw).types] = ENTRY_PUT_EXPIRING;
+    expect(&raw, ESKER_CORRUPT);
     buf_fini(&raw);
 }
 

@@ -178,11 +178,33 @@ block_offsets_ascend(const uint8_t *offsets, bool wide, uint32_t row_count)
     return descents == 0;
 }
 
+/* Every row's kind is known, and those that expire say when. */
+static esker_status
+block_check_types(const struct block *block)
+{
+    uint32_t unknown = 0;
+    uint32_t expiring = 0;
+    for (uint32_t row = 0; row < block->row_count; row++) {
+        uint32_t expires = block->types[row] == ENTRY_PUT_EXPIRING;
+        expiring |= expires;
+        unknown |= (uint32_t)(block->types[row] != ENTRY_PUT) &
+                   (uint32_t)(block->types[row] != ENTRY_DELETE) & (expires ^ 1);
+    }
+    if (unknown != 0) {
+        return ESKER_UNSUPPORTED;
+    }
+    for (uint32_t row = 0; expiring != 0 && row < block->row_count; row++) {
+        if (block->types[row] == ENTRY_PUT_EXPIRING && block_value(block, row).len < EXPIRY_BYTES) {
+            return ESKER_CORRUPT;
+        }
+    }
+    return ESKER_OK;
+}
+
 /* The columns beside the keys: offsets, types, the LSNs' sum. */
 static esker_status
 block_check_values(const struct block *block)
 {
-    uint32_t unknown = 0;
     uint64_t delta_max = 0;
     uint32_t n = block->row_count;
     if (!block_offsets_ascend(block->koff, block->koff_wide, n) ||
@@ -198,13 +220,7 @@ block_check_values(const struct block *block)
             return ESKER_CORRUPT;
         }
     }
-    if (block->types != NULL) {
-        for (uint32_t row = 0; row < n; row++) {
-            unknown |=
-                (uint32_t)(block->types[row] != ENTRY_PUT) & (uint32_t)(block->types[row] != ENTRY_DELETE);
-        }
-    }
-    return unknown != 0 ? ESKER_UNSUPPORTED : ESKER_OK;
+    return block->types == NULL ? ESKER_OK : block_check_types(block);
 }
 
 /* Row - 1 comes before row, given that their pfx are equal. */

@@ -100,7 +100,7 @@ void
 entry_encode(uint8_t *at, enum entry_op op, struct bytes key, struct bytes value)
 {
     ASSERT(key.len >= 1 && key.len <= KEY_BYTES_MAX && value.len <= VALUE_BYTES_MAX);
-    ASSERT(op != ENTRY_DELETE || value.len == 0);
+    ASSERT(entry_op_fits(op, value.len));
     at[0] = (uint8_t)op;
     at[1] = 0;
     le16_store(at + 2, (uint16_t)key.len);
@@ -113,6 +113,25 @@ entry_encode(uint8_t *at, enum entry_op op, struct bytes key, struct bytes value
     }
     uint64_t used = ENTRY_HEADER_BYTES + key.len + value.len;
     memset(rest, 0, (size_t)(align_up(used, 8) - used));
+}
+
+void
+entry_encode_expiring(uint8_t *at, struct bytes key, uint64_t expiry_ms, struct bytes value)
+{
+    ASSERT(key.len >= 1 && key.len <= KEY_BYTES_MAX && value.len <= VALUE_BYTES_MAX - EXPIRY_BYTES);
+    size_t vlen = EXPIRY_BYTES + value.len;
+    at[0] = ENTRY_PUT_EXPIRING;
+    at[1] = 0;
+    le16_store(at + 2, (uint16_t)key.len);
+    le32_store(at + 4, (uint32_t)vlen);
+    memcpy(at + ENTRY_HEADER_BYTES, key.ptr, key.len);
+    uint8_t *rest = at + ENTRY_HEADER_BYTES + key.len;
+    le64_store(rest, expiry_ms);
+    if (value.len > 0) {
+        memcpy(rest + EXPIRY_BYTES, value.ptr, value.len);
+    }
+    uint64_t used = ENTRY_HEADER_BYTES + key.len + vlen;
+    memset(rest + vlen, 0, (size_t)(align_up(used, 8) - used));
 }
 
 esker_status
@@ -136,11 +155,10 @@ entry_decode(struct bytes body, uint64_t *offset, struct entry *out)
     if (entry.op == ENTRY_END) {
         return ESKER_END;
     }
-    if ((entry.op != ENTRY_PUT && entry.op != ENTRY_DELETE) || entry.flags != 0) {
+    if (!entry_op_is_known(entry.op) || entry.flags != 0) {
         return ESKER_UNSUPPORTED;
     }
-    if (klen == 0 || klen > KEY_BYTES_MAX || vlen > VALUE_BYTES_MAX ||
-        (entry.op == ENTRY_DELETE && vlen != 0)) {
+    if (klen == 0 || klen > KEY_BYTES_MAX || vlen > VALUE_BYTES_MAX || !entry_op_fits(entry.op, vlen)) {
         return ESKER_CORRUPT;
     }
     entry.key = cursor_bytes(&cursor, klen);

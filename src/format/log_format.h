@@ -36,11 +36,13 @@
  *
  * Entry, at 8-byte alignment inside a BATCH body:
  *        0    1 op             enum entry_op; 0 ends the entries, and so does the end of the body
- *        1    1 flags          bit 0 keyspace id, bit 1 expiry, bit 2 compressed: reserved, 0
+ *        1    1 flags          bit 0 keyspace id, bit 2 compressed: reserved, 0
  *        2    2 klen           1..32768
  *        4    4 vlen           <= 256 MiB; 0 for DELETE
  *        8    - key, value, zeros to 8
- * An entry is valid iff op is PUT or DELETE and flags are 0 (others:
+ * The value of PUT_EXPIRING begins with its expiry, u64 milliseconds since 1970
+ * UTC, which vlen counts; from then on the entry means what a DELETE does.
+ * An entry is valid iff op is PUT, DELETE or PUT_EXPIRING and flags are 0 (others:
  * ESKER_UNSUPPORTED), its sizes are in the bounds above and it fits, padded,
  * into the body. An example, PUT "abc" = "x":
  *   01 00 03 00 01 00 00 00 | 61 62 63 78 00 00 00 00
@@ -72,7 +74,43 @@ enum {
 #define LSN_MAX ((uint64_t)1 << 56)
 
 /* On disk; never renumber. */
-enum entry_op { ENTRY_END = 0, ENTRY_PUT = 1, ENTRY_DELETE = 2, ENTRY_MERGE = 3, ENTRY_RANGE_DELETE = 4 };
+enum entry_op {
+    ENTRY_END = 0,
+    ENTRY_PUT = 1,
+    ENTRY_DELETE = 2,
+    ENTRY_MERGE = 3,        /* reserved */
+    ENTRY_RANGE_DELETE = 4, /* reserved */
+    ENTRY_PUT_EXPIRING = 5
+};
+
+enum { EXPIRY_BYTES = 8 };
+
+/* A row of this op with a value of so many bytes can be. */
+static inline bool
+entry_op_fits(unsigned op, size_t value_len)
+{
+    return op == ENTRY_PUT || (op == ENTRY_DELETE && value_len == 0) ||
+           (op == ENTRY_PUT_EXPIRING && value_len >= EXPIRY_BYTES);
+}
+
+static inline bool
+entry_op_is_known(unsigned op)
+{
+    return op == ENTRY_PUT || op == ENTRY_DELETE || op == ENTRY_PUT_EXPIRING;
+}
+
+/* Of a PUT_EXPIRING's value: milliseconds since 1970 UTC, and what was put. */
+static inline uint64_t
+entry_expiry_ms(struct bytes value)
+{
+    return le64_load(value.ptr);
+}
+
+static inline struct bytes
+entry_expiring_value(struct bytes value)
+{
+    return bytes_make(value.ptr + EXPIRY_BYTES, value.len - EXPIRY_BYTES);
+}
 
 struct log_header {
     uint8_t uuid[16];
@@ -109,6 +147,9 @@ entry_size_bytes(size_t klen, size_t vlen)
 
 /* Writes one entry at `at` (8-aligned, entry_size_bytes room), padding included. */
 void entry_encode(uint8_t *at, enum entry_op op, struct bytes key, struct bytes value);
+
+/* The same for a PUT_EXPIRING; the room is that of a value that is EXPIRY_BYTES longer. */
+void entry_encode_expiring(uint8_t *at, struct bytes key, uint64_t expiry_ms, struct bytes value);
 
 /* Reads the entry at *offset of a BATCH body and moves *offset behind it.
  * Returns OK, END (no more entries), CORRUPT (sizes do not fit or are zero,

@@ -129,6 +129,16 @@ entry__example_of_the_header_comment(void **state)
     assert_memory_equal(bytes, expected, sizeof expected);
     assert_true(bytes_equal(entry_key_trusted(bytes), bytes_make("abc", 3)));
     assert_true(bytes_equal(entry_value_trusted(bytes), bytes_make("x", 1)));
+    uint8_t expiring[24];
+    static const uint8_t expect[24] = {5,    0,    3,    0,    9,    0,    0,    0,   'a', 'b', 'c', 0x88,
+                                       0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 'x', 0,   0,   0,   0};
+    assert_int_equal(entry_size_bytes(3, EXPIRY_BYTES + 1), sizeof expiring);
+    memset(expiring, 0xEE, sizeof expiring);
+    entry_encode_expiring(expiring, bytes_make("abc", 3), 0x1122334455667788, bytes_make("x", 1));
+    assert_memory_equal(expiring, expect, sizeof expect);
+    struct bytes value = entry_value_trusted(expiring);
+    assert_int_equal(entry_expiry_ms(value), 0x1122334455667788);
+    assert_true(bytes_equal(entry_expiring_value(value), bytes_make("x", 1)));
 }
 
 static void
@@ -179,6 +189,8 @@ entry__bad_heads_are_refused(void **state)
         {"value does not fit", 0x0000004000010001, 64, ESKER_CORRUPT},
         {"value of 4 GiB", 0xFFFFFFFF00010001, 64, ESKER_CORRUPT},
         {"delete with a value", 0x0000000100010002, 64, ESKER_CORRUPT},
+        {"expires but does not say when", 0x0000000700010005, 64, ESKER_CORRUPT},
+        {"expires, of no bytes", 0x0000000800010005, 64, ESKER_OK},
         {"padding does not fit", 0x0000000100010001, 10, ESKER_CORRUPT},
         {"head does not fit", 0x0000000100010001, 7, ESKER_CORRUPT},
         {"end", 0, 64, ESKER_END},

@@ -208,7 +208,8 @@ test_block_sound(const struct block *block)
             ASSERT(same ? block_lsn(block, i - 1) > block_lsn(block, i)
                         : bytes_compare(bytes_make(keys[before], len[before]), key) < 0);
         }
-        ASSERT(block_op(block, i) == ENTRY_PUT || block_op(block, i) == ENTRY_DELETE);
+        ASSERT(entry_op_is_known(block_op(block, i)));
+        ASSERT(block_op(block, i) != ENTRY_PUT_EXPIRING || value.len >= EXPIRY_BYTES);
         ASSERT(block_key_compare(block, i, key) == 0);
         uint64_t lsn = block_lsn(block, i);
         if (lsn != UINT64_MAX) {
@@ -306,6 +307,8 @@ test_random_rows(struct test_rows *rows, const struct test_key_style *style, uin
             if (style->deletes && rng_below(rng, 4) == 0) {
                 row->op = ENTRY_DELETE;
                 row->value.len = 0;
+            } else if (style->deletes && len >= EXPIRY_BYTES && rng_below(rng, 4) == 0) {
+                row->op = ENTRY_PUT_EXPIRING;
             }
         }
     }

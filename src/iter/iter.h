@@ -50,7 +50,7 @@ struct iter {
     struct bytes key;
     struct bytes value;
     uint64_t lsn;
-    uint8_t op;   /* enum entry_op: ENTRY_PUT or ENTRY_DELETE */
+    uint8_t op;   /* enum entry_op: PUT, DELETE or PUT_EXPIRING, whose value begins with the expiry */
     uint8_t heat; /* enum iter_heat */
     /* No row that follows, in the direction of the last step, has this row's key; of those that the
      * walk has met some may. False: that is not known. */

@@ -9,6 +9,9 @@
  * copied and the source goes one row further than the entry. A value too
  * large to copy is fetched by seeking its key once more instead.
  *
+ * What has expired is a delete, by one time for all that one positioning (first, last or a seek)
+ * and the steps after it meet, so that both directions judge a row alike.
+ *
  * A run of more than VISIBLE_RUN_MAX rows of one key is left by a seek. So is a run
  * of deleted keys that is known to be one (struct visible_dead); one that was walked
  * is told to whom it may be of use.
@@ -80,12 +83,54 @@ struct visible_iter {
     const struct visible_dead *dead; /* nullable */
     uint64_t dead_run;               /* deleted keys that the step at hand has walked over in a row */
     struct buf dead_from;            /* the first of them, or where it jumped to before */
+    visible_now_fn *now_fn;          /* nullable */
+    void *now_ctx;
+    uint64_t now_ms; /* since the last positioning; 0 = not asked yet */
 };
 
 static struct visible_iter *
 visible_of(struct iter *it)
 {
     return CONTAINER_OF(it, struct visible_iter, rows.base);
+}
+
+/* ---- Expiry ----------------------------------------------------------------- */
+
+static NOINLINE bool
+visible_has_expired(struct visible_iter *visible)
+{
+    if (visible->now_ms == 0 && visible->now_fn != NULL) {
+        visible->now_ms = MAX(visible->now_fn(visible->now_ctx), (uint64_t)1);
+    }
+    return entry_expiry_ms(visible->source->value) <= visible->now_ms;
+}
+
+/* The source's row gives its key a value. */
+static inline bool
+visible_is_put(struct visible_iter *visible)
+{
+    unsigned op = visible->source->op;
+    return LIKELY(op == ENTRY_PUT) || (op == ENTRY_PUT_EXPIRING && !visible_has_expired(visible));
+}
+
+/* That value, and in *expiry_ms_out how long. */
+static inline struct bytes
+visible_put_value(const struct iter *source, uint64_t *expiry_ms_out)
+{
+    if (LIKELY(source->op == ENTRY_PUT)) {
+        *expiry_ms_out = 0;
+        return source->value;
+    }
+    *expiry_ms_out = entry_expiry_ms(source->value);
+    return entry_expiring_value(source->value);
+}
+
+/* A positioning begins. */
+static inline void
+visible_start(struct visible_iter *visible)
+{
+    visible->rows.run = (struct iter_run){0};
+    visible->now_ms = 0;
 }
 
 /* ---- Bounds ----------------------------------------------------------------- */
@@ -122,7 +167,8 @@ visible_edge(struct visible_iter *visible, enum visible_state edge)
 }
 
 static void
-visible_publish(struct visible_iter *visible, enum visible_state state, struct bytes value, uint64_t lsn)
+visible_publish(struct visible_iter *visible, enum visible_state state, struct bytes value, uint64_t lsn,
+                uint64_t expiry_ms)
 {
     visible->state = state;
     visible->has_key = true;
@@ -130,6 +176,16 @@ visible_publish(struct visible_iter *visible, enum visible_state state, struct b
     visible->rows.base.value = value;
     visible->rows.base.lsn = lsn;
     visible->rows.base.op = ENTRY_PUT;
+    visible->rows.expiry_ms = expiry_ms;
+}
+
+/* The source's row is the entry. */
+static void
+visible_publish_row(struct visible_iter *visible)
+{
+    uint64_t expiry_ms;
+    struct bytes value = visible_put_value(visible->source, &expiry_ms);
+    visible_publish(visible, VISIBLE_ON_ROW, value, visible->source->lsn, expiry_ms);
 }
 
 /* ---- Rows that are walked without the source ------------------------------------- */
@@ -266,6 +322,7 @@ visible_publish_alone(struct visible_iter *visible, bool backward)
     visible->rows.base.value = source->value;
     visible->rows.base.lsn = source->lsn;
     visible->rows.base.op = ENTRY_PUT;
+    visible->rows.expiry_ms = 0;
     visible_run_begin(visible);
     return ESKER_OK;
 }
@@ -308,12 +365,14 @@ visible_scan_forward(struct visible_iter *visible, esker_status status, bool pas
             if (UNLIKELY(status != ESKER_OK)) {
                 break;
             }
-            if (LIKELY(source->op == ENTRY_PUT)) {
+            if (visible_is_put(visible)) {
                 if (UNLIKELY(visible->dead_run != 0)) {
                     visible_dead_ended(visible, source->key, false);
                 }
-                visible_publish(visible, VISIBLE_ON_ROW, source->value, source->lsn);
-                visible_run_begin(visible);
+                visible_publish_row(visible);
+                if (LIKELY(source->op == ENTRY_PUT)) { /* the rows of a run do not expire */
+                    visible_run_begin(visible);
+                }
                 return ESKER_OK;
             }
             passing = true; /* a delete hides the older rows */
@@ -341,7 +400,7 @@ struct visible_weighing {
     enum { WEIGHING_NOTHING, WEIGHING_PUT, WEIGHING_DONE } verdict; /* DONE: no row of it is of interest */
 
     bool is_copied; /* the put's value lies in visible->value */
-    uint64_t lsn;
+    uint64_t lsn, expiry_ms;
     unsigned run;
 };
 
@@ -363,11 +422,11 @@ visible_seek_version(struct visible_iter *visible)
     if (status == ESKER_END || !bytes_equal(source->key, key)) {
         return FAIL(ESKER_CORRUPT, "rows are out of order: a version seen backward is not found forward");
     }
-    if (source->op != ENTRY_PUT) {
+    if (!visible_is_put(visible)) {
         visible->skipped++;
         return ESKER_END;
     }
-    visible_publish(visible, VISIBLE_ON_ROW, source->value, source->lsn);
+    visible_publish_row(visible);
     return ESKER_OK;
 }
 
@@ -384,7 +443,7 @@ visible_finish_put(struct visible_iter *visible, const struct visible_weighing *
         return status == ESKER_OK ? status : visible_fail(visible, status);
     }
     visible->source_ended = source_ended;
-    visible_publish(visible, VISIBLE_BEHIND, buf_bytes(&visible->value), weighing->lsn);
+    visible_publish(visible, VISIBLE_BEHIND, buf_bytes(&visible->value), weighing->lsn, weighing->expiry_ms);
     return ESKER_OK;
 }
 
@@ -401,11 +460,11 @@ visible_weigh_row(struct visible_iter *visible, struct visible_weighing *weighin
         weighing->verdict = WEIGHING_DONE; /* and so are all newer ones */
         return ESKER_OK;
     }
-    weighing->verdict = source->op == ENTRY_PUT ? WEIGHING_PUT : WEIGHING_NOTHING;
     weighing->lsn = source->lsn;
     weighing->is_copied = source->value.len <= VISIBLE_COPY_BYTES_MAX;
+    weighing->verdict = visible_is_put(visible) ? WEIGHING_PUT : WEIGHING_NOTHING;
     if (weighing->verdict == WEIGHING_PUT && weighing->is_copied) {
-        return buf_assign(&visible->value, source->value);
+        return buf_assign(&visible->value, visible_put_value(source, &weighing->expiry_ms));
     }
     return ESKER_OK;
 }
@@ -489,7 +548,7 @@ static esker_status
 visible_first(struct iter *it)
 {
     struct visible_iter *visible = visible_of(it);
-    visible_run_drop(visible);
+    visible_start(visible);
     struct iter *source = visible->source;
     bool bounded = visible->lower.len > 0;
     esker_status status = bounded ? iter_seek(source, buf_bytes(&visible->lower)) : iter_first(source);
@@ -500,7 +559,7 @@ static esker_status
 visible_last(struct iter *it)
 {
     struct visible_iter *visible = visible_of(it);
-    visible_run_drop(visible);
+    visible_start(visible);
     struct iter *source = visible->source;
     bool bounded = visible->upper.len > 0;
     esker_status status = bounded ? iter_seek_before(source, buf_bytes(&visible->upper)) : iter_last(source);
@@ -511,7 +570,7 @@ static esker_status
 visible_seek(struct iter *it, struct bytes key)
 {
     struct visible_iter *visible = visible_of(it);
-    visible_run_drop(visible);
+    visible_start(visible);
     if (visible_beyond_upper(visible, key)) {
         return visible_edge(visible, VISIBLE_AT_END);
     }
@@ -529,7 +588,7 @@ static esker_status
 visible_seek_before(struct iter *it, struct bytes key)
 {
     struct visible_iter *visible = visible_of(it);
-    visible_run_drop(visible);
+    visible_start(visible);
     if (visible_below_lower(visible, key)) {
         return visible_edge(visible, VISIBLE_AT_START);
     }
@@ -672,4 +731,11 @@ void
 visible_iter_set_dead(struct iter *it, const struct visible_dead *dead)
 {
     visible_of(it)->dead = dead;
+}
+
+void
+visible_iter_set_clock(struct iter *it, visible_now_fn *now_ms, void *ctx)
+{
+    visible_of(it)->now_fn = now_ms;
+    visible_of(it)->now_ctx = ctx;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a reader at LSN S sees of a sorted source of versions: of each key the
- * newest version with lsn < S, unless that is a delete; inside [lower, upper).
+ * newest version with lsn < S, unless that is a delete or has expired; inside [lower, upper).
  * One row per key. Honours the public iterator's edge rules: next after END at
  * the end, or prev after END at the start, is END again, and the opposite step
  * returns to the entry at that edge.
@@ -17,6 +17,7 @@
 struct visible_rows {
     struct iter base;
     struct iter_run run; /* while there is one, base shows its row */
+    uint64_t expiry_ms;  /* of the entry, milliseconds since 1970 UTC; 0 = it does not expire */
 };
 
 /* Steps without a call, while a run lasts: true, and key and value are those of the next entry (lsn is
@@ -62,6 +63,19 @@ struct visible_dead {
 
 /* `dead` outlives the iterator. */
 void visible_iter_set_dead(struct iter *it, const struct visible_dead *dead);
+
+/* Which time it is, milliseconds since 1970 UTC; asked once for each positioning, and only when a
+ * row is met that expires. Without it nothing expires. */
+typedef uint64_t visible_now_fn(void *ctx);
+
+void visible_iter_set_clock(struct iter *it, visible_now_fn *now_ms, void *ctx);
+
+/* Of the entry; see struct visible_rows. */
+static inline uint64_t
+visible_iter_expiry_ms(struct iter *it)
+{
+    return CONTAINER_OF(it, struct visible_rows, base)->expiry_ms;
+}
 
 /* Versions and deletes stepped over since the last call; resets. */
 uint64_t visible_iter_take_skipped(struct iter *it);

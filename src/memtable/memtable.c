@@ -129,7 +129,7 @@ static uint32_t
 memtable_link(struct memtable *table, uint32_t index, uint32_t entry, struct bytes key, uint64_t hash)
 {
     table->vnodes.array[index].entry = entry;
-    if (vnode_entry_at(&table->vnodes, entry)[0] == ENTRY_PUT) {
+    if (vnode_entry_at(&table->vnodes, entry)[0] != ENTRY_DELETE) {
         dead_put(&table->dead, key);
     }
     uint32_t anchor = hashdir_link(&table->dir, &table->vnodes, key, hash, index);

@@ -135,7 +135,7 @@ struct segment_hit {
     /* Set where a lookup says NEEDS_IO; given the same hit, the next call goes on from
      * there. Its stage is NONE before a first look. */
     struct segment_place place;
-    enum entry_op op; /* ENTRY_PUT or ENTRY_DELETE */
+    enum entry_op op;
     uint64_t lsn;
     struct bytes value; /* fast path: valid inside the section, or while a pin taken in it is held */
     /* Where the value stands. Slow path: pinned for the caller, who calls

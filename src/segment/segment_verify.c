@@ -51,7 +51,7 @@ segment_verify_row(struct segment_verify *verify, const struct block *block, uin
         return segment_verify_fail(verify, loaded->footer.filter.offset, "the filter lacks a key");
     }
     size_t value_len = block_value(block, row).len;
-    if (op != ENTRY_PUT && (op != ENTRY_DELETE || value_len != 0)) {
+    if (!entry_op_fits(op, value_len)) {
         return segment_verify_fail(verify, offset, "a row of an unknown kind");
     }
     verify->rows++;

@@ -284,7 +284,7 @@ segment_writer_check(const struct segment_writer *writer, struct bytes key, uint
         return FAIL_AT(ESKER_INVALID, writer->name, segment_writer_offset(writer),
                        "a row's sizes are out of range");
     }
-    if ((op != ENTRY_PUT && op != ENTRY_DELETE) || (op == ENTRY_DELETE && value.len != 0)) {
+    if (!entry_op_fits(op, value.len)) {
         return FAIL_AT(ESKER_UNSUPPORTED, writer->name, segment_writer_offset(writer),
                        "an unknown kind of row");
     }

@@ -58,6 +58,9 @@ done
 expect 2 help nonsense
 expect 2 put
 expect 2 put d
+expect 2 put d k v --ttl soon
+says "no time such as"
+expect 2 put d k v --ttl 0
 expect 2 put d k v more
 says "one word too many"
 expect 2 get d
@@ -200,6 +203,18 @@ awk 'BEGIN {
 cmp -s r1.tsv r3.tsv || fail "records changed on the way through both formats"
 "$E" load r4 --format jsonl <r2.jsonl || fail "load of jsonl from standard input"
 "$E" dump r4 | cmp -s - r1.tsv || fail "records changed on the way through jsonl"
+expect 0 put ttl brief v --ttl 1ms
+expect 0 put ttl long v --ttl 12h
+expect 0 -o ttl=7d put ttl longer v
+expect 0 put ttl ever v
+expect 1 get ttl brief
+"$E" dump ttl --format jsonl >ttl.jsonl || fail "dump of what expires"
+[ "$(grep -c expires_ms ttl.jsonl)" -eq 2 ] || fail "a dump does not say what expires"
+[ "$(wc -l <ttl.jsonl)" -eq 3 ] || fail "a dump of what expires"
+"$E" load ttl2 ttl.jsonl || fail "load of what expires"
+"$E" dump ttl2 --format jsonl | cmp -s - ttl.jsonl || fail "times changed on the way through jsonl"
+"$E" dump ttl >ttl.tsv 2>err || fail "dump of what expires as tsv"
+says "2 rows expire"
 "$E" scan r4 | cmp -s - r1.tsv || fail "scan and dump differ"
 if command -v python3 >/dev/null 2>&1; then
     python3 -c 'import json, sys

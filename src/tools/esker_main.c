@@ -16,8 +16,9 @@ struct main_command {
 };
 
 static const struct main_command main_commands[] = {
-    {"put", tool_put, "put DB KEY [VALUE]", "store a value; without VALUE it is read from standard input",
-     NULL},
+    {"put", tool_put, "put DB KEY [VALUE] [--ttl TIME]",
+     "store a value; without VALUE it is read from standard input",
+     "--ttl 1500ms, 90s, 15m, 12h or 7d: how long it lives. -o ttl=TIME is the same for every write.\n"},
     {"get", tool_get, "get DB KEY", "print a key's value as it is",
      "Exit code 1 when there is no such key.\n"},
     {"del", tool_del, "del DB KEY", "delete a key; one that is not there is no failure", NULL},

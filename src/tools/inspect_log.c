@@ -83,6 +83,10 @@ inspect_log_entries(struct inspect_log_walk *walk, const struct frame *frame, ui
         if (entry.op == ENTRY_PUT) {
             inspect_line(inspect, "    LSN %llu put %s, %zu bytes", (ull)lsn, inspect_key(entry.key, key),
                          entry.value.len);
+        } else if (entry.op == ENTRY_PUT_EXPIRING) {
+            inspect_line(inspect, "    LSN %llu put %s, %zu bytes, expires at %llu ms", (ull)lsn,
+                         inspect_key(entry.key, key), entry_expiring_value(entry.value).len,
+                         (ull)entry_expiry_ms(entry.value));
         } else {
             inspect_line(inspect, "    LSN %llu delete %s", (ull)lsn, inspect_key(entry.key, key));
         }
@@ -104,8 +108,8 @@ inspect_log_batch(struct inspect_log_walk *walk, const struct frame *frame, uint
     struct bytes first = {0};
     while (entry_decode(frame->body, &at, &entry) == ESKER_OK) {
         first = puts + deletes == 0 ? entry.key : first;
-        puts += entry.op == ENTRY_PUT ? 1 : 0;
-        deletes += entry.op == ENTRY_PUT ? 0 : 1;
+        puts += entry.op == ENTRY_DELETE ? 0 : 1;
+        deletes += entry.op == ENTRY_DELETE ? 1 : 0;
     }
     inspect_line(walk->inspect, "byte %llu: LSN %llu, batch of %llu bytes: %llu puts, %llu deletes, first %s",
                  (ull)offset, (ull)inspect_log_lsn(walk, offset), (ull)frame->len_bytes, (ull)puts,

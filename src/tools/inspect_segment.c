@@ -129,6 +129,11 @@ inspect_data_rows(struct inspect *inspect, const struct block *block)
         if (block_op(block, row) == ENTRY_PUT) {
             inspect_line(inspect, "    %s LSN %llu put, %zu bytes", inspect_block_key(block, row, key),
                          (ull)block_lsn(block, row), block_value(block, row).len);
+        } else if (block_op(block, row) == ENTRY_PUT_EXPIRING) {
+            struct bytes value = block_value(block, row);
+            inspect_line(inspect, "    %s LSN %llu put, %zu bytes, expires at %llu ms",
+                         inspect_block_key(block, row, key), (ull)block_lsn(block, row),
+                         entry_expiring_value(value).len, (ull)entry_expiry_ms(value));
         } else {
             inspect_line(inspect, "    %s LSN %llu delete", inspect_block_key(block, row, key),
                          (ull)block_lsn(block, row));

@@ -10,7 +10,9 @@
 #include "tools/load_reader.h"
 #include "tools/text_escape.h"
 
-enum jsonl_member { JSONL_KEY, JSONL_KEY_B64, JSONL_VALUE, JSONL_VALUE_B64, JSONL_MEMBERS };
+enum jsonl_member { JSONL_KEY, JSONL_KEY_B64, JSONL_VALUE, JSONL_VALUE_B64, JSONL_EXPIRES, JSONL_MEMBERS };
+
+enum jsonl_part { JSONL_THE_KEY, JSONL_THE_VALUE, JSONL_THE_TIME, JSONL_PARTS };
 
 struct jsonl_parse {
     struct bytes line;
@@ -166,7 +168,7 @@ jsonl_string(struct jsonl_parse *parse, struct buf *out)
 static enum jsonl_member
 jsonl_member_named(struct bytes name)
 {
-    static const char *const names[] = {"key", "key_b64", "value", "value_b64"};
+    static const char *const names[] = {"key", "key_b64", "value", "value_b64", "expires_ms"};
     int member = 0;
     while (member < JSONL_MEMBERS && !bytes_equal(name, bytes_make(names[member], strlen(names[member])))) {
         member++;
@@ -185,31 +187,59 @@ jsonl_base64(struct jsonl_parse *parse, struct buf *out)
     return status == ESKER_INVALID ? jsonl_fault(parse, from, "a string is not base64") : status;
 }
 
+/* Digits. */
 static esker_status
-jsonl_take_member(struct jsonl_parse *parse, struct load_record *record, bool seen[2])
+jsonl_number(struct jsonl_parse *parse, uint64_t *out)
 {
+    jsonl_skip_space(parse);
+    size_t from = parse->at;
+    uint64_t number = 0;
+    for (; parse->at < parse->line.len; parse->at++) {
+        unsigned digit = (unsigned)parse->line.ptr[parse->at] - '0';
+        if (digit > 9) {
+            break;
+        }
+        if (__builtin_mul_overflow(number, (uint64_t)10, &number) ||
+            __builtin_add_overflow(number, (uint64_t)digit, &number)) {
+            return jsonl_fault(parse, from, "a number beyond 64 bits");
+        }
+    }
+    *out = number;
+    return parse->at > from ? ESKER_OK : jsonl_fault(parse, from, "a number was expected");
+}
+
+static esker_status
+jsonl_take_member(struct jsonl_parse *parse, struct load_record *record, bool seen[JSONL_PARTS])
+{
+    static const enum jsonl_part parts[] = {JSONL_THE_KEY, JSONL_THE_KEY, JSONL_THE_VALUE, JSONL_THE_VALUE,
+                                            JSONL_THE_TIME};
+
+    static const char *const twice[] = {"a second key", "a second value", "a second expires_ms"};
     size_t from = parse->at;
     TRY(jsonl_string(parse, &parse->scratch));
     enum jsonl_member member = jsonl_member_named(buf_bytes(&parse->scratch));
     if (member == JSONL_MEMBERS) {
-        return jsonl_fault(parse, from, "a name that is none of key, key_b64, value, value_b64");
+        return jsonl_fault(parse, from, "a name that is none of key, key_b64, value, value_b64, expires_ms");
     }
-    bool is_value = member >= JSONL_VALUE;
-    if (seen[is_value]) {
-        return jsonl_fault(parse, from, is_value ? "a second value" : "a second key");
+    enum jsonl_part part = parts[member];
+    if (seen[part]) {
+        return jsonl_fault(parse, from, twice[part]);
     }
-    seen[is_value] = true;
+    seen[part] = true;
     if (!jsonl_take(parse, ':')) {
         return jsonl_fault(parse, parse->at, "a colon was expected");
     }
-    struct buf *out = is_value ? &record->value : &record->key;
+    if (part == JSONL_THE_TIME) {
+        return jsonl_number(parse, &record->expires_ms);
+    }
+    struct buf *out = part == JSONL_THE_VALUE ? &record->value : &record->key;
     return member == JSONL_KEY || member == JSONL_VALUE ? jsonl_string(parse, out) : jsonl_base64(parse, out);
 }
 
 static esker_status
 jsonl_object(struct jsonl_parse *parse, struct load_record *record)
 {
-    bool seen[2] = {false, false};
+    bool seen[JSONL_PARTS] = {false};
     if (!jsonl_take(parse, '{')) {
         return jsonl_fault(parse, parse->at, "an object was expected");
     }
@@ -231,6 +261,7 @@ load_jsonl_parse(struct bytes line, struct load_record *record, struct load_faul
 {
     struct jsonl_parse parse = {.line = line, .fault = fault};
     buf_init(&parse.scratch, &mem_default);
+    record->expires_ms = 0;
     esker_status status = jsonl_object(&parse, record);
     buf_fini(&parse.scratch);
     return status;

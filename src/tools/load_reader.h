@@ -5,7 +5,8 @@
  *   tsv     one record per line: key, tab, value, both escaped (text_escape.h).
  *           Further tabs belong to the value. Empty lines are skipped.
  *   jsonl   one object per line with exactly "key" or "key_b64" and "value" or
- *           "value_b64", all strings. Blank lines are skipped.
+ *           "value_b64", all strings, and perhaps "expires_ms", a number: when the
+ *           value's time is up, milliseconds since 1970 UTC. Blank lines are skipped.
  *   deb822  the format of Debian's Packages and status files: stanzas between
  *           blank lines. key = Package, "/" and Version if there is one, "/"
  *           and Architecture if there is one; value = the stanza.
@@ -30,6 +31,7 @@ enum { LOAD_KEY_BYTES_MAX = 32 << 10, LOAD_VALUE_BYTES_MAX = 256 << 20 };
 
 struct load_record {
     struct buf key, value;
+    uint64_t expires_ms; /* 0 = never; as the parsers of formats that cannot say it leave it */
 };
 
 /* Why a unit is no record, and where in it. */

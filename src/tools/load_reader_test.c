@@ -60,7 +60,7 @@ read_all(enum load_format format, const char *ptr, size_t len, size_t piece)
     while ((outcome.status = load_reader_next(&reader, &record)) == ESKER_OK) {
         outcome.count++;
         outcome.hash = hash64(record->key.ptr, record->key.len, outcome.hash + record->key.len);
-        outcome.hash = hash64(record->value.ptr, record->value.len, outcome.hash);
+        outcome.hash = hash64(record->value.ptr, record->value.len, outcome.hash) + record->expires_ms;
     }
     outcome.offset = outcome.status == ESKER_END ? reader.offset : status_last()->offset;
     load_reader_fini(&reader);
@@ -141,6 +141,11 @@ jsonl__refuses_everything_else(void **state)
         {"{\"key\" \"k\",\"value\":\"v\"}", "colon"},
         {"{\"key\":\"k\",\"value\":1}", "string was expected"},
         {"{\"key\":\"k\",\"value\":null}", "string was expected"},
+        {"{\"key\":\"k\",\"value\":\"v\",\"expires_ms\":\"1\"}", "number was expected"},
+        {"{\"key\":\"k\",\"value\":\"v\",\"expires_ms\":-1}", "number was expected"},
+        {"{\"key\":\"k\",\"value\":\"v\",\"expires_ms\":1.5}", "comma or the object's end"},
+        {"{\"key\":\"k\",\"value\":\"v\",\"expires_ms\":18446744073709551616}", "beyond 64 bits"},
+        {"{\"key\":\"k\",\"value\":\"v\",\"expires_ms\":1,\"expires_ms\":1}", "second expires_ms"},
         {"{\"key\":\"k\",\"value\":{\"a\":1}}", "string was expected"},
         {"{\"key\":\"k\",\"value\":\"v\"} x", "behind the object"},
         {"{\"key\":\"k\",\"value\":\"v\"}{}", "behind the object"},
@@ -266,11 +271,13 @@ random_text(enum load_format format, uint64_t seed, size_t count, struct buf *ou
         random_bytes(&rng, &key, 1, 20);
         random_bytes(&rng, &value, 0, 60);
         struct bytes value_bytes = buf_bytes(&value);
+        uint64_t expires_ms =
+            format == LOAD_JSONL && rng_below(&rng, 2) == 0 ? rng_next(&rng) >> rng_below(&rng, 64) : 0;
         assert_int_equal(format == LOAD_TSV ? text_tsv_record(out, buf_bytes(&key), &value_bytes)
-                                            : text_json_record(out, buf_bytes(&key), value_bytes),
+                                            : text_json_record(out, buf_bytes(&key), value_bytes, expires_ms),
                          ESKER_OK);
         hash = hash64(key.ptr, key.len, hash + key.len);
-        hash = hash64(value.ptr, value.len, hash);
+        hash = hash64(value.ptr, value.len, hash) + expires_ms;
     }
     buf_fini(&key);
     buf_fini(&value);

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+
 #include "tools/text_escape.h"
 
 #include "base/assert.h"
@@ -372,11 +374,16 @@ escape_json_member(struct buf *out, const char *name, struct bytes raw)
 }
 
 esker_status
-text_json_record(struct buf *out, struct bytes key, struct bytes value)
+text_json_record(struct buf *out, struct bytes key, struct bytes value, uint64_t expires_ms)
 {
+    char text[48];
     TRY(buf_append_u8(out, '{'));
     TRY(escape_json_member(out, "key", key));
     TRY(buf_append(out, ", ", 2));
     TRY(escape_json_member(out, "value", value));
+    if (expires_ms != 0) {
+        int len = snprintf(text, sizeof text, ", \"expires_ms\": %llu", (unsigned long long)expires_ms);
+        TRY(buf_append(out, text, (size_t)len));
+    }
     return buf_append(out, "}\n", 2);
 }

@@ -32,7 +32,9 @@ NODISCARD esker_status text_base64_decode(struct buf *out, struct bytes text, si
 
 /* A record as one line, its end included, as load reads it. value NULL: the key alone. */
 NODISCARD esker_status text_tsv_record(struct buf *out, struct bytes key, const struct bytes *value);
-NODISCARD esker_status text_json_record(struct buf *out, struct bytes key, struct bytes value);
+/* expires_ms: 0 = it does not. */
+NODISCARD esker_status text_json_record(struct buf *out, struct bytes key, struct bytes value,
+                                        uint64_t expires_ms);
 
 /* The value of a hexadecimal digit of either case, or -1. */
 int text_hex_digit(uint8_t byte);

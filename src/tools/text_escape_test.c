@@ -232,19 +232,23 @@ json_record__is_json_for_any_bytes(void **state)
     static const struct {
         const char *key, *value, *line;
         size_t value_len;
+        uint64_t expires_ms;
     } examples[] = {
-        {"k", "v", "{\"key\": \"k\", \"value\": \"v\"}\n", 1},
+        {"k", "v", "{\"key\": \"k\", \"value\": \"v\"}\n", 1, 0},
         {"a\"b\\c", "\b\f\n\r\t\x01\x7f",
-         "{\"key\": \"a\\\"b\\\\c\", \"value\": \"\\b\\f\\n\\r\\t\\u0001\\u007f\"}\n", 7},
-        {"\xc3\xbc", "\xff\0", "{\"key\": \"\xc3\xbc\", \"value_b64\": \"/wA=\"}\n", 2},
-        {"\x80", "", "{\"key_b64\": \"gA==\", \"value\": \"\"}\n", 0},
+         "{\"key\": \"a\\\"b\\\\c\", \"value\": \"\\b\\f\\n\\r\\t\\u0001\\u007f\"}\n", 7, 0},
+        {"\xc3\xbc", "\xff\0", "{\"key\": \"\xc3\xbc\", \"value_b64\": \"/wA=\"}\n", 2, 0},
+        {"\x80", "", "{\"key_b64\": \"gA==\", \"value\": \"\"}\n", 0, 0},
+        {"k", "v", "{\"key\": \"k\", \"value\": \"v\", \"expires_ms\": 18446744073709551615}\n", 1,
+         UINT64_MAX},
     };
     struct buf line;
     buf_init(&line, &mem_default);
     for (size_t i = 0; i < COUNTOF(examples); i++) {
         struct bytes value = bytes_make(examples[i].value, examples[i].value_len);
         buf_clear(&line);
-        assert_int_equal(text_json_record(&line, text(examples[i].key), value), ESKER_OK);
+        assert_int_equal(text_json_record(&line, text(examples[i].key), value, examples[i].expires_ms),
+                         ESKER_OK);
         assert_bytes(&line, examples[i].line, strlen(examples[i].line));
     }
     buf_fini(&line);

@@ -42,7 +42,8 @@ load_add(struct load_run *run, const struct load_record *record)
     if (esker_batch_size_bytes(run->batch) + key.size + value.size > LOAD_BATCH_BYTES) {
         TRY(load_flush(run));
     }
-    TRY(esker_batch_put(run->batch, key, value));
+    TRY(record->expires_ms == 0 ? esker_batch_put(run->batch, key, value)
+                                : esker_batch_put_until(run->batch, key, value, record->expires_ms));
     return esker_batch_count(run->batch) >= LOAD_BATCH_RECORDS ? load_flush(run) : ESKER_OK;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* put, get and del: one key. */
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/status.h"
@@ -34,14 +35,36 @@ point_read_stdin(struct buf *value)
     }
 }
 
+/* In the words of the option ttl. */
+static bool
+point_ttl(const char *text, uint64_t *out)
+{
+    char word[64];
+    esker_options options;
+    esker_options_init(&options);
+    int len = snprintf(word, sizeof word, "ttl=%s", text);
+    if (len < 0 || (size_t)len >= sizeof word || esker_options_parse(&options, word) != ESKER_OK ||
+        options.default_ttl_ms == 0) {
+        return false;
+    }
+    *out = options.default_ttl_ms;
+    return true;
+}
+
 int
 tool_put(struct tool *tool)
 {
     esker_db *db = NULL;
     struct buf value;
-    int code = tool_parse(tool, NULL, 0, 2, 3);
+    struct tool_flag ttl = {.name = "--ttl", .takes_value = true};
+    esker_write_options options;
+    esker_write_options_init(&options);
+    int code = tool_parse(tool, &ttl, 1, 2, 3);
     if (code != TOOL_OK) {
         return code;
+    }
+    if (ttl.given && !point_ttl(ttl.value, &options.ttl_ms)) {
+        return tool_usage(tool, "--ttl %s is no time such as 1500ms, 90s, 15m, 12h or 7d", ttl.value);
     }
     buf_init(&value, &mem_default);
     if (tool->word_count == 2) {
@@ -54,7 +77,7 @@ tool_put(struct tool *tool)
     }
     if (code == TOOL_OK) {
         esker_slice bytes = esker_bytes(value.ptr, value.len);
-        code = esker_put(db, esker_str(tool->words[1]), bytes, NULL) == ESKER_OK ? TOOL_OK : tool_fail();
+        code = esker_put(db, esker_str(tool->words[1]), bytes, &options) == ESKER_OK ? TOOL_OK : tool_fail();
         code = tool_close(db, code);
     }
     buf_fini(&value);

@@ -11,12 +11,14 @@
 struct scan {
     esker_read_options options;
     bool reverse, jsonl;
+    bool tell_timeless;
     uint64_t limit;
+    uint64_t timeless; /* rows that expire, in a format that cannot say when */
 };
 
 /* One row; a failure of the database is returned, one of the output noted. */
 static esker_status
-scan_row(const struct scan *scan, esker_iter *iter, struct text_out *out)
+scan_row(struct scan *scan, esker_iter *iter, struct text_out *out)
 {
     esker_slice value = {0};
     if (!scan->options.keys_only) {
@@ -24,7 +26,9 @@ scan_row(const struct scan *scan, esker_iter *iter, struct text_out *out)
     }
     struct bytes key_bytes = bytes_of_slice(esker_iter_key(iter));
     struct bytes value_bytes = bytes_of_slice(value);
-    text_out_note(out, scan->jsonl ? text_json_record(&out->buf, key_bytes, value_bytes)
+    uint64_t expires_ms = esker_iter_expires_ms(iter);
+    scan->timeless += expires_ms != 0 && !scan->jsonl;
+    text_out_note(out, scan->jsonl ? text_json_record(&out->buf, key_bytes, value_bytes, expires_ms)
                                    : text_tsv_record(&out->buf, key_bytes,
                                                      scan->options.keys_only ? NULL : &value_bytes));
     text_out_drain(out);
@@ -32,7 +36,7 @@ scan_row(const struct scan *scan, esker_iter *iter, struct text_out *out)
 }
 
 static int
-scan_rows(const struct scan *scan, esker_db *db, struct text_out *out)
+scan_rows(struct scan *scan, esker_db *db, struct text_out *out)
 {
     esker_iter *iter = NULL;
     uint64_t rows = 0;
@@ -52,7 +56,7 @@ scan_rows(const struct scan *scan, esker_db *db, struct text_out *out)
 }
 
 static int
-scan_run(const struct tool *tool, const struct scan *scan)
+scan_run(const struct tool *tool, struct scan *scan)
 {
     esker_db *db = NULL;
     struct text_out out;
@@ -63,6 +67,10 @@ scan_run(const struct tool *tool, const struct scan *scan)
     text_out_init(&out, STDOUT_FILENO);
     code = scan_rows(scan, db, &out);
     code = text_out_finish(&out, code);
+    if (scan->tell_timeless && scan->timeless > 0) {
+        tool_say("%llu rows expire; tsv does not say when, --format jsonl does",
+                 (unsigned long long)scan->timeless);
+    }
     return tool_close(db, code);
 }
 
@@ -115,5 +123,6 @@ tool_dump(struct tool *tool)
     esker_read_options_init(&scan.options);
     scan.options.fill_cache = false;
     scan.jsonl = format == LOAD_JSONL;
+    scan.tell_timeless = true;
     return scan_run(tool, &scan);
 }
