@@ -536,7 +536,7 @@ rotate_count_stall(esker_db *db, const struct rotate_stall *stall)
 static esker_status
 rotate_go_on_locked(esker_db *db, struct window *next, struct window *filled, enum rotate_for why)
 {
-    if (why != ROTATE_FOR_FLUSH) {
+    if (why != ROTATE_FOR_FLUSH && filled->cap_bytes >= db->window_bytes_max) {
         db_plan_note_filled_locked(db, io_monotonic_ns(db->io) - db->window_began_ns);
     }
     TRY(rotate_install_locked(db, next));
