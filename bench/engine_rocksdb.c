@@ -220,6 +220,39 @@ rocks_look(void *handle, struct bytes key, bench_look_fn *look, void *arg, bool 
 }
 
 static int
+rocks_get_many(void *handle, const struct bytes *keys, size_t count, bench_each_fn *each, void *arg,
+               bool *good_out)
+{
+    struct rocks_db *owner = ((struct rocks_session *)handle)->owner;
+    const char *names[BENCH_MANY_MAX] = {0};
+    char *values[BENCH_MANY_MAX];
+    size_t sizes[BENCH_MANY_MAX] = {0};
+    size_t lengths[BENCH_MANY_MAX];
+    char *sentences[BENCH_MANY_MAX];
+    int answer = BENCH_OK;
+    if (count == 0 || count > BENCH_MANY_MAX) {
+        return bench_complain("%zu keys at once", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        names[i] = (const char *)keys[i].ptr;
+        sizes[i] = keys[i].len;
+    }
+    rocksdb_multi_get(owner->db, owner->read_options, count, names, sizes, values, lengths, sentences);
+    *good_out = true;
+    for (size_t i = 0; i < count; i++) {
+        if (sentences[i] != NULL) {
+            answer = rocks_result("rocksdb_multi_get", sentences[i]);
+        } else if (values[i] != NULL) {
+            *good_out = each(arg, i, bytes_make((const uint8_t *)values[i], lengths[i])) && *good_out;
+            rocksdb_free(values[i]);
+        } else if (answer == BENCH_OK) {
+            answer = BENCH_NONE;
+        }
+    }
+    return answer;
+}
+
+static int
 rocks_snapshot_open(void *handle, void **snapshot_out)
 {
     struct rocks_db *owner = ((struct rocks_session *)handle)->owner;
@@ -322,6 +355,7 @@ const struct bench_engine bench_engine_rocksdb = {
     .batch = rocks_batch,
     .get = rocks_get,
     .look = rocks_look,
+    .get_many = rocks_get_many,
     .snapshot_open = rocks_snapshot_open,
     .snapshot_close = rocks_snapshot_close,
     .iter_open = rocks_iter_open,

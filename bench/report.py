@@ -262,6 +262,22 @@ processors is not in it, what they push out of the caches is, and so is the inst
 {table(["readers"] + results.engines, rows)}""" if rows else ""
 
 
+def together(results):
+    """What asking for many keys at once is worth."""
+    rows = []
+    for title, metric, form in (("one by one", "single_ops_per_s", "{:,.0f}"),
+                                ("64 at once, times that", "times_single", "{:.1f}")):
+        values = [results.metric("multiget-cold", name, metric) for name in results.engines]
+        rows.append([title] + ["–" if value is None else form.format(value) for value in values])
+    known = any(cell != "–" for row in rows for cell in row[1:])
+    return f"""
+## Many keys at once
+
+Random records, page cache dropped, a cache of a few percent, one thread; keys per second, never the same key.
+
+{table(["gets"] + results.engines, rows)}""" if known else ""
+
+
 def weights(results):
     sections = [("write_amp", "Bytes written to files per byte put (closing included)"),
                 ("space_amp", "Bytes on disk after closing per byte that is live")]
@@ -339,7 +355,7 @@ def main():
         sys.exit(f"report: there is no {folder}/full/results.json")
     results = Results(data)
     text = head(results) + standing(results) + rates(results) + latencies(results) + processor(results)
-    text += readers(results) + weights(results)
+    text += readers(results) + together(results) + weights(results)
     far = load(os.path.join(folder, "beyond", "results.json"))
     if far is not None:
         text += beyond(Results(far))

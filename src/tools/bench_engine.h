@@ -55,7 +55,12 @@ struct bench_write {
 /* Looks at a value where the engine keeps it; false if it is not what was written. */
 typedef bool bench_look_fn(void *arg, struct bytes value);
 
+/* The same for the value of the key at that place of an array. */
+typedef bool bench_each_fn(void *arg, size_t place, struct bytes value);
+
 typedef void bench_tell_fn(void *arg, const char *name, double value);
+
+enum { BENCH_MANY_MAX = 64 }; /* keys of one get_many */
 
 enum bench_step { BENCH_FIRST, BENCH_LAST, BENCH_SEEK, BENCH_NEXT, BENCH_PREV };
 
@@ -87,6 +92,11 @@ struct bench_engine {
     /* As get, at the newest state and without the copy: `look` is called on the engine's own bytes, and
      * its answer left in *good_out. */
     int (*look)(void *session, struct bytes key, bench_look_fn *look, void *arg, bool *good_out);
+
+    /* Nullable: looks at the values of several keys, got by one call of the engine. BENCH_NONE: one of
+     * them is not there. */
+    int (*get_many)(void *session, const struct bytes *keys, size_t count, bench_each_fn *each, void *arg,
+                    bool *good_out);
 
     int (*snapshot_open)(void *session, void **snapshot_out);
     void (*snapshot_close)(void *session, void *snapshot);

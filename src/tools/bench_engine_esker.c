@@ -159,6 +159,36 @@ engine_esker_look(void *handle, struct bytes key, bench_look_fn *look, void *arg
 }
 
 static int
+engine_esker_get_many(void *handle, const struct bytes *keys, size_t count, bench_each_fn *each, void *arg,
+                      bool *good_out)
+{
+    struct engine_session *session = handle;
+    esker_slice slices[BENCH_MANY_MAX] = {0};
+    esker_value values[BENCH_MANY_MAX];
+    esker_status statuses[BENCH_MANY_MAX];
+    int answer = BENCH_OK;
+    if (count == 0 || count > BENCH_MANY_MAX) {
+        return bench_complain("%zu keys at once", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        slices[i] = bytes_to_slice(keys[i]);
+    }
+    if (esker_multi_get(session->db, count, slices, NULL, values, statuses) != ESKER_OK) {
+        answer = engine_esker_say("esker_multi_get");
+    }
+    *good_out = true;
+    for (size_t i = 0; i < count; i++) {
+        if (statuses[i] == ESKER_OK) {
+            *good_out = each(arg, i, bytes_make(values[i].data, values[i].size)) && *good_out;
+            esker_value_release(&values[i]);
+        } else if (answer == BENCH_OK) {
+            answer = BENCH_NONE;
+        }
+    }
+    return answer;
+}
+
+static int
 engine_esker_snapshot_open(void *handle, void **snapshot_out)
 {
     struct engine_session *session = handle;
@@ -287,6 +317,7 @@ const struct bench_engine bench_engine_esker = {
     .batch = engine_esker_batch,
     .get = engine_esker_get,
     .look = engine_esker_look,
+    .get_many = engine_esker_get_many,
     .snapshot_open = engine_esker_snapshot_open,
     .snapshot_close = engine_esker_snapshot_close,
     .iter_open = engine_esker_iter_open,

@@ -26,6 +26,7 @@ int bench_work_mem_read(struct bench_run *run);
 int bench_work_readrandom(struct bench_run *run);
 int bench_work_readmissing(struct bench_run *run);
 int bench_work_readcold(struct bench_run *run);
+int bench_work_readmany(struct bench_run *run);
 
 int bench_work_seek(struct bench_run *run);
 int bench_work_scan(struct bench_run *run);

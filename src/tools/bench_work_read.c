@@ -139,6 +139,101 @@ bench_work_readcold(struct bench_run *run)
     return read_measure(run, read_random_role, run->workload->arg, most);
 }
 
+/* ---- Many at once ------------------------------------------------------------------ */
+
+enum { READ_MANY_CALLS_LEAST = 16 };
+
+struct read_many {
+    struct bench_worker *worker;
+    uint8_t keys[BENCH_MANY_MAX][BENCH_KEY_BYTES];
+};
+
+/* A worker's numbers begin anew in each phase: goes past those that were used before. */
+static void
+read_skip(struct bench_worker *worker)
+{
+    for (uint64_t left = *(const uint64_t *)worker->role->arg; left > 0; left--) {
+        (void)rng_below(&worker->rng, worker->run->keys.records);
+    }
+}
+
+static void
+read_single_role(struct bench_worker *worker)
+{
+    read_skip(worker);
+    read_random_role(worker);
+}
+
+static bool
+read_many_look(void *arg, size_t place, struct bytes value)
+{
+    const struct read_many *many = arg;
+    uint64_t version;
+    return bench_value_check(bytes_make(many->keys[place], BENCH_KEY_BYTES), value,
+                             many->worker->run->config->value_bytes, &version);
+}
+
+static void
+read_many_role(struct bench_worker *worker)
+{
+    struct bench_run *run = worker->run;
+    struct read_many many = {.worker = worker};
+    struct bytes keys[BENCH_MANY_MAX];
+    read_skip(worker);
+    while (bench_more(worker)) {
+        for (size_t i = 0; i < BENCH_MANY_MAX; i++) {
+            bench_key_of(&run->keys, rng_below(&worker->rng, run->keys.records), many.keys[i]);
+            keys[i] = bytes_make(many.keys[i], BENCH_KEY_BYTES);
+        }
+        bool good = false;
+        bench_begin(worker);
+        int answer =
+            run->engine->get_many(worker->session, keys, BENCH_MANY_MAX, read_many_look, &many, &good);
+        bench_end(worker, BENCH_MANY_MAX);
+        if (answer == BENCH_FAILED) {
+            (void)bench_fail_call(run, "get of many");
+            return;
+        }
+        if (answer == BENCH_NONE || !good) {
+            (void)bench_wrong(run, answer == BENCH_NONE ? "a get of many says that a record is absent"
+                                                        : "a get of many gave what was never written");
+            return;
+        }
+    }
+}
+
+/* Gets one by one, then 64 at a time, of other records: what asking together is worth. The first gets are
+ * not measured, so that what is loaded once is loaded. */
+int
+bench_work_readmany(struct bench_run *run)
+{
+    uint64_t ops = bench_cold_ops(run);
+    uint64_t used = ops;
+    struct bench_role role = {.name = "first", .fn = read_random_role, .threads = 1, .ops_max = ops};
+    if (run->engine->get_many == NULL) {
+        return bench_skip(run, "cannot get many at once");
+    }
+    if (bench_open(run) != BENCH_OK || bench_team(run, &role, 1, false) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    role = (struct bench_role){
+        .name = "single", .fn = read_single_role, .threads = 1, .ops_max = ops, .arg = &used};
+    if (bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    double alone = run->result->value;
+    used += ops;
+    role.name = "many";
+    role.fn = read_many_role;
+    role.ops_max = MAX(ops, (uint64_t)READ_MANY_CALLS_LEAST * BENCH_MANY_MAX);
+    if (bench_team(run, &role, 1, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    bench_set_metric(run, "single_ops_per_s", alone);
+    bench_set_metric(run, "times_single", alone > 0.0 ? run->result->value / alone : 0.0);
+    return bench_close(run);
+}
+
 /* ---- Absent records ---------------------------------------------------------------- */
 
 void

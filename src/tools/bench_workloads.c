@@ -67,6 +67,8 @@ const struct bench_workload bench_workloads[] = {
      OPS, .arg = 1, .arg2 = 1},
     {"readcold-8", "the same by 8 threads", .run = bench_work_readcold, BASE, OPS, .arg = 8, .arg2 = 1,
      .cost = 1},
+    {"multiget-cold", "the same, 64 keys at once; keys/s", .run = bench_work_readmany, BASE, OPS, .arg = 1,
+     .arg2 = 1},
     {"seek10", "iterator, seek, 10 rows", .run = bench_work_seek, BASE, OPS, .memory_percent = 400,
      .arg = 10},
     {"seek100", "iterator, seek, 100 rows", .run = bench_work_seek, BASE, OPS, .memory_percent = 400,
