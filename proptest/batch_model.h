@@ -20,6 +20,7 @@ static uint64_t run_seed;
 static const char *run_what = "";
 static void (*run_explain)(void);  /* completes run_what when something failed; nullable */
 static struct sim_disk *edge_disk; /* of the last open */
+static bool model_reserve;         /* a reserve is kept, however small the database */
 static bool edge_oracle_on = true; /* off where the disk lies, which no engine can know */
 
 #ifndef MODEL_KEYS
@@ -201,18 +202,19 @@ check_prefix(const struct history *history, uint32_t least, const struct image *
 static esker_status
 open_db(struct sim_disk *disk, int durability, const esker_allocator *allocator, esker_db **out)
 {
-    static const struct db_tuning tuning = {.window_bytes_first = 4096,
-                                            .window_bytes_max = 8192,
-                                            .segment_bytes = 16384,
-                                            .manifest_bytes = 1024,
-                                            .correct_bytes = 512};
+    const struct db_tuning tuning = {.window_bytes_first = 4096,
+                                     .window_bytes_max = 8192,
+                                     .segment_bytes = 16384,
+                                     .manifest_bytes = 1024,
+                                     .reserve = model_reserve,
+                                     .correct_bytes = 512};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
     options.memory_budget_bytes = 8 << 20;
     options.durability = durability;
     options.allocator = allocator;
-    options.compression = ESKER_COMPRESS_LZ4;
+    options.compression = model_reserve ? ESKER_COMPRESS_NONE : ESKER_COMPRESS_LZ4; /* fills sooner */
     esker_status status = io_sim_open(disk, &mem_default, &io);
     edge_failed = fail;
     edge_disk = disk;

@@ -1,339 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workloads on a simulated disk that records, and every state that a crash at
- * any point of them may leave: opened, compared with the prefixes of what was
- * submitted, written on, crashed again. Shared by prop_crash_states.c and the
- * proof that it finds seeded faults.
+ * Every state that a crash at any point of a recorded workload may leave:
+ * opened, compared with the prefixes of what was submitted, written on, crashed
+ * again. Shared by the programs that enumerate them and the proof that they
+ * find seeded faults.
  */
 #ifndef ESKER_PROPTEST_CRASH_STATES_H
 #define ESKER_PROPTEST_CRASH_STATES_H
 
-#define MODEL_KEYS 8
+#include "crash_run.h"
 
-#include "base/hash.h"
-#include "batch_model.h"
-#include "io/io_sim_states.h"
-
-enum step {
-    STEP_PUT_SYNC,
-    STEP_PUT,
-    STEP_DELETE,
-    STEP_BATCH,
-    STEP_FLUSH,
-    STEP_COMPACT,
-    STEP_ROTATE,
-    STEP_SNAPSHOT,
-    STEP_REOPEN,
-    STEP_NO_SPACE,
-    STEP_BACKGROUND,
-    STEPS
+enum {
+    STATE_TRIES = 50,
+    ERASE_ALL_EACH = 8,           /* so many states are emptied */
+    FULL_RESERVE_LEAST = 28 << 10 /* a whole one is larger */
 };
-
-static const char step_letters[] = "SpdbFCRnoNg";
-
-enum { STEPS_MAX = 64, MARKS_MAX = 1024, BASES = 3 };
-
-/* What was promised at a point of the log. */
-struct mark {
-    uint32_t submitted, acked, durable;
-    esker_lsn lsn_seen;
-};
-
-struct workload {
-    uint8_t steps[STEPS_MAX];
-    uint32_t count;
-    uint32_t base;
-    int level;
-    uint64_t seed;
-};
-
-struct crash_run {
-    struct workload workload;
-    struct history history;
-    struct mark marks[MARKS_MAX];
-    uint32_t mark_count;
-    bool no_space;
-    esker_snapshot *snapshot;
-    struct image snapshot_image;
-};
-
-struct crash_limits {
-    struct sim_budget budget;
-    uint32_t deep_every;   /* each so-manieth state's own recovery is taken apart, too */
-    uint32_t verify_every; /* each so-manieth is verified before and after its recovery; 0 = none */
-    uint64_t states;       /* stop after so many */
-};
-
-struct state_set {
-    uint64_t *keys;
-    uint64_t count, cap;
-};
-
-/* [0]: of a workload, [1]: of a recovery and what was written behind it. */
-struct crash_totals {
-    uint64_t workloads, bounded, states, repeated, deep_states, kills, operations;
-    uint64_t kinds[2][SIM_MODELS + 1]; /* states by the model that led there first; the last: kills */
-    uint64_t choices[2][SIM_MODELS];   /* states that were asked for, by model */
-    uint64_t verified, leftovers;
-};
-
-static struct crash_limits limits;
-static struct crash_totals totals;
-static struct state_set seen_states;
-static struct sim_disk *bases[2][BASES];
-static struct history base_histories[2][BASES];
-
-/* ---- The set of states that were checked ---------------------------------------- */
-
-static bool
-state_is_new(uint64_t key)
-{
-    struct state_set *set = &seen_states;
-    key |= key == 0;
-    if (set->count * 2 >= set->cap) {
-        struct state_set larger = {.cap = MAX(set->cap * 2, (uint64_t)1 << 16)};
-        larger.keys = mem_zalloc_array(&mem_default, larger.cap, sizeof *larger.keys);
-        ASSERT(larger.keys != NULL);
-        for (uint64_t i = 0; i < set->cap; i++) {
-            if (set->keys[i] != 0) {
-                uint64_t at = set->keys[i] & (larger.cap - 1);
-                while (larger.keys[at] != 0) {
-                    at = (at + 1) & (larger.cap - 1);
-                }
-                larger.keys[at] = set->keys[i];
-            }
-        }
-        larger.count = set->count;
-        mem_free(&mem_default, set->keys);
-        *set = larger;
-    }
-    uint64_t at = key & (set->cap - 1);
-    while (set->keys[at] != 0 && set->keys[at] != key) {
-        at = (at + 1) & (set->cap - 1);
-    }
-    bool is_new = set->keys[at] == 0;
-    set->keys[at] = key;
-    set->count += is_new;
-    return is_new;
-}
-
-/* ---- A workload ------------------------------------------------------------------ */
-
-static char run_text[4096];
-
-/* The crashes that led to the state at hand, outermost first: told when something fails. */
-static struct {
-    const struct sim_states *states;
-    const struct sim_choice *choice; /* NULL: the process was killed */
-} run_path[4];
-
-static size_t run_path_len;
-
-/* So that a failure says which state it was. */
-static void
-describe_path(void)
-{
-    char state[768];
-    for (size_t at = 0; at < run_path_len; at++) {
-        size_t len = strlen(run_text);
-        if (run_path[at].choice != NULL) {
-            sim_states_describe(run_path[at].states, run_path[at].choice, state, sizeof state);
-        } else {
-            snprintf(state, sizeof state, "killed at %zu", sim_states_cut(run_path[at].states));
-        }
-        snprintf(run_text + len, sizeof run_text - len, " | %s", state);
-    }
-    run_path_len = 0;
-}
-
-static void
-describe_workload(const struct workload *workload)
-{
-    char steps[STEPS_MAX + 1] = {0};
-    for (uint32_t i = 0; i < workload->count; i++) {
-        steps[i] = step_letters[workload->steps[i]];
-    }
-    snprintf(run_text, sizeof run_text, "workload %s:%u:%d:%llu", steps, workload->base, workload->level,
-             (unsigned long long)workload->seed);
-    run_what = run_text;
-    run_path_len = 0;
-    run_explain = describe_path;
-}
-
-static void
-run_mark(struct crash_run *run, struct sim_disk *disk)
-{
-    const struct history *history = &run->history;
-    ASSERT(run->mark_count < MARKS_MAX);
-    run->marks[run->mark_count] =
-        (struct mark){history->submitted, history->acked, history->durable, history->lsn_seen};
-    sim_disk_mark(disk, run->mark_count++);
-}
-
-static void
-run_batch(struct crash_run *run, struct sim_disk *disk, esker_db *db, struct rng *rng, uint32_t ops, int kind)
-{
-    struct history *history = &run->history;
-    struct batch *batch = &history->batches[history->submitted];
-    bool sync = kind == STEP_PUT_SYNC;
-    make_batch(rng, batch, history->submitted + 1);
-    batch->op_count = ops;
-    for (uint32_t i = 0; i < ops; i++) {
-        batch->ops[i].is_delete = kind == STEP_DELETE || (kind == STEP_BATCH && i == 1);
-        batch->ops[i].key = (uint32_t)rng_below(rng, KEYS);
-        batch->ops[i].size = kind == STEP_ROTATE ? VALUE_MAX : 4 + (uint32_t)rng_below(rng, 40);
-    }
-    history->submitted++;
-    history->lsn_seen = esker_visible_lsn(db);
-    run_mark(run, disk);
-    esker_status status = write_batch(db, batch, sync ? ESKER_DURABLE_SYNC : ESKER_DURABLE_DEFAULT);
-    if (status == ESKER_NO_SPACE) {
-        history->submitted--; /* nothing was written */
-        return;
-    }
-    if (status == ESKER_IO && run->no_space) {
-        return; /* it is visible, and becomes durable when there is space */
-    }
-    if (status != ESKER_OK) {
-        fail("a write failed on a disk that works");
-    }
-    history->acked = history->submitted;
-    history->durable =
-        sync || run->workload.level == ESKER_DURABLE_SYNC ? history->submitted : history->durable;
-    run_mark(run, disk);
-}
-
-static void
-run_made_durable(struct crash_run *run, struct sim_disk *disk, esker_status status)
-{
-    if (status != ESKER_OK && status != ESKER_NO_SPACE) {
-        fail("a call failed on a disk that works");
-    }
-    if (status == ESKER_OK) {
-        run->history.durable = run->history.submitted;
-        run_mark(run, disk);
-    }
-}
-
-/* A snapshot sees what it saw, whatever was flushed and merged since. */
-static void
-run_check_snapshot(struct crash_run *run, esker_db *db)
-{
-    static uint8_t buf[VALUE_MAX];
-    if (run->snapshot == NULL) {
-        return;
-    }
-    esker_read_options read;
-    esker_read_options_init(&read);
-    read.snapshot = run->snapshot;
-    for (uint32_t key = 0; key < KEYS; key++) {
-        char name[16];
-        size_t size = 0;
-        esker_status status =
-            esker_get_copy(db, bytes_to_slice(make_key(key, name)), &read, buf, sizeof buf, &size);
-        uint32_t id = status == ESKER_OK ? le32_load(buf) : 0;
-        if ((status != ESKER_OK && status != ESKER_NOT_FOUND) || id != run->snapshot_image.id[key]) {
-            fail("a snapshot changed");
-        }
-    }
-    esker_snapshot_release(run->snapshot);
-    run->snapshot = NULL;
-}
-
-static void
-run_open(struct crash_run *run, struct sim_disk *disk, esker_db **db)
-{
-    if (open_db(disk, run->workload.level, NULL, db) != ESKER_OK) {
-        fail("open failed on a disk that works");
-    }
-    run->history.lsn_seen = MAX(run->history.lsn_seen, esker_visible_lsn(*db));
-    run_mark(run, disk);
-}
-
-static void
-run_close(struct crash_run *run, struct sim_disk *disk, esker_db *db)
-{
-    run_check_snapshot(run, db);
-    run->history.lsn_seen = MAX(run->history.lsn_seen, esker_visible_lsn(db));
-    run_made_durable(run, disk, esker_close(db));
-}
-
-static void
-run_step(struct crash_run *run, struct sim_disk *disk, esker_db **db, struct rng *rng, enum step step)
-{
-    switch (step) {
-    case STEP_PUT_SYNC:
-    case STEP_PUT:
-    case STEP_DELETE:
-        run_batch(run, disk, *db, rng, 1, (int)step);
-        break;
-    case STEP_BATCH:
-        run_batch(run, disk, *db, rng, 3, STEP_BATCH);
-        break;
-    case STEP_FLUSH:
-        run_made_durable(run, disk, esker_flush(*db));
-        break;
-    case STEP_COMPACT:
-        run_made_durable(run, disk, esker_compact(*db, NULL, NULL));
-        break;
-    case STEP_ROTATE:
-        for (int i = 0; i < 2; i++) {
-            run_batch(run, disk, *db, rng, 3, STEP_ROTATE);
-        }
-        break;
-    case STEP_SNAPSHOT:
-        run_check_snapshot(run, *db);
-        memset(&run->snapshot_image, 0, sizeof run->snapshot_image);
-        for (uint32_t i = 0; i < run->history.submitted; i++) {
-            image_apply(&run->snapshot_image, &run->history.batches[i]);
-        }
-        if (esker_snapshot_create(*db, &run->snapshot) != ESKER_OK) {
-            fail("no snapshot");
-        }
-        break;
-    case STEP_REOPEN:
-        run_close(run, disk, *db);
-        run_open(run, disk, db);
-        break;
-    case STEP_NO_SPACE:
-        sim_disk_set_capacity(disk, 1);
-        run->no_space = true;
-        run_batch(run, disk, *db, rng, 2, STEP_ROTATE);
-        run_batch(run, disk, *db, rng, 2, STEP_ROTATE);
-        sim_disk_set_capacity(disk, 0);
-        run->no_space = false;
-        break;
-    case STEP_BACKGROUND:
-        while (workers_run_one()) {
-            epoch_drain(); /* else files that merges replaced stay until the close */
-        }
-        break;
-    case STEPS:
-        break;
-    }
-}
-
-/* Runs it, recorded, on a copy of its base; the process dies at the end. */
-static struct sim_disk *
-run_workload(struct crash_run *run, struct sim_disk *base)
-{
-    struct sim_disk *disk = sim_disk_clone(base);
-    struct rng rng = {run->workload.seed};
-    esker_db *db = NULL;
-    sim_disk_record(disk);
-    run->mark_count = 0;
-    run_mark(run, disk);
-    run_open(run, disk, &db);
-    for (uint32_t i = 0; i < run->workload.count; i++) {
-        run_step(run, disk, &db, &rng, (enum step)run->workload.steps[i]);
-    }
-    run_check_snapshot(run, db);
-    run_mark(run, disk);
-    totals.operations += sim_disk_mutations(disk);
-    sim_disk_crash(disk, SIM_CRASH_KILL, 0);
-    (void)!esker_close(db);
-    return disk;
-}
 
 /* ---- What is in the directory ------------------------------------------------------- */
 
@@ -390,6 +71,11 @@ check_directory(struct sim_disk *disk, esker_db *db)
             known = true;
         } else if (file.kind == DB_FILE_MANIFEST) {
             known = file.number == manifest_number(db->manifest);
+        } else if (file.kind == DB_FILE_RESERVE) {
+            known = model_reserve && db->reserve_bytes == files[i].bytes;
+            if (!known && files[i].bytes > DB_FILE_HEAD_BYTES) {
+                fail("a reserve is not known for one");
+            }
         }
         if (!known && (db_file_is_ours(db->io, &file, db->uuid, &ours) != ESKER_OK || ours)) {
             fprintf(stderr, "%s\n", file.name);
@@ -443,6 +129,101 @@ state_free(void *ctx, void *ptr)
 
 static const esker_allocator state_allocator = {state_alloc, state_aligned_alloc, state_free, NULL};
 
+/* Is there all of a reserve on the disk, and no more than the disk can hold? */
+static bool
+state_has_reserve(struct sim_disk *disk, uint64_t capacity)
+{
+    static struct sim_file_info files[256];
+    struct bytes reserve;
+    uint64_t sum = 0;
+    bool zeros = true;
+    if (capacity == 0 || !sim_disk_get(disk, DB_RESERVE_NAME, &reserve)) {
+        return false;
+    }
+    for (size_t i = 0; i < MIN(reserve.len, (size_t)DB_FILE_HEAD_BYTES); i++) {
+        zeros = zeros && reserve.ptr[i] == 0;
+    }
+    for (size_t i = sim_disk_files(disk, files, COUNTOF(files)); i-- > 0;) {
+        sum += files[i].bytes;
+    }
+    bool whole = zeros && reserve.len >= FULL_RESERVE_LEAST;
+    totals.with_reserve++;
+    totals.with_less += !whole;
+    return whole && sum <= capacity;
+}
+
+/* What is on a full disk may be too much to open it, unless there is a reserve; never when there is
+ * room again. */
+static esker_status
+state_open(struct sim_disk *disk, const struct crash_run *run, bool reserve, esker_db **db)
+{
+    sim_disk_set_capacity(disk, run->workload.capacity);
+    esker_status status = open_db(disk, run->workload.level, &state_allocator, db);
+    if (status == ESKER_NO_SPACE && run->workload.capacity != 0 && !reserve) {
+        totals.full++;
+        sim_disk_set_capacity(disk, 0);
+        status = open_db(disk, run->workload.level, &state_allocator, db);
+    }
+    return status;
+}
+
+/* A write that is refused at first, while jobs make room. */
+static bool
+state_put(struct sim_disk *disk, struct crash_run *run, esker_db *db, struct rng *rng, uint32_t ops, int kind)
+{
+    bool taken = run_batch(run, disk, db, rng, ops, kind);
+    for (int tries = 0; run->workload.capacity != 0 && !taken && tries < STATE_TRIES; tries++) {
+        run_jobs(disk, JOBS_MOST);
+        taken = run_batch(run, disk, db, rng, ops, kind);
+    }
+    return taken;
+}
+
+/* On a full disk: deletes are taken, out of the reserve if there is one; all of them make room. */
+static void
+state_erase(struct sim_disk *disk, struct crash_run *run, esker_db *db, struct rng *rng, bool reserve)
+{
+    uint32_t first = (uint32_t)rng_below(rng, run_keys);
+    uint32_t most = rng_below(rng, ERASE_ALL_EACH) == 0 ? run_keys : 1;
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < most; i++) {
+        bool good = run_delete(run, disk, db, (first + i) % run_keys);
+        for (int tries = 0; !good && tries < STATE_TRIES; tries++) {
+            run_jobs(disk, JOBS_MOST);
+            good = run_delete(run, disk, db, (first + i) % run_keys);
+        }
+        if (!good && reserve) {
+            fail("a delete is refused where there is a reserve");
+        }
+        taken += good;
+        run_jobs(disk, rng_below(rng, ERASE_JOBS));
+    }
+    totals.deleted += taken > 0;
+    if (most == run_keys && taken == most) {
+        run_jobs(disk, JOBS_MOST);
+        if (!state_put(disk, run, db, rng, 1, STEP_PUT)) {
+            fail("a put is refused where everything was deleted");
+        }
+        totals.emptied++;
+    }
+}
+
+/* Two writes; on a full disk deletes before them, then there is room again. */
+static void
+state_write_on(struct sim_disk *disk, struct crash_run *run, esker_db *db, struct rng *rng, bool reserve)
+{
+    run->no_space = run->workload.capacity != 0;
+    if (run->no_space) {
+        state_erase(disk, run, db, rng, reserve);
+        sim_disk_set_capacity(disk, 0);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!state_put(disk, run, db, rng, 1 + i, i == 0 ? STEP_PUT : STEP_PUT_SYNC)) {
+            fail("a write is refused where there is room");
+        }
+    }
+}
+
 /* Opens it and compares; then writes on, loses power and compares again.
  * `history` is changed to what the database then holds. Records if asked to. */
 static void
@@ -462,7 +243,8 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
         run->mark_count = 0;
         run_mark(run, disk);
     }
-    if (open_db(disk, run->workload.level, &state_allocator, &db) != ESKER_OK) {
+    bool reserve = state_has_reserve(disk, run->workload.capacity);
+    if (state_open(disk, run, reserve, &db) != ESKER_OK) {
         fail("open refuses a legal crash state");
     }
     if (esker_visible_lsn(db) < history->lsn_seen) {
@@ -477,9 +259,7 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
     if (record) {
         run_mark(run, disk);
     }
-    for (int i = 0; i < 2; i++) {
-        run_batch(run, disk, db, &rng, 1 + (uint32_t)i, i == 0 ? STEP_PUT : STEP_PUT_SYNC);
-    }
+    state_write_on(disk, run, db, &rng, reserve);
     if (record) {
         sim_disk_set_log(disk, false);
     }
@@ -538,7 +318,7 @@ enumerate_one(struct enumeration *enumeration, const struct sim_choice *choice)
     run_path[run_path_len++].choice = choice;
     run_copy(run, enumeration->run, mark);
     check_state(disk, run, choice == NULL && logged ? mark->acked : mark->durable, deep);
-    totals.states++;
+    count_state();
     totals.kinds[enumeration->deeper == 0][choice != NULL ? choice->model : SIM_MODELS]++;
     if (deep) {
         uint64_t before = totals.states;
@@ -572,7 +352,7 @@ enumerate_choice(void *ctx, const struct sim_choice *choice)
     if (enumerate_is_new(enumeration, choice, false)) {
         enumerate_one(enumeration, choice);
     }
-    return totals.states < limits.states;
+    return count_goes_on();
 }
 
 /* A process that dies here: everything that was written is in the cache. Not
@@ -612,7 +392,7 @@ enumerate(struct sim_disk *base, struct sim_disk *recorded, struct crash_run *ru
     struct sim_states *states = sim_states_create(base, recorded);
     struct enumeration enumeration = {.run = run, .mark = &run->marks[0], .states = states, .deeper = deeper};
     const struct sim_log_entry *entry;
-    while (totals.states < limits.states && (entry = sim_states_next(states)) != NULL) {
+    while (count_goes_on() && (entry = sim_states_next(states)) != NULL) {
         if (entry->kind == SIM_LOG_MARK) {
             enumeration.mark = &run->marks[entry->offset];
         }
@@ -632,60 +412,17 @@ base_level(uint32_t tail)
     return tail != 0 ? ESKER_DURABLE_PROCESS : ESKER_DURABLE_SYNC;
 }
 
-/* 0: nothing there. 1: closed, with segments and rows in the log. 2: killed with rows in two logs. */
-static void
-make_base(uint32_t tail, uint32_t base)
-{
-    static struct crash_run run;
-    static const uint8_t closed[] = {STEP_BATCH,   STEP_ROTATE, STEP_FLUSH, STEP_BATCH,  STEP_DELETE,
-                                     STEP_COMPACT, STEP_PUT,    STEP_BATCH, STEP_REOPEN, STEP_PUT};
-    static const uint8_t killed[] = {STEP_BATCH,  STEP_FLUSH, STEP_ROTATE,
-                                     STEP_ROTATE, STEP_BATCH, STEP_PUT_SYNC};
-    struct sim_disk *disk = sim_disk_create(7 + base);
-    memset(&run, 0, sizeof run);
-    run.workload.level = base_level(tail);
-    run.workload.seed = base;
-    if (base > 0) {
-        const uint8_t *steps = base == 1 ? closed : killed;
-        esker_db *db = NULL;
-        struct rng rng = {base};
-        run_open(&run, disk, &db);
-        for (size_t i = 0; i < (base == 1 ? sizeof closed : sizeof killed); i++) {
-            run_step(&run, disk, &db, &rng, (enum step)steps[i]);
-        }
-        if (base == 1) {
-            run_close(&run, disk, db);
-        } else {
-            sim_disk_crash(disk, SIM_CRASH_KILL, 0);
-            (void)!esker_close(db);
-            run.history.durable = run.history.acked;
-        }
-    }
-    sim_disk_reboot(disk);
-    bases[tail][base] = disk;
-    base_histories[tail][base] = run.history;
-}
-
-static void
-make_bases(void)
-{
-    for (uint32_t tail = 0; tail < 2; tail++) {
-        for (uint32_t base = 0; base < BASES; base++) {
-            make_base(tail, base);
-        }
-    }
-}
-
 static void
 destroy_bases(void)
 {
     for (uint32_t tail = 0; tail < 2; tail++) {
-        for (uint32_t base = 0; base < BASES; base++) {
-            sim_disk_destroy(bases[tail][base]);
+        for (uint32_t base = 0; base < BASES_ALL; base++) {
+            if (bases[tail][base] != NULL) {
+                sim_disk_destroy(bases[tail][base]);
+                bases[tail][base] = NULL;
+            }
         }
     }
-    mem_free(&mem_default, seen_states.keys);
-    seen_states = (struct state_set){0};
 }
 
 static void
@@ -697,6 +434,7 @@ check_workload(const struct workload *workload)
     run.workload = *workload;
     run.history = base_histories[tail][workload->base];
     run.snapshot = NULL;
+    model_reserve = workload->capacity != 0;
     describe_workload(workload);
     struct sim_disk *disk = run_workload(&run, bases[tail][workload->base]);
     enumerate(bases[tail][workload->base], disk, &run, &limits.budget, 1);

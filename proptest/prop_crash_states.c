@@ -12,13 +12,11 @@
  * are built in memory and opened. States are told apart by a hash, and checked
  * once.
  *
- *   prop_crash_states [states [seed [part parts]]]
+ *   prop_crash_states [states [seed [processes]]]
  *   prop_crash_states STEPS:BASE:LEVEL:SEED     one workload, as a failure names it
  */
-#include <signal.h>
-#include <time.h>
-
-#include "crash_states.h"
+#include "crash_bases.h"
+#include "crash_main.h"
 
 enum {
     RANDOM_STEPS = 40,
@@ -67,29 +65,6 @@ random_workload(uint64_t seed)
     return workload;
 }
 
-static bool
-parse_workload(const char *text, struct workload *out)
-{
-    *out = (struct workload){0};
-    for (; *text != '\0' && *text != ':'; text++) {
-        const char *letter = strchr(step_letters, *text);
-        if (letter == NULL || out->count == STEPS_MAX) {
-            return false;
-        }
-        out->steps[out->count++] = (uint8_t)(letter - step_letters);
-    }
-    unsigned long long seed;
-    bool good = sscanf(text, ":%u:%d:%llu", &out->base, &out->level, &seed) == 3 && out->base < BASES;
-    out->seed = seed;
-    return good;
-}
-
-static double
-cpu_seconds(void)
-{
-    return (double)clock() / CLOCKS_PER_SEC;
-}
-
 /* The same workload twice: the same operations, to the byte. */
 static void
 check_determinism(void)
@@ -108,39 +83,6 @@ check_determinism(void)
     if (hashes[0] != hashes[1]) {
         fail("the same seed gave another history");
     }
-}
-
-/* A long run that is ended early still says what it saw. */
-static volatile sig_atomic_t stopped;
-
-static void
-stop_early(int signal_number)
-{
-    stopped = signal_number;
-}
-
-static void
-report(double seconds)
-{
-    static const char *const names[] = {"strict", "ordered", "passing"};
-    printf("%llu distinct crash states of %llu workloads, %llu of all %d bounded ones (%llu of them of "
-           "recoveries, %llu kills; %llu met "
-           "again), %llu operations; %llu verified, %llu leftovers that nothing proves; %.0f states/s\n",
-           (unsigned long long)totals.states, (unsigned long long)totals.workloads,
-           (unsigned long long)totals.bounded, BOUNDED, (unsigned long long)totals.deep_states,
-           (unsigned long long)totals.kills, (unsigned long long)totals.repeated,
-           (unsigned long long)totals.operations, (unsigned long long)totals.verified,
-           (unsigned long long)totals.leftovers, (double)totals.states / MAX(seconds, 0.001));
-    for (int deep = 0; deep < 2; deep++) {
-        printf("%s:", deep ? "of recoveries and writes behind them" : "of workloads");
-        for (int model = 0; model < SIM_MODELS; model++) {
-            printf(" %s names %llu states (%llu choices),", names[model],
-                   (unsigned long long)totals.kinds[deep][model],
-                   (unsigned long long)totals.choices[deep][model]);
-        }
-        printf(" killed %llu\n", (unsigned long long)totals.kinds[deep][SIM_MODELS]);
-    }
-    edge_report();
 }
 
 /* Each model of names and each depth was really met, in a run long enough for that. */
@@ -162,59 +104,68 @@ check_coverage(void)
     }
 }
 
-int
-main(int argc, char **argv)
+static void
+work(uint64_t part, uint64_t parts)
 {
     struct workload workload;
-    limits = (struct crash_limits){.budget = {.subsets = 24, .torn = 8, .seed = 1},
-                                   .deep_every = 64,
-                                   .verify_every = 16,
-                                   .states = STATES_DEFAULT};
-    make_bases();
-    if (argc == 2 && strchr(argv[1], ':') != NULL) {
-        if (!parse_workload(argv[1], &workload)) {
-            fprintf(stderr, "not a workload: %s\n", argv[1]);
-            return 2;
-        }
-        limits.states = UINT64_MAX;
-        check_workload(&workload);
-        report(cpu_seconds());
-        destroy_bases();
-        return 0;
-    }
-    limits.states = argc > 1 ? strtoull(argv[1], NULL, 10) : limits.states;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    uint64_t part = argc > 4 ? strtoull(argv[3], NULL, 10) : 0;
-    uint64_t parts = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
-    limits.budget.seed = seed;
-    check_determinism();
     uint64_t bounded = part;
-    uint64_t told = 0;
-    (void)signal(SIGINT, stop_early);
-    (void)signal(SIGTERM, stop_early);
-    for (uint64_t i = 0; totals.states < limits.states && stopped == 0; i++) {
-        if (totals.states - told >= PROGRESS_EACH) {
-            told = totals.states;
-            fprintf(stderr, "%llu states of %llu workloads, %.0f states/s\n", (unsigned long long)told,
-                    (unsigned long long)totals.workloads, (double)told / cpu_seconds());
-        }
+    make_bases();
+    if (part == 0) {
+        check_determinism();
+    }
+    for (uint64_t i = 0; main_goes_on(); i++) {
         /* The bounded ones by a stride, so that few states already meet all kinds, and in the end all
          * of them; after every third, and when there are no more, a random one. */
         bool more = bounded < BOUNDED;
         if (more && i % 4 != 3) {
             bounded_workload(bounded * BOUNDED_STRIDE % BOUNDED, &workload);
-            workload.seed += seed << 20;
+            workload.seed += limits.budget.seed << 20;
             bounded += parts;
             totals.bounded++;
         } else {
-            workload = random_workload((seed << 32) + i * parts + part);
+            workload = random_workload((limits.budget.seed << 32) + i * parts + part);
         }
         check_workload(&workload);
+        main_note(part);
     }
-    if (limits.states >= COVERED_FROM && stopped == 0) {
+    destroy_bases();
+}
+
+static struct workload only;
+
+static void
+work_only(uint64_t part, uint64_t parts)
+{
+    (void)part;
+    (void)parts;
+    make_bases();
+    check_workload(&only);
+    destroy_bases();
+}
+
+int
+main(int argc, char **argv)
+{
+    limits = (struct crash_limits){.budget = {.subsets = 24, .torn = 8, .seed = 1},
+                                   .deep_every = 64,
+                                   .verify_every = 16,
+                                   .states = STATES_DEFAULT};
+    if (argc == 2 && strchr(argv[1], ':') != NULL) {
+        if (!parse_workload(argv[1], &only) || only.base >= BASES) {
+            fprintf(stderr, "not a workload: %s\n", argv[1]);
+            return 2;
+        }
+        limits.states = UINT64_MAX;
+        (void)main_run(1, work_only);
+        report(BOUNDED);
+        return 0;
+    }
+    limits.states = argc > 1 ? strtoull(argv[1], NULL, 10) : limits.states;
+    limits.budget.seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    unsigned failures = main_run(argc > 3 ? strtoull(argv[3], NULL, 10) : 1, work);
+    report(BOUNDED);
+    if (failures == 0 && limits.states >= COVERED_FROM && stopped == 0) {
         check_coverage();
     }
-    report(cpu_seconds());
-    destroy_bases();
-    return 0;
+    return failures != 0;
 }

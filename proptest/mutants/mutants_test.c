@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Goal: the tests of crashes, faults and damage can fail: each of 21
+ * Goal: the tests of crashes, faults and damage can fail: each of 22
  * mistakes that storage engines have made, seeded into this one, is noticed.
  * Method: the engine is built once more with switches (base/mutant.h); for each
  * of them a child process runs a quick part of those tests with the switch on,
@@ -16,13 +16,15 @@
 
 #include "base/mutant.h"
 
-#include "../crash_states.h" /* without the write-ahead oracle: states alone must tell */
+#define MODEL_KEYS 16
+#include "../crash_bases.h" /* without the write-ahead oracle: states alone must tell */
+#include "../crash_full.h"
 
 #include <errno.h>
 
 int esker_mutant;
 
-enum { MUTANTS = 21, STATES_PER_MUTANT = 2500, FAULTS_MOST = 40, FAULT_BATCHES = 14, ALLOC_MOST = 16 << 20 };
+enum { MUTANTS = 22, STATES_PER_MUTANT = 2500, FAULTS_MOST = 40, FAULT_BATCHES = 14, ALLOC_MOST = 16 << 20 };
 
 static const char *const mutant_stories[MUTANTS + 1] = {
     "the engine as it is",
@@ -47,6 +49,7 @@ static const char *const mutant_stories[MUTANTS + 1] = {
     "memory is asked for before the length is checked",
     "the checksum leaves out the first bytes of what it covers",
     "merges take what others have taken already",
+    "an open that finds no room keeps the reserve",
 };
 
 /* ---- Crash states ------------------------------------------------------------------- */
@@ -291,6 +294,24 @@ suite_merges(void)
     sim_disk_destroy(disk);
 }
 
+/* ---- Full disks --------------------------------------------------------------------- */
+
+enum { FULL_STATES = 1200, FULL_STATES_EACH = 60, FULL_MUTANT = 22 };
+
+static void
+suite_full(void)
+{
+    limits = (struct crash_limits){
+        .budget = {.subsets = 6, .torn = 2, .seed = 1}, .deep_every = 64, .states = FULL_STATES};
+    full_make_bases();
+    for (uint64_t i = 0; totals.states < FULL_STATES; i++) {
+        struct workload workload = full_workload(i * FULL_STRIDE % FULL_WORKLOADS);
+        limits.states = MIN((uint64_t)FULL_STATES, totals.states + FULL_STATES_EACH);
+        check_workload(&workload);
+    }
+    destroy_bases();
+}
+
 /* ---- The table ---------------------------------------------------------------------- */
 
 static void
@@ -298,6 +319,9 @@ run_suites(int number, bool edges_alone)
 {
     esker_mutant = number;
     edge_oracle_on = false;
+    limits.states = SET_LEAST;
+    run_keys = 8; /* few, so that merges meet the same ones */
+    count_begin();
     if (edges_alone) {
         suite_edges();
         return;
@@ -305,9 +329,15 @@ run_suites(int number, bool edges_alone)
     if (number == MERGE_MUTANT || number == 0) {
         suite_merges(); /* the other mutants have nothing to do with it */
     }
+    if (number == FULL_MUTANT) {
+        suite_full();
+    }
     suite_damage();
     suite_faults();
     suite_crashes();
+    if (number == 0) {
+        suite_full();
+    }
 }
 
 /* Did the child end well? */

@@ -158,8 +158,9 @@ files_log_is_ours(const uint8_t *head, size_t len, const uint8_t *uuid)
 esker_status
 db_file_is_ours(struct io *io, const struct db_file *file, const uint8_t *uuid, bool *ours_out)
 {
-    uint8_t head[LOG_HEADER_BYTES];
+    uint8_t head[DB_FILE_HEAD_BYTES];
     size_t len = 0;
+    _Static_assert((int)DB_FILE_HEAD_BYTES >= (int)LOG_HEADER_BYTES, "both pages of a log's header");
     *ours_out = false;
     TRY(files_read_head(io, file, head, sizeof head, &len));
     if (file->kind == DB_FILE_LOCK || file->kind == DB_FILE_CURRENT_TMP) {

@@ -17,6 +17,8 @@ enum db_file_kind {
     DB_FILE_SEGMENT
 };
 
+enum { DB_FILE_HEAD_BYTES = 8192 /* what db_file_is_ours looks at */ };
+
 #define DB_LOCK_NAME "LOCK"
 #define DB_CURRENT_NAME "CURRENT"
 #define DB_CURRENT_TMP_NAME "CURRENT.tmp"

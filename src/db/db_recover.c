@@ -457,6 +457,10 @@ recover_existing(struct recover_state *state)
     version_publish(&db->current, version, io_monotonic_ns(db->io));
     version = NULL;
     TRY_OUT(recover_logs(state));
+    if (db->reserve_spent) { /* the attempt without it may have left a log that no edit names */
+        db_file_list_fini(&files);
+        TRY(db_file_list(db->io, &db->mem, &files));
+    }
     TRY_OUT(recover_remove_orphans(state, &files));
 out:
     if (version != NULL) {
