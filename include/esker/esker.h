@@ -342,8 +342,9 @@ ESKER_API ESKER_NODISCARD esker_status esker_wait_durable(esker_db *db, esker_ls
 ESKER_API ESKER_NODISCARD esker_status esker_sync(esker_db *db);
 
 /* An eventfd that becomes readable whenever the durable LSN moved, or -1. One
- * read takes all moves so far; whoever polls is woken, however many. It does not
- * tell of failures: ESKER_EVENT_POISONED does.
+ * read takes all moves so far, also from who is about to poll: of several waiters
+ * none reads, and each has an epoll of its own, edge-triggered. It does not tell
+ * of failures: ESKER_EVENT_POISONED does.
  * Owns: the database, whose close ends it; do not close it, but in a forked child. */
 ESKER_API int esker_durable_eventfd(esker_db *db);
 

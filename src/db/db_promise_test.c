@@ -20,6 +20,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -356,6 +357,30 @@ poll_main(void *arg)
     return poll(&polled, 1, 60000) == 1 ? arg : NULL;
 }
 
+/* Nobody reads, and each waiter has an epoll of its own: every move is an edge for each. */
+static void
+promise_check_edges(esker_db *db, int fd)
+{
+    int waiters[2];
+    for (size_t i = 0; i < COUNTOF(waiters); i++) {
+        struct epoll_event wanted = {.events = EPOLLIN | EPOLLET};
+        waiters[i] = epoll_create1(EPOLL_CLOEXEC);
+        assert_true(waiters[i] >= 0);
+        assert_int_equal(epoll_ctl(waiters[i], EPOLL_CTL_ADD, fd, &wanted), 0);
+    }
+    for (int move = 0; move < 3; move++) {
+        assert_int_equal(esker_put(db, esker_str("k"), esker_str("v"), NULL), ESKER_OK);
+        assert_int_equal(esker_sync(db), ESKER_OK);
+        for (size_t i = 0; i < COUNTOF(waiters); i++) {
+            struct epoll_event seen;
+            assert_int_equal(epoll_wait(waiters[i], &seen, 1, 60000), 1);
+        }
+    }
+    for (size_t i = 0; i < COUNTOF(waiters); i++) {
+        assert_int_equal(close(waiters[i]), 0);
+    }
+}
+
 /* One move wakes all who wait; it stays readable until somebody reads it; a child may close its
  * copy; the database's close takes it away. */
 static void
@@ -388,6 +413,7 @@ eventfd__serves_several_waiters_and_ends_with_the_database(void **state)
         assert_int_equal(pthread_join(threads[i], &woken), 0);
         assert_non_null(woken);
     }
+    promise_check_edges(db, fd);
     assert_int_equal(read(fd, &moves, sizeof moves), sizeof moves);
     assert_int_equal(read(fd, &moves, sizeof moves), -1); /* once is enough for all moves */
     assert_int_equal(errno, EAGAIN);

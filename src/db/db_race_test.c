@@ -312,6 +312,118 @@ flush__ends_when_a_slow_writer_has_caught_up(void **state)
     sim_disk_destroy(disk);
 }
 
+/* ---- Readers beside a writer that stands still, and writers beside readers that do ------- */
+
+static void *
+behind_main(void *arg)
+{
+    race_put(arg, "behind", 10);
+    return NULL;
+}
+
+/* Every kind of read answers at once, with what was before the writer's place. */
+static void
+race_check_before(esker_db *db)
+{
+    esker_slice keys[] = {esker_str("before"), esker_str("behind")};
+    esker_value values[2];
+    esker_status statuses[2];
+    esker_iter *it = NULL;
+    esker_snapshot *snapshot = NULL;
+    assert_true(race_has(db, "before") && !race_has(db, "behind"));
+    assert_int_equal(esker_multi_get(db, 2, keys, NULL, values, statuses), ESKER_OK);
+    assert_true(statuses[0] == ESKER_OK && statuses[1] == ESKER_NOT_FOUND);
+    esker_value_release(&values[0]);
+    assert_int_equal(esker_iter_create(db, NULL, &it), ESKER_OK);
+    assert_int_equal(esker_iter_last(it), ESKER_OK);
+    assert_memory_equal(esker_iter_key(it).data, "before", 6);
+    esker_iter_destroy(it);
+    assert_int_equal(esker_snapshot_create(db, &snapshot), ESKER_OK);
+    assert_int_equal(esker_snapshot_lsn(snapshot), esker_visible_lsn(db));
+    esker_snapshot_release(snapshot);
+}
+
+/* The process dies while there is a hole in the log, and a whole frame behind it. */
+static void
+race_check_killed(struct sim_disk *disk)
+{
+    struct sim_disk *killed = sim_disk_clone(disk);
+    sim_disk_crash(killed, SIM_CRASH_KILL, 0);
+    esker_db *db = race_open(killed, ESKER_DURABLE_PROCESS, false);
+    race_check_before(db);
+    race_put(db, "behind", 10);
+    assert_true(race_has(db, "behind"));
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(killed);
+}
+
+static void
+reads__go_on_beside_a_writer_that_stands_still(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(1);
+    esker_db *db = race_open(disk, ESKER_DURABLE_PROCESS, false);
+    struct thread_state *self = thread_state_get();
+    race_put(db, "before", 10);
+    struct version *version = db_current_ref(db, self);
+    struct window *window = version->windows[0];
+    uint64_t offset = window_tail_bytes(add_acq_rel(&window->tail, window_tail(0, 32)));
+    race_check_before(db); /* it has its place, and nothing else */
+    pthread_t behind;
+    assert_int_equal(pthread_create(&behind, NULL, behind_main, db), 0);
+    while (!window_is_applied(window, offset + 32) && esker_visible_lsn(db) == window_lsn(window, offset)) {
+        race_nap();
+    }
+    race_check_before(db);
+    race_check_killed(disk);
+    db_write_frame(db, window, offset, 32, FRAME_PAD, FRAME_BACK_NO_CLAIM);
+    race_check_before(db); /* its frame is there, and not applied */
+    window_set_applied(window, offset);
+    db_ratchet(db, self);
+    pthread_join(behind, NULL);
+    assert_true(race_has(db, "before") && race_has(db, "behind"));
+    version_unref(version);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+enum { HELD = 24, PUTS_PER_HELD = 12 };
+
+/* One thread puts and keeps iterators open meanwhile, so nobody else could end a wait for them. */
+static void
+writes__wait_for_no_reader(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(1);
+    esker_db *db = race_open(disk, ESKER_DURABLE_PROCESS, false);
+    esker_iter *held[HELD];
+    esker_value large;
+    race_put(db, "large", 8000); /* pinned, not copied */
+    assert_int_equal(esker_get(db, esker_str("large"), NULL, &large), ESKER_OK);
+    for (uint32_t i = 0; i < HELD; i++) {
+        assert_int_equal(esker_put(db, esker_str("a"), esker_bytes(&i, sizeof i), NULL), ESKER_OK);
+        assert_int_equal(esker_iter_create(db, NULL, &held[i]), ESKER_OK);
+        assert_int_equal(esker_iter_first(held[i]), ESKER_OK);
+        for (uint32_t put = 0; put < PUTS_PER_HELD; put++) {
+            race_put(db, "fill", 1000);
+        }
+    }
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(db, &stats), ESKER_OK);
+    assert_true(stats.flushes > HELD && stats.memtables <= WINDOWS_LIVE_MAX);
+    assert_true(stats.oldest_version_id != 0 && stats.oldest_version_bytes > 0);
+    for (uint32_t i = 0; i < HELD; i++) {
+        esker_slice value;
+        assert_int_equal(esker_iter_value(held[i], &value), ESKER_OK);
+        assert_memory_equal(value.data, &i, sizeof i);
+        esker_iter_destroy(held[i]);
+    }
+    esker_value_release(&large);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 /* ---- Closing while the background syncs ------------------------------------------------ */
 
 static void *
@@ -484,6 +596,8 @@ main(void)
         cmocka_unit_test(oversize__is_not_lost_to_a_window_prepared_at_the_same_place),
         cmocka_unit_test(prepare__what_it_follows_stays_meanwhile),
         cmocka_unit_test(flush__ends_when_a_slow_writer_has_caught_up),
+        cmocka_unit_test(reads__go_on_beside_a_writer_that_stands_still),
+        cmocka_unit_test(writes__wait_for_no_reader),
         cmocka_unit_test(close__lets_no_frame_follow_the_seal),
         cmocka_unit_test(sync_jobs__of_many_databases_leave_workers_for_flushes),
         cmocka_unit_test(compact__ends_although_others_write_on),

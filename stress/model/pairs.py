@@ -119,8 +119,8 @@ class Work:
             return self.fails("plain", test, [fault], 1)
         script = self.tree / "stress" / "model" / "genmc.sh"
         for case in range(CASES):
-            done = subprocess.run(["sh", script, test.removeprefix("model_"), fault], capture_output=True, text=True,
-                                  env=os.environ | {"CASE": str(case)})
+            done = subprocess.run(["sh", script, test.removeprefix("model_"), fault], capture_output=True,
+                                  text=True, env=os.environ | {"CASE": str(case)})
             if "Verification unsuccessful" in done.stdout:
                 return True
         return False
