@@ -329,23 +329,36 @@ each cold phase, which ends before it meets much of what it has read; {results.d
 {text}"""
 
 
+def tenfold(results):
+    names = [line["line"] for line in results.lines]
+    text = rates(results).split("\n", 7)[-1] if names else ""
+    return f"""
+## Ten times the records
+
+{results.data["parameters"]["records"]:,.0f} records, in memory but where a line says otherwise;
+{results.data["rounds"]:.0f} round(s), {results.data["wall_seconds"] / 60:.0f} minutes.
+
+{text}"""
+
+
 def counts(data):
-    columns = (("instructions", "%.0f"), ("d1_misses", "%.1f"), ("ll_misses", "%.2f"), ("locked", "%.2f"),
-               ("system_calls", "%.3f"), ("bytes_written", "%.0f"))
+    columns = (("instructions", "%.0f"), ("d1_misses", "%.1f"), ("ll_misses", "%.2f"), ("lines", "%.1f"),
+               ("lines_predicted", "%s"), ("locked", "%.2f"), ("system_calls", "%.3f"),
+               ("bytes_read", "%.0f"), ("disk_bytes", "%.0f"), ("bytes_written", "%.0f"))
     rows = []
     for operation, engines in data["counts"].items():
         for engine, row in engines.items():
-            rows.append([operation, engine] + ["–" if row[name] is None else form % row[name]
+            rows.append([operation, engine] + ["–" if row.get(name) is None else form % row[name]
                                                for name, form in columns])
     return f"""
 ## Counts
 
 Per operation, {data["records"]:,} records, {data["ops"]:,} operations; nothing here depends on a clock.
 Instructions, misses (of a simulated 32 KiB and 32 MiB cache) and locked read-modify-writes by callgrind;
-system calls by strace.
+system calls and bytes read by strace; disk bytes are what the disk gave with the page cache dropped.
 
-{table(["operation", "engine", "instructions", "L1 misses", "LL misses", "locked RMWs", "system calls",
-        "bytes written"], rows)}"""
+{table(["operation", "engine", "instructions", "L1 misses", "LL misses", "lines", "lines expected",
+        "locked RMWs", "system calls", "bytes read", "disk bytes", "bytes written"], rows)}"""
 
 
 def main():
@@ -359,6 +372,9 @@ def main():
     far = load(os.path.join(folder, "beyond", "results.json"))
     if far is not None:
         text += beyond(Results(far))
+    ten = load(os.path.join(folder, "tenfold", "results.json"))
+    if ten is not None:
+        text += tenfold(Results(ten))
     counted = load(os.path.join(folder, "counts.json"))
     if counted is not None:
         text += counts(counted)

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# run.sh PROGRAM [--quick | --beyond | --settled | --paced | --count | OPTIONS]: the benchmark as it is
-# meant to be run. Results land in bench/ beside the program.
+# run.sh PROGRAM [--quick | --beyond | --tenfold | --settled | --paced | --count | OPTIONS]: the
+# benchmark as it is meant to be run. Results land in bench/ beside the program.
 #
 #   (nothing)   every workload, 1,000,000 records, up to 3 rounds, at most 20
 #               minutes; then docs/benchmarks.md is written from the results
 #   --quick     100,000 records, the chief workloads, under 2 minutes
 #   --beyond    20,000,000 records, budgets of 5 %, page cache dropped
+#   --tenfold   10,000,000 records, reads in memory and with a small cache
 #   --settled   10,000,000 records, random order, until merges have caught up
 #   --paced     ten minutes of puts at 90 % of the rate kept up
 #   --count     instructions, system calls and the like per operation
@@ -37,8 +38,14 @@ case $mode in
 --beyond)
     shift
     "$program" --records 20000000 --cold 5 --seconds 10 --rounds 1 --engines "$peers" \
-        --workloads 'fillrandom,readcold,readcold-8,seek10-cold,scan-cold' \
+        --workloads 'fillrandom,readcold,readcold-8,multiget-cold,seek10-cold,scan-cold' \
         --dir "$out/databases" --out "$out/beyond" "$@" || code=$?
+    ;;
+--tenfold)
+    shift
+    "$program" --records 10000000 --seconds 3 --rounds 1 --engines "$peers" \
+        --workloads 'readrandom,readmissing,seek10,seek100,scan,scanrev,readsmall,readcold,multiget-cold' \
+        --dir "$out/databases" --out "$out/tenfold" "$@" || code=$?
     ;;
 --settled)
     shift
