@@ -10,7 +10,8 @@
  *  - Threads: any number of threads may call anything on one database at the
  *    same time. Batches, iterators and values belong to one thread at a time.
  *    No thread registers; a thread may exit at any moment. One that is
- *    cancelled (pthread_cancel, of the deferred type) ends behind its call.
+ *    cancelled (pthread_cancel, of the deferred type) finishes its call and
+ *    ends at its next cancellation point behind it; no call here is one.
  *  - Errors: a result below 0 is a failure; esker_last_error() then has the
  *    story in one sentence. Output parameters are untouched by a failure.
  *    A write that failed with ESKER_IO or ESKER_POISONED after it was handed
@@ -334,7 +335,9 @@ ESKER_API esker_lsn esker_visible_lsn(const esker_db *db);
 ESKER_API esker_lsn esker_durable_lsn(const esker_db *db);
 
 /* Waits until esker_durable_lsn >= lsn and causes the sync it waits for.
- * timeout_ms: -1 = no limit.
+ * timeout_ms: -1 = no limit. It bounds the wait for syncs of others: where none
+ * goes on this call makes it, and returns when it is done. Who must not wait
+ * writes at ESKER_DURABLE_INTERVAL and looks at the eventfd.
  * Returns: OK; TIMED_OUT; INVALID (lsn beyond what was written); IO; POISONED. */
 ESKER_API ESKER_NODISCARD esker_status esker_wait_durable(esker_db *db, esker_lsn lsn, int64_t timeout_ms);
 

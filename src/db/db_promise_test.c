@@ -4,7 +4,8 @@
  * no other test reads word by word: the first cause of poison is the one that
  * is told, a write that waits for memory gives up in time and leaves nothing,
  * INTERVAL lags by its interval at most, a sync in steady state is one write
- * and one flush, snapshots are exact one LSN before and behind every commit.
+ * and one flush, snapshots are exact one LSN before and behind every commit, and no descriptor
+ * of a database is one that a program prints to.
  * Method: the simulated disk, which counts its calls, mostly single threaded,
  * windows of a few KiB; a real directory where descriptors are the matter.
  */
@@ -422,6 +423,72 @@ eventfd__serves_several_waiters_and_ends_with_the_database(void **state)
     assert_int_equal(esker_destroy(path), ESKER_OK);
 }
 
+/* Whether 0 to 2 are free, or become so: a descriptor may be there for a moment before it is moved. */
+static bool
+stdio_is_free(void)
+{
+    bool is_free = false;
+    for (int tries = 0; tries < 500 && !is_free; tries++) {
+        is_free = true;
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+            is_free = is_free && fcntl(fd, F_GETFD) == -1;
+        }
+        if (!is_free) {
+            usleep(1000);
+        }
+    }
+    return is_free;
+}
+
+/* In a process that has closed 0 to 2. Returns the line of what went wrong, or 0. */
+static int
+stdio_child(const char *path, int backend)
+{
+    esker_db *db = NULL;
+    esker_options options;
+    esker_options_init(&options);
+    options.io_backend = backend;
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        (void)close(fd);
+    }
+    if (esker_open(path, &options, &db) != ESKER_OK) {
+        return 1;
+    }
+    if (esker_durable_eventfd(db) <= STDERR_FILENO ||
+        esker_put(db, esker_str("k"), esker_str("v"), NULL) != ESKER_OK || esker_flush(db) != ESKER_OK) {
+        return 2;
+    }
+    char value[1];
+    size_t size = 0;
+    if (esker_get_copy(db, esker_str("k"), NULL, value, sizeof value, &size) != ESKER_OK) {
+        return 3;
+    }
+    if (!stdio_is_free()) {
+        return 4;
+    }
+    return esker_close(db) == ESKER_OK && stdio_is_free() ? 0 : 5;
+}
+
+/* What a program prints after it has closed its output must not land in a file of the database. */
+static void
+descriptors__are_none_of_the_standard_ones(void **state)
+{
+    (void)state;
+    static const int backends[] = {ESKER_IO_AUTO, ESKER_IO_POSIX};
+    for (size_t i = 0; i < COUNTOF(backends); i++) {
+        char path[] = "/tmp/esker-promise-XXXXXX";
+        assert_non_null(mkdtemp(path));
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(stdio_child(path, backends[i]));
+        }
+        int status = -1;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        assert_int_equal(esker_destroy(path), ESKER_OK);
+    }
+}
+
 /* ---- Snapshots ------------------------------------------------------------------------------ */
 
 enum { COMMITS = 200 };
@@ -536,6 +603,7 @@ main(void)
         cmocka_unit_test(sync__is_one_write_and_one_flush),
         cmocka_unit_test(log_files__are_used_again),
         cmocka_unit_test(eventfd__serves_several_waiters_and_ends_with_the_database),
+        cmocka_unit_test(descriptors__are_none_of_the_standard_ones),
         cmocka_unit_test(snapshot__is_exact_around_every_commit),
         cmocka_unit_test(multi_get__with_a_bad_key_touches_nothing),
     };

@@ -7,12 +7,13 @@
 #include <unistd.h>
 
 #include "base/status.h"
+#include "io/io_posix.h"
 #include "sync/thread.h"
 
 int
 io_event_create(void)
 {
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int fd = io_posix_above_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (fd < 0) {
         IGNORE_STATUS(FAIL_OS(errno, NULL, 0, "cannot make an eventfd"), "the caller returns -1");
     }

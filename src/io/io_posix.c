@@ -72,6 +72,20 @@ posix_name_is_plain(const char *name)
     return len > 0 && strchr(name, '/') == NULL && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
+int
+io_posix_above_stdio(int fd)
+{
+    THREAD_UNCANCELLED;
+    if (fd < 0 || fd > STDERR_FILENO) {
+        return fd;
+    }
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int failed = errno;
+    (void)close(fd);
+    errno = failed;
+    return moved;
+}
+
 /* Opens a regular file of the directory (I1). Returns a descriptor or a negated errno. */
 static int
 posix_open_at(int dir_fd, const char *name, int how)
@@ -80,7 +94,8 @@ posix_open_at(int dir_fd, const char *name, int how)
     if (!posix_name_is_plain(name)) {
         return -EINVAL;
     }
-    int fd = openat(dir_fd, name, how | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+    int opened = openat(dir_fd, name, how | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+    int fd = io_posix_above_stdio(opened);
     if (fd < 0) {
         int failed = errno;
         bool irregular = failed == ELOOP || failed == EISDIR || failed == ENXIO || failed == ENODEV;
@@ -666,7 +681,7 @@ posix_open_dir(struct io_posix *posix, const char *path, bool create)
                                     : FAIL_OS(failed, path, 0, "cannot create the directory");
         }
     }
-    posix->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    posix->dir_fd = io_posix_above_stdio(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (posix->dir_fd < 0) {
         int failed = errno;
         return failed == ENOENT ? FAIL_AT(ESKER_NOT_FOUND, path, 0, "the directory does not exist")

@@ -36,6 +36,10 @@ io_posix_fd(const struct io_file *file)
     return ((const struct posix_file *)(const void *)file)->fd;
 }
 
+/* Takes a descriptor, or -1 with errno, and returns it or another one for the same that is none of 0 to 2,
+ * or -1 with errno. A program that has closed those still prints to them, and reopens them with dup2. */
+int io_posix_above_stdio(int fd);
+
 enum { IO_POSIX_PENDING = INT32_MIN /* no result of the kernel is this */ };
 
 /* Does what needs no device: writes, and reads of cached bytes. The others

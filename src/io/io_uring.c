@@ -291,6 +291,24 @@ uring_tear_down(struct uring *uring)
     uring_become(uring, URING_ABSENT, 0);
 }
 
+/* Its descriptor is none of 0 to 2. */
+static int
+uring_init(struct uring *uring)
+{
+    THREAD_UNCANCELLED;
+    struct io_uring *ring = &uring->ring;
+    int failed = io_uring_queue_init(uring->entries, ring, 0);
+    if (failed == 0) {
+        int fd = io_posix_above_stdio(ring->ring_fd);
+        failed = fd < 0 ? -errno : 0;
+        ring->ring_fd = ring->enter_ring_fd = fd;
+        if (failed != 0) {
+            io_uring_queue_exit(ring);
+        }
+    }
+    return failed;
+}
+
 /* The ring becomes ready, or broken with a negated errno. */
 static int
 uring_set_up(struct uring *uring)
@@ -300,7 +318,7 @@ uring_set_up(struct uring *uring)
     unsigned entries = URING_ENTRIES;
     for (; failed == -ENOMEM && entries >= URING_ENTRIES_MIN; entries /= 2) {
         uring->entries = entries;
-        failed = io_uring_queue_init(entries, &uring->ring, 0);
+        failed = uring_init(uring);
     }
     if (failed != 0) {
         uring_become(uring, URING_BROKEN, failed);
