@@ -163,13 +163,14 @@ struct esker_db {
     _Atomic uint64_t pace_ns_per_mib;                /* what writers' bytes cost; 0 = no debt, no waits */
     _Atomic uint32_t closing;                        /* enum closing; pairs: CALL_CLOSE */
     _Atomic uint64_t visible CACHE_ALIGNED;          /* pairs: VISIBLE */
-    _Atomic uint32_t visible_waiters;                /* pairs: VISIBLE_WAIT */
-    _Atomic uint32_t visible_seq;                    /* futex; pairs: VISIBLE_WAIT */
-    _Atomic uint64_t logged CACHE_ALIGNED;           /* pairs: LOGGED; unused in tail mode */
-    _Atomic uint64_t durable;                        /* pairs: DURABLE */
-    _Atomic uint32_t sync_inflight;                  /* pairs: LEADER */
-    _Atomic uint32_t sync_seq;                       /* futex; pairs: LEADER */
-    _Atomic uint32_t sync_followers;                 /* asleep on it, or about to be; pairs: LEADER */
+    /* Looked at by every writer that moved `visible`, changed by sleepers: not in its line. */
+    _Atomic uint32_t visible_waiters CACHE_ALIGNED; /* pairs: VISIBLE_WAIT */
+    _Atomic uint32_t visible_seq;                   /* futex; pairs: VISIBLE_WAIT */
+    _Atomic uint64_t logged CACHE_ALIGNED;          /* pairs: LOGGED; unused in tail mode */
+    _Atomic uint64_t durable;                       /* pairs: DURABLE */
+    _Atomic uint32_t sync_inflight;                 /* pairs: LEADER */
+    _Atomic uint32_t sync_seq;                      /* futex; pairs: LEADER */
+    _Atomic uint32_t sync_followers;                /* asleep on it, or about to be; pairs: LEADER */
     _Atomic uint32_t push_wanted; /* enum push bits, since the sync job ran; pairs: PUSH_WANTED */
     _Atomic uint32_t poisoned;   /* relaxed: the cause is read under mu; who failed a group orders the rest */
     _Atomic bool cancel;         /* relaxed: stops merges at close */

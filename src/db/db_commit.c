@@ -108,6 +108,20 @@ commit_note_new(esker_db *db, const struct thread_state *self, bool is_new)
     }
 }
 
+/* As window_reserve, but without a look at the tail, which other writers are just writing, where this
+ * thread has seen lately that the window is not full. Should it be by now, the thread rotates, sees
+ * all of the window visible, and comes here with another; so useless adds are few. */
+static enum window_room
+commit_take(esker_db *db, const struct thread_state *self, struct window *window, const struct commit *commit,
+            uint64_t frame_bytes, uint64_t *offset_out)
+{
+    uint64_t seen = load_relaxed(&db_stripe(db, self)->visible_seen); /* relaxed: a guess */
+    if (LIKELY(seen >= window->base_lsn && seen < window->end_lsn)) {
+        return window_take(window, commit->op_count, frame_bytes, offset_out);
+    }
+    return window_reserve(window, commit->op_count, frame_bytes, offset_out);
+}
+
 /* On OK the caller is inside an epoch section and owns [offset, offset + frame_bytes). */
 static esker_status
 commit_reserve(esker_db *db, struct thread_state *self, const struct commit *commit, struct reservation *out)
@@ -125,7 +139,7 @@ commit_reserve(esker_db *db, struct thread_state *self, const struct commit *com
         uint64_t offset = 0;
         bool barred = UNLIKELY(window->deletes_only) && !commit->deletes;
         enum window_room room =
-            barred ? WINDOW_FULL : window_reserve(window, commit->op_count, out->frame_bytes, &offset);
+            barred ? WINDOW_FULL : commit_take(db, self, window, commit, out->frame_bytes, &offset);
         if (LIKELY(room == WINDOW_TAKEN)) {
             window_prefetch(window, offset, out->frame_bytes);
             out->window = window;

@@ -222,6 +222,14 @@ stall__gives_up_and_leaves_nothing(void **state)
     assert_int_equal(promise_large_write(db, 100, &hurried), ESKER_TIMED_OUT);
     assert_false(promise_has_large(db));
     assert_int_equal(esker_visible_lsn(db), visible);
+    /* Nor is the full window's tail moved, however often it is tried: it would overflow some day. */
+    const struct window *full = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT — no other thread */
+    uint64_t tail = load_relaxed(&full->tail);                          /* relaxed: no other thread */
+    for (uint32_t i = 0; i < 3; i++) {
+        status = esker_put(db, esker_str("filler"), esker_bytes(filler, sizeof filler), &hurried);
+        assert_int_equal(status, ESKER_TIMED_OUT);
+    }
+    assert_true(load_relaxed(&full->tail) == tail); /* relaxed: no other thread */
     sim_disk_heal(disk);
     esker_write_options patient = promise_level(ESKER_DURABLE_DEFAULT);
     assert_int_equal(promise_large_write(db, 100, &patient), ESKER_OK);

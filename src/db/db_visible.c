@@ -47,13 +47,13 @@ struct visible_move {
     bool window_done; /* a window's last frame is visible */
 };
 
-/* Goes on over applied frames, and ends the caller's section; version: current since it began. */
+/* Goes on over applied frames from lsn, where `visible` was seen or was put, and ends the caller's
+ * section; version: current since it began. Whoever put it there does not load it again: the next
+ * writer is asking for its line. */
 static void
-visible_go_on(esker_db *db, struct thread_state *self, const struct version *version,
+visible_go_on(esker_db *db, struct thread_state *self, const struct version *version, uint64_t lsn,
               struct visible_move move)
 {
-    /* pairs: VISIBLE */
-    uint64_t lsn = load_seq(&db->visible);
     for (;;) {
         const struct window *window = visible_window_at(version, lsn);
         if (window == NULL) {
@@ -96,7 +96,9 @@ db_ratchet(esker_db *db, struct thread_state *self)
 {
     epoch_enter(self);
     /* pairs: CURRENT */
-    visible_go_on(db, self, load_acquire(&db->current), (struct visible_move){0});
+    const struct version *version = load_acquire(&db->current);
+    /* pairs: VISIBLE */
+    visible_go_on(db, self, version, load_seq(&db->visible), (struct visible_move){0});
 }
 
 static void
@@ -150,7 +152,7 @@ db_make_visible(esker_db *db, struct thread_state *self, const struct version *v
     uint64_t end = lsn + bytes / LSN_BYTES;
     struct visible_move move = {.moved = true, .window_done = end == window->end_lsn};
     if (LIKELY(visible_take_turn(db, lsn, end))) {
-        visible_go_on(db, self, version, move);
+        visible_go_on(db, self, version, end, move);
         return;
     }
     /* The window stays without the section: it is in every version until its last frame is visible. */
@@ -159,7 +161,7 @@ db_make_visible(esker_db *db, struct thread_state *self, const struct version *v
         if (visible_take_turn(db, lsn, end)) {
             epoch_enter(self);
             /* pairs: CURRENT */
-            visible_go_on(db, self, load_acquire(&db->current), move);
+            visible_go_on(db, self, load_acquire(&db->current), end, move);
             return;
         }
         cpu_relax();

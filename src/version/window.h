@@ -115,12 +115,10 @@ window_is_full(const struct window *window)
     return window_tail_is_full(window, load_relaxed(&window->tail));
 }
 
+/* Where it may well be full window_reserve is to be preferred: each add to a full one is useless. */
 static inline enum window_room
-window_reserve(struct window *window, uint32_t op_count, uint64_t bytes, uint64_t *offset_out)
+window_take(struct window *window, uint32_t op_count, uint64_t bytes, uint64_t *offset_out)
 {
-    if (window_is_full(window)) { /* only spares a useless add */
-        return WINDOW_FULL;
-    }
     /* pairs: DEAD_TAIL (both ends) — else only uniqueness matters. */
     uint64_t tail = add_acq_rel(&window->tail, window_tail(op_count, bytes));
     uint64_t offset = window_tail_bytes(tail);
@@ -129,6 +127,12 @@ window_reserve(struct window *window, uint32_t op_count, uint64_t bytes, uint64_
         return WINDOW_TAKEN;
     }
     return window_tail_is_full(window, tail) ? WINDOW_FULL : WINDOW_STRADDLE;
+}
+
+static inline enum window_room
+window_reserve(struct window *window, uint32_t op_count, uint64_t bytes, uint64_t *offset_out)
+{
+    return window_is_full(window) ? WINDOW_FULL : window_take(window, op_count, bytes, offset_out);
 }
 
 /* For frames without entries that need not be written: takes nothing where they do not fit. */

@@ -2,9 +2,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Two writers have one frame each and move `visible` (src/db/db_visible.c, src/version/window.c), each by
- * his turn if it has come, else by his frame's bit; a reader takes `visible` and looks at what is below. No
- * hole is exposed, no frame is left behind when both have gone. Who sleeps until it moves: model_sleeper.c.
- * In a round: 3 threads, one frame or one read each. Frames are 1 KiB, so that their bits stand in two words.
+ * his turn if it has come, else by his frame's bit; a reader takes it and looks at what is below. No hole
+ * is exposed, no frame left behind. Frames are 1 KiB: their bits stand in two words. See model_sleeper.c.
  */
 #define MODEL_MUTANTS(X)                                                                                     \
     X(APPLIED_RELAXED, TSAN)                                                                                 \
@@ -38,29 +37,33 @@ model_order(uintptr_t word)
     if ((model_is(APPLIED_RELAXED) && is_bit) || (model_is(VISIBLE_RELAXED) && is_visible)) {
         return RELAX;
     }
-    bool split = (model_is(APPLIED_THEN_LOOK) && is_bit) || (model_is(VISIBLE_THEN_LOOK) && is_visible);
-    return split ? SPLIT : KEEP;
+    return (model_is(APPLIED_THEN_LOOK) && is_bit) || (model_is(VISIBLE_THEN_LOOK) && is_visible) ? SPLIT
+                                                                                                  : KEEP;
 }
 
 static void
 apply(void)
 {
-    uint64_t offset = model_self * FRAME_BYTES, lsn = window_lsn(&window, offset);
+    struct thread_state *self = thread_state_get();
+    uint64_t offset = model_self * FRAME_BYTES, lsn = window_lsn(&window, offset), end = lsn + FRAME_LSNS;
     le32_store(data + offset, FRAME_BYTES / FRAME_GRANULE);
     if (model_is(BIT_BEFORE_BYTES)) {
         window_set_applied(&window, offset);
-        db_ratchet(&db, thread_state_get());
+        db_ratchet(&db, self);
         model_pause();
     }
     data[offset + FRAME_HEADER_BYTES] = 7;
     model_pause();
-    uint64_t from = model_is(TURN_OF_ANOTHER) ? lsn - FRAME_LSNS : lsn;
-    bool turn = visible_take_turn(&db, from, lsn + FRAME_LSNS);
+    epoch_enter(self);
+    bool turn = visible_take_turn(&db, model_is(TURN_OF_ANOTHER) ? lsn - FRAME_LSNS : lsn, end);
+    if (turn && !model_is(TURN_AND_GONE)) {
+        visible_go_on(&db, self, &version, end, (struct visible_move){.moved = true});
+        return;
+    }
+    epoch_exit(self);
     if (!turn && !model_is(BIT_BEFORE_BYTES)) {
         window_set_applied(&window, offset);
-    }
-    if (!turn || !model_is(TURN_AND_GONE)) {
-        db_ratchet(&db, thread_state_get());
+        db_ratchet(&db, self);
     }
 }
 
@@ -81,10 +84,7 @@ model_reset(void)
         data[frame * FRAME_BYTES + FRAME_HEADER_BYTES] = 0;
         store_relaxed(&bits[frame], 0);
     }
-    window.data = data;
-    window.applied = bits;
-    window.cap_bytes = sizeof data;
-    window.base_lsn = BASE_LSN;
+    window = (struct window){.data = data, .applied = bits, .cap_bytes = sizeof data, .base_lsn = BASE_LSN};
     window.end_lsn = BASE_LSN + 2 * FRAME_LSNS;
     version.windows[0] = &window;
     version.window_count = 1;
