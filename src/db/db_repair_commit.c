@@ -101,7 +101,10 @@ repair_new_log(struct repair *repair, uint64_t number, uint64_t gen, uint64_t ba
     memcpy(header.boot_id, id.boot_id, sizeof header.boot_id);
     header.mount_id = id.mount_id;
     TRY(log_file_create(db->io, &db->mem, number, REPAIR_LOG_BYTES, &log));
-    esker_status status = log_file_begin(log, &header);
+    esker_status status = log_file_settle(log);
+    if (status == ESKER_OK) {
+        status = log_file_begin(log, &header);
+    }
     log_file_destroy(log);
     return status;
 }

@@ -80,7 +80,7 @@ log_file_prewrite(struct log_file *log, uint64_t file_bytes)
         }
         TRY(io_run_full(log->io, reqs, count));
     }
-    return io_sync(log->io, log->file);
+    return ESKER_OK;
 }
 
 esker_status
@@ -109,6 +109,7 @@ log_file_create(struct io *io, const struct mem *mem, uint64_t number, uint64_t 
         return status_restore(&first);
     }
     log->space_bytes = space_bytes;
+    log->fresh = true;
     *out = log;
     return ESKER_OK;
 }
@@ -201,11 +202,39 @@ log_file_put_header(struct log_file *log, uint32_t page_idx, const struct log_he
 }
 
 esker_status
+log_file_settle(struct log_file *log)
+{
+    TRY(io_sync(log->io, log->file));
+    log->fresh = false;
+    return ESKER_OK;
+}
+
+/* Every byte of the file and its header pages in one sync: each sync is a sleep, and writers may
+ * be waiting for it. Before it is done the manifest does not list the file (I1, I2). */
+static esker_status
+log_file_begin_fresh(struct log_file *log, const struct log_header *header)
+{
+    uint8_t page[LOG_PAGE_BYTES];
+    log_header_encode(header, page);
+    for (uint64_t i = 0; i < 2; i++) {
+        TRY(io_write_full(log->io, log->file, i * LOG_PAGE_BYTES, page, sizeof page));
+    }
+    TRY(io_sync(log->io, log->file));
+    log->fresh = false;
+    log->begin_page = 0;
+    log->header = *header;
+    return ESKER_OK;
+}
+
+esker_status
 log_file_begin(struct log_file *log, const struct log_header *header)
 {
     ASSERT(header->cap_bytes <= log->space_bytes && header->gen > log->header.gen);
     if (!log_header_is_sane(header)) {
         return FAIL_AT(ESKER_TOO_LARGE, log->file->name, 0, "the log's numbers have come to their end");
+    }
+    if (log->fresh) {
+        return log_file_begin_fresh(log, header);
     }
     if (log->unsure) {
         TRY(log_file_put_header(log, 1 - log->begin_page, &log->header));

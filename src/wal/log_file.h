@@ -33,17 +33,21 @@ struct log_file {
     void *unmapped_ctx;
     uint32_t begin_page; /* private: the header page that the next life writes first */
     bool unsure;         /* private: opened; which of its pages reached the disk is not known */
+    bool fresh;          /* private: created, and nothing of it synced yet */
 };
 
 void log_file_name(uint64_t number, char out[40]);
 
-/* Creates and pre-writes the file, syncs it; not the directory. Fails with
- * NO_SPACE and no file left behind when the disk is full; with BUSY, touching
+/* Creates and pre-writes the file, which log_file_begin syncs; nobody the directory.
+ * Fails with NO_SPACE and no file left behind when the disk is full; with BUSY, touching
  * nothing, when a file of that name exists (one that a crash left before the
  * manifest listed it: remove it first, or take the next number).
  * space_bytes: a multiple of LOG_PAGE_BYTES. The header is all zero until log_file_begin. */
 NODISCARD esker_status log_file_create(struct io *io, const struct mem *mem, uint64_t number,
                                        uint64_t space_bytes, struct log_file **out);
+/* Syncs what was created, so that the first begin goes page by page like any other: of a log
+ * that is found before any manifest lists it, the pages tell how far its creator came. */
+NODISCARD esker_status log_file_settle(struct log_file *log);
 /* Opens an existing file and reads its headers. CORRUPT when it is missing, when
  * neither page is valid, when uuid differs and when the file is shorter than its
  * header says: a listed log was once whole. io_flags: IO_OPEN_READ or IO_OPEN_WRITE. */
@@ -54,7 +58,8 @@ void log_file_destroy(struct log_file *log);
 
 /* Begins a new life: both header pages, each followed by a sync; first the page
  * that is not the newest valid one, so that a crash at any moment leaves one
- * valid. After log_file_open the newest header is first written again: its page
+ * valid. A file that was just created, and not settled, is synced once, as a whole: nobody knows
+ * it yet. After log_file_open the newest header is first written again: its page
  * may never have reached the disk if an earlier process saw its sync fail.
  * cap_bytes <= space_bytes; gen above every gen used before: a gen is used up even
  * by a begin that failed. log->header changes on success only. TOO_LARGE when a
