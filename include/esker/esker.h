@@ -158,7 +158,7 @@ typedef enum esker_event_kind {
 /* Why a write waited before it was written. */
 enum {
     ESKER_WAIT_NONE = 0,
-    ESKER_WAIT_MEMORY = 1, /* all memtables are full, and none has been flushed yet */
+    ESKER_WAIT_MEMORY = 1, /* all memtables are full or about to be, and none has been flushed yet */
     ESKER_WAIT_LOG = 2,    /* the next log file is not ready */
     ESKER_WAIT_LEVEL0 = 3, /* level 0 has as many segments as it may */
     ESKER_WAIT_DEBT = 4    /* writes are slowed down since merges of a level are behind */

@@ -39,7 +39,7 @@ enum {
     L0_TRIGGER = 4,
     L0_STALL_FILES = 4, /* of the descriptors for the segments of level 0, at most */
     L0_STALL_LEAST = 16,
-    L0_STALL = 48, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
+    L0_STALL = 128, /* writers wait for merges from here on; they are slowed down long before (db_pace.c) */
     COMPACT_JOBS_MAX = 4,
     DB_FILES_RESERVED = 48,   /* descriptors for logs, inputs and outputs of merges, and the process's own */
     DB_FILES_SHARE = 4,       /* a quarter of the others for segments that nobody reads just now */
@@ -94,6 +94,11 @@ struct db_retry {
     uint32_t failures; /* in a row */
     uint64_t due_ns;   /* 0 = at once */
     bool untold;       /* it may pass soon; whoever waits goes on waiting */
+};
+
+/* What is taken away, over the time that it took: db_drain_add. */
+struct db_drain {
+    uint64_t bytes, us, seen_ns;
 };
 
 struct db_merge;
@@ -191,6 +196,7 @@ struct esker_db {
     _Atomic uint64_t debt_bytes;
     _Atomic uint32_t pace_level;  /* with the most debt */
     _Atomic bool merges_are_idle; /* little debt, or late flushes: merges wait for idle processors */
+    _Atomic bool merges_press;    /* writers are slowed down: merges are as urgent as they are */
     /* db_step.c; see esker_stats */
     _Atomic uint64_t step_count[ESKER_STEPS], step_cpu_ns[ESKER_STEPS], step_cpu_longest_ns[ESKER_STEPS];
     _Atomic uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
@@ -263,23 +269,26 @@ struct esker_db {
     size_t claimed_count, claimed_cap;
     uint64_t *damaged_ids; /* segments that a merge failed on: the background leaves them alone */
     size_t damaged_count, damaged_cap;
-    struct compact_run *compact_runs;          /* every merge that was planned and has not ended */
-    struct compact_part *compact_parts;        /* what of them waits for a thread */
-    uint64_t installs, merges_ended;           /* what a wait for room sees of progress */
-    uint64_t reserve_bytes;                    /* of the file that holds space for deletes (db_reserve.c) */
-    bool reserve_busy;                         /* somebody works on it */
-    bool reserve_spent;                        /* given up: deletes alone are taken until it is whole again */
-    bool reserve_off;                          /* never: tests, or a file of that name is not ours */
-    bool reserve_tiny;                         /* tests: for the smallest databases, too */
-    uint64_t merge_reserved_bytes;             /* disk space that running merges may still take */
-    uint64_t drain_bytes_per_s, drain_seen_ns; /* what merges take out of level 0; when that was seen last */
-    uint64_t rest_look_ns, rest_look_lsn;      /* the last look at whether writes come in */
-    bool writes_rest;                          /* none did */
-    bool merges_lazy;                          /* fewer rows were read than written */
-    enum merge_policy merge_policy;            /* AS_MEASURED but in tests */
-    uint64_t tier_bytes;                       /* immutable */
-    uint64_t look_rows, look_reads;            /* at that look */
-    uint64_t *obsolete_ids;                    /* segments whose files can go */
+    struct compact_run *compact_runs;     /* every merge that was planned and has not ended */
+    struct compact_part *compact_parts;   /* what of them waits for a thread */
+    uint64_t installs, merges_ended;      /* what a wait for room sees of progress */
+    uint64_t reserve_bytes;               /* of the file that holds space for deletes (db_reserve.c) */
+    bool reserve_busy;                    /* somebody works on it */
+    bool reserve_spent;                   /* given up: deletes alone are taken until it is whole again */
+    bool reserve_off;                     /* never: tests, or a file of that name is not ours */
+    bool reserve_tiny;                    /* tests: for the smallest databases, too */
+    uint64_t merge_reserved_bytes;        /* disk space that running merges may still take */
+    struct db_drain merge_drain;          /* what merges take out of level 0, in windows' bytes */
+    struct db_drain flush_drain;          /* and flushes out of memory */
+    uint64_t flush_since_ns;              /* since when a flush has been wanted without a break */
+    uint64_t flush_window_bytes;          /* of the last window that was flushed */
+    uint64_t rest_look_ns, rest_look_lsn; /* the last look at whether writes come in */
+    bool writes_rest;                     /* none did */
+    bool merges_lazy;                     /* fewer rows were read than written */
+    enum merge_policy merge_policy;       /* AS_MEASURED but in tests */
+    uint64_t tier_bytes;                  /* immutable */
+    uint64_t look_rows, look_reads;       /* at that look */
+    uint64_t *obsolete_ids;               /* segments whose files can go */
     size_t obsolete_count, obsolete_cap;
     uint32_t manual_compactions;
 
@@ -590,8 +599,16 @@ void db_pace_update_locked(esker_db *db);
 /* Debt of level 0 in thousandths, 2,000 where writers stop; and how fast they may go with it. */
 uint64_t db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall);
 uint64_t db_pace_rate(uint64_t drain_bytes_per_s, uint64_t share);
-/* A merge took so many bytes out of its input level. */
-void db_pace_merged(esker_db *db, uint32_t input_level, uint64_t input_bytes, uint64_t started_ns);
+/* With a whole window of flush_bytes being flushed for flushing_ns, and room for so many bytes beside. */
+uint64_t db_pace_memory_rate(uint64_t flush_bytes_per_s, uint64_t flush_bytes, uint64_t flushing_ns,
+                             uint64_t room_bytes);
+/* Until when a write of so many bytes sleeps that is paid for at `due`. */
+uint64_t db_pace_until(uint64_t now, uint64_t due, uint64_t bytes);
+void db_drain_add(struct db_drain *drain, uint64_t bytes, uint64_t started_ns, uint64_t now_ns);
+uint64_t db_drain_rate(const struct db_drain *drain); /* bytes per second; 0 = not known yet */
+/* A merge left so many tiers fewer in level 0; a window was flushed. */
+void db_pace_merged(esker_db *db, uint64_t tiers_gone, uint64_t started_ns);
+void db_pace_flushed(esker_db *db, uint64_t window_bytes, uint64_t started_ns);
 /* A writer's turn; TIMED_OUT after the deadline (0 = none), before anything is reserved. */
 NODISCARD esker_status db_pace_wait(esker_db *db, uint64_t bytes, uint64_t deadline_ns);
 /* This thread's write waited. */

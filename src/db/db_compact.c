@@ -12,7 +12,8 @@
  *
  * Urgency. A merge of level 0 comes before others. While there is little debt
  * (db_pace.c) all of it is done by the idle thread, but for the end of a merge,
- * which takes locks that writers take too.
+ * which takes locks that writers take too. While there is so much that writers are
+ * slowed down, all of it is done by threads as urgent as theirs.
  */
 #include "db/db_compact.h"
 
@@ -37,11 +38,16 @@ compact_urgency(esker_db *db, const struct compact_job *self)
     if (run == NULL) {
         /* The end of a run, or a look at the tree. Looks are kicked by all who wait,
          * and must not go before the steps that these wait for. */
-        return self->ended != NULL ? JOB_COMPACT_L0 : JOB_COMPACT;
+        bool ends = self->ended != NULL;
+        bool press = load_relaxed(&db->merges_press); /* relaxed: a hint */
+        return ends && press ? JOB_COMPACT_PRESS : ends ? JOB_COMPACT_L0 : JOB_COMPACT;
     }
     /* relaxed: a hint */
     if (!run->awaited && load_relaxed(&db->merges_are_idle)) {
         return JOB_COMPACT_IDLE;
+    }
+    if (load_relaxed(&db->merges_press)) { /* relaxed: the same */
+        return JOB_COMPACT_PRESS;
     }
     return run->plan->input_level == 0 ? JOB_COMPACT_L0 : JOB_COMPACT;
 }
@@ -213,25 +219,25 @@ db_compact_stop(esker_db *db)
     }
 }
 
+/* One file in a run: it may take the file system milliseconds, and logs and flushes come before. */
 void
 db_purge_job(struct job *job)
 {
     esker_db *db = CONTAINER_OF(job, struct esker_db, purge_job);
     db_pace_tell(db);
     db_event_tell_untold(db);
-    for (;;) {
-        mutex_lock(&db->mu);
-        bool any = db->obsolete_count > 0;
-        uint64_t id = any ? db->obsolete_ids[--db->obsolete_count] : 0;
-        mutex_unlock(&db->mu);
-        if (!any) {
-            db_reserve_make_room(db);
-            return;
-        }
-        char name[40];
-        segment_file_name(id, name);
-        IGNORE_STATUS(io_unlink(db->io, name), "an orphan is removed at the next open");
+    mutex_lock(&db->mu);
+    bool any = db->obsolete_count > 0;
+    uint64_t id = any ? db->obsolete_ids[--db->obsolete_count] : 0;
+    mutex_unlock(&db->mu);
+    if (!any) {
+        db_reserve_make_room(db);
+        return;
     }
+    char name[40];
+    segment_file_name(id, name);
+    IGNORE_STATUS(io_unlink(db->io, name), "an orphan is removed at the next open");
+    job_kick(job);
 }
 
 /* ---- The explicit call ------------------------------------------------------ */

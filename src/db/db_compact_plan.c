@@ -114,7 +114,8 @@ plan_tables_fini(esker_db *db, struct plan_tables *tables)
  *  - Writes come in and somebody reads: leveled. Level 0 goes down when it is worth
  *    rewriting what it meets there.
  *  - Writes come in and fewer rows are read than written: lazy. More and larger tiers over
- *    one level at the bottom.
+ *    one level at the bottom. So it is while level 0 is twice as tall as leveled merges would have
+ *    it, too: writers are about to be slowed down, and readers gain most by what takes most tiers away.
  * A tree that was made under one policy is right under each other one: they differ in when
  * and how much, and each plan is one that any of them might have made. */
 
@@ -177,6 +178,12 @@ plan_tiers_most(const struct version *version, uint32_t usual)
     return large ? PLAN_TIERS_LARGE : usual;
 }
 
+static bool
+plan_has_debt(const struct version *version)
+{
+    return version->levels[0] != NULL && version->levels[0]->count > 2 * PLAN_TIERS;
+}
+
 /* mu held. */
 static void
 plan_policy_locked(esker_db *db, const struct version *version, struct picker_config *config)
@@ -189,7 +196,8 @@ plan_policy_locked(esker_db *db, const struct version *version, struct picker_co
     }
     enum merge_policy policy = db->merge_policy;
     if (policy == MERGES_AS_MEASURED) {
-        policy = db->writes_rest ? MERGES_AT_REST : db->merges_lazy ? MERGES_LAZY : MERGES_LEVELED;
+        bool lazy = db->merges_lazy || plan_has_debt(version);
+        policy = db->writes_rest ? MERGES_AT_REST : lazy ? MERGES_LAZY : MERGES_LEVELED;
     }
     uint32_t most = MAX(db->l0_stall * 3 / 4, (uint32_t)L0_TRIGGER); /* where descriptors are few */
     if (policy == MERGES_AT_REST) {

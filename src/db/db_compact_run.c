@@ -411,12 +411,15 @@ run_install(struct compact_run *run)
     TRY_OUT(db_sync_outputs(db, &result));
     uint64_t bytes_out = result.bytes_written;
     uint64_t expired = result.rows_expired;
+    uint64_t outputs = result.output_count;
     TRY_OUT(db_install_outputs(db, &install, &result));
     add_relaxed(&db->compactions, 1);                       /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_read, run->bytes_in); /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_written, bytes_out);  /* relaxed: statistic */
     add_relaxed(&db->rows_expired, expired);                /* relaxed: statistic */
-    db_pace_merged(db, run->plan->input_level, run->inputs->size_bytes, run->started_ns);
+    uint64_t tiers_gone = run->plan->input_level == 0 ? run->plan->input_count : 0;
+    uint64_t tiers_made = run->plan->output_level == 0 ? outputs : 0;
+    db_pace_merged(db, tiers_gone - MIN(tiers_made, tiers_gone), run->started_ns);
     db_emit(db, ESKER_EVENT_COMPACTION, bytes_out, io_monotonic_ns(db->io) - run->started_ns, NULL);
 out:
     compaction_result_fini(&result, &db->block_mem);

@@ -124,6 +124,7 @@ flush_install(esker_db *db)
     }
     compaction_result_fini(&result, &db->block_mem);
     TRY(status);
+    db_pace_flushed(db, flush->window->cap_bytes, flush->started_ns);
     add_relaxed(&db->flushes, 1);                 /* relaxed: statistic */
     add_relaxed(&db->flush_bytes_written, bytes); /* relaxed: statistic */
     add_relaxed(&db->rows_expired, expired);      /* relaxed: statistic */

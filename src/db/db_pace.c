@@ -5,14 +5,24 @@
  * Debt is what merges are behind with: tiers of level 0 beyond what a merge
  * takes at once, and bytes in a level beyond its target. With no debt writers
  * load one word and go on. With debt d in (0, 1] they share a rate: what merges
- * were measured to take out of level 0, times 1.5 - d; so the more there is to
+ * were measured to relieve level 0 of, times 1.5 - d; so the more there is to
  * catch up with, the more of it is caught up with. From 1 to 2, which is where
  * level 0 is full, it falls on to a twentieth: level 0 becomes full only if its
  * merges come to nothing at all, and nobody runs into that at full speed.
  *
+ * Memory is paced, too: once all windows but the active one wait for a flush,
+ * what is left of the active one is spread over the time that the flush under
+ * way should still take, so that writers seldom meet the end of it.
+ *
+ * Both measures are of what is taken away, windows' bytes that became a segment and
+ * segments that went out of level 0, over the time in which that was worked on; old
+ * ones count ever less. Sums are divided, not rates averaged: of two merges that end
+ * together the second one seems to have taken no time.
+ *
  * A writer takes its turn by one add on `pace_due_ns`, the time at which what
- * was written so far is paid for, and sleeps while that lies ahead. Short times
- * are let add up, since a sleep costs about 50 microseconds by itself.
+ * was written so far is paid for, and sleeps once that lies a millisecond ahead: a sleep costs
+ * some 50 microseconds by itself, and beside busy threads a round of theirs. A small write sleeps for
+ * a few milliseconds at most and leaves what is still due to the next ones.
  *
  * Concurrency: the inputs are guarded by mu; what writers read are relaxed
  * words, since nothing depends on their being of one moment.
@@ -20,19 +30,24 @@
 #include "db/db.h"
 
 enum {
-    PACE_SLICE_NS = 1000000,  /* a sleep; then the rate may be another */
-    PACE_AHEAD_NS = 100000,   /* not worth a sleep */
-    PACE_TELL_NS = 10000000,  /* waits are told together */
-    PACE_BEHIND_NS = 2000000, /* turns that nobody took are lost after this */
+    PACE_SLICE_NS = 1000000,   /* a sleep; then the rate may be another */
+    PACE_AHEAD_NS = 1000000,   /* not worth a sleep yet */
+    PACE_SMALL_NS = 4000000,   /* a small write sleeps no longer, */
+    PACE_SMALL_BYTES = 65536,  /* if it is no larger */
+    PACE_OWED_NS = 50000000,   /* what is owed beyond this is forgiven */
+    PACE_TELL_NS = 10000000,   /* waits are told together */
+    PACE_BEHIND_NS = 20000000, /* turns that nobody took are lost after this: sleepers wake late */
     PACE_L0_UNIT_LEAST = 8,
-    PACE_L0_UNIT_MOST = 12,
+    PACE_L0_UNIT_MOST = 16,
     PACE_L0_FULL = 4,    /* in units of the trigger, within these bounds: debt 1 */
     PACE_L0_FREE = 2,    /* debt 0 */
     PACE_LEVEL_FREE = 2, /* the same for levels, in units of their targets */
     PACE_LEVEL_FULL = 6,
-    PACE_EWMA = 4,
-    PACE_DEBT_SCALE = 1000, /* debt 1 */
-    PACE_LEAST = 20         /* debt 2: this part of what merges take out */
+    PACE_KEEP = 3,                    /* of four parts of the old measure a new one leaves so many */
+    PACE_FLUSH_SLACK = 8,             /* a flush is expected to take an eighth longer than the last ones */
+    PACE_DEBT_SCALE = 1000,           /* debt 1 */
+    PACE_LEAST = 20,                  /* debt 2: this part of what merges take out */
+    PACE_BY_MEMORY = ESKER_LEVELS_MAX /* as pace_level: it is flushes that are behind */
 };
 
 /* This thread's last write that waited. */
@@ -63,8 +78,8 @@ db_pace_tell(esker_db *db)
         uint64_t waited_ns = load_relaxed(&db->wait_untold_ns[cause]); /* relaxed: see db_pace_note */
         if (waited_ns > 0) {
             add_relaxed(&db->wait_untold_ns[cause], 0 - waited_ns); /* relaxed: the same */
-            uint32_t level =
-                cause == ESKER_WAIT_LEVEL0 ? 0 : load_relaxed(&db->pace_level); /* relaxed: told */
+            uint32_t level = load_relaxed(&db->pace_level);         /* relaxed: told */
+            level = cause != ESKER_WAIT_DEBT || level == PACE_BY_MEMORY ? 0 : level;
             db_emit_wait(db, cause, level, waited_ns);
         }
     }
@@ -87,6 +102,25 @@ struct pace_debt {
     uint64_t share; /* of PACE_DEBT_SCALE; may be more */
     uint32_t level;
 };
+
+void
+db_drain_add(struct db_drain *drain, uint64_t bytes, uint64_t started_ns, uint64_t now_ns)
+{
+    uint64_t from = MAX(started_ns, drain->seen_ns);
+    drain->bytes = drain->bytes / 4 * PACE_KEEP + bytes;
+    drain->us = drain->us / 4 * PACE_KEEP + MAX((now_ns - MIN(from, now_ns)) / 1000, (uint64_t)1);
+    drain->seen_ns = now_ns;
+}
+
+uint64_t
+db_drain_rate(const struct db_drain *drain)
+{
+    if (drain->bytes == 0) {
+        return 0;
+    }
+    double per_s = (double)drain->bytes * 1e6 / (double)MAX(drain->us, (uint64_t)1);
+    return MAX((uint64_t)per_s, (uint64_t)1);
+}
 
 /* Of PACE_DEBT_SCALE: 0 up to `none`, 1 at `all`, 2 from `full` on. */
 static uint64_t
@@ -114,7 +148,7 @@ db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall)
     uint64_t due = (uint64_t)trigger * PACE_DEBT_SCALE;
     uint64_t none = MAX(MIN(unit * PACE_L0_FREE * PACE_DEBT_SCALE, MAX(due, full / 2)), MIN(due, full));
     uint64_t all = MIN(unit * PACE_L0_FULL * PACE_DEBT_SCALE, full / 3 * 2);
-    all = MAX(all, none + (full - MIN(none, full)) / 2);
+    all = MAX(all, none + MIN((full - MIN(none, full)) / 2, unit * PACE_DEBT_SCALE));
     return pace_share((uint64_t)count * PACE_DEBT_SCALE, none, all, full);
 }
 
@@ -172,6 +206,45 @@ pace_debt_bytes(const struct version *version, const struct picker_config *confi
     return bytes;
 }
 
+static uint64_t
+pace_ns_per_mib(uint64_t bytes_per_s)
+{
+    return (uint64_t)1000000000 * 1024 / MAX(bytes_per_s / 1024, (uint64_t)1);
+}
+
+uint64_t
+db_pace_memory_rate(uint64_t flush_bytes_per_s, uint64_t flush_bytes, uint64_t flushing_ns,
+                    uint64_t room_bytes)
+{
+    double whole_ns = (double)flush_bytes * 1e9 / (double)MAX(flush_bytes_per_s, (uint64_t)1);
+    whole_ns += whole_ns / PACE_FLUSH_SLACK;
+    /* One that is late may still take a while; and no room at all is said by waits of another kind. */
+    double left_ns = MAX(whole_ns - (double)flushing_ns, whole_ns / PACE_FLUSH_SLACK);
+    double rate = (double)room_bytes * 1e9 / MAX(left_ns, 1.0);
+    double least = (double)flush_bytes_per_s / PACE_FLUSH_SLACK;
+    return (uint64_t)MIN(MAX(rate, MAX(least, 1.0)), 1e15);
+}
+
+/* 0: memory is in nobody's way. mu held. */
+static uint64_t
+pace_memory_rate_locked(const esker_db *db, const struct version *version)
+{
+    uint64_t rate = db_drain_rate(&db->flush_drain);
+    if (version->window_count < WINDOWS_LIVE_MAX || rate == 0) {
+        return 0;
+    }
+    const struct window *active = version->windows[0];
+    const struct window *oldest = version->windows[version->window_count - 1];
+    if (oldest->cap_bytes != db->flush_window_bytes) {
+        return 0; /* windows still grow: half of what a small one took were syncs, and says nothing of it */
+    }
+    /* relaxed: how far writers are, about */
+    uint64_t used = MIN(window_tail_bytes(load_relaxed(&active->tail)), active->cap_bytes);
+    uint64_t now = io_monotonic_ns(db->io);
+    uint64_t began = MIN(MAX(db->flush_drain.seen_ns, db->flush_since_ns), now);
+    return db_pace_memory_rate(rate, oldest->cap_bytes, now - began, active->cap_bytes - used);
+}
+
 void
 db_pace_update_locked(esker_db *db)
 {
@@ -184,38 +257,49 @@ db_pace_update_locked(esker_db *db)
     }
     compaction_targets(sizes, &config, targets);
     struct pace_debt debt = pace_debt_of(db, version, &config, targets);
-    uint64_t ns_per_mib = 0;
-    if (debt.share > 0 && db->drain_bytes_per_s > 0) {
-        uint64_t rate = db_pace_rate(db->drain_bytes_per_s, debt.share);
-        ns_per_mib = (uint64_t)1000000000 * 1024 / MAX(rate / 1024, (uint64_t)1);
-    }
+    uint64_t drain = db_drain_rate(&db->merge_drain);
+    uint64_t rate = debt.share > 0 && drain > 0 ? db_pace_rate(drain, debt.share) : UINT64_MAX;
+    uint64_t memory_rate = pace_memory_rate_locked(db, version);
+    bool by_memory = memory_rate != 0 && memory_rate < rate;
+    rate = by_memory ? memory_rate : rate;
     const struct level_run *level0 = version->levels[0];
     bool l0_behind = level0 != NULL && level0->count > config.l0_trigger;
     bool waiting = version->window_count + 1 >= WINDOWS_LIVE_MAX;
     bool flush_behind = version->window_count >= WINDOWS_LIVE_MAX; /* and writers about to wait for it */
     uint64_t bytes = pace_debt_bytes(version, &config, targets);
     /* relaxed, all of them: hints for writers and jobs, and statistics. */
-    store_relaxed(&db->pace_level, debt.level);      /* relaxed: told only */
-    store_relaxed(&db->pace_ns_per_mib, ns_per_mib); /* relaxed: a hint */
-    store_relaxed(&db->debt_bytes, bytes);           /* relaxed: statistic */
+    store_relaxed(&db->pace_level, by_memory ? PACE_BY_MEMORY : debt.level); /* relaxed: told only */
+    store_relaxed(&db->pace_ns_per_mib, rate == UINT64_MAX ? 0 : pace_ns_per_mib(rate)); /* relaxed: a hint */
+    store_relaxed(&db->debt_bytes, bytes); /* relaxed: statistic */
     bool little = !l0_behind && !waiting && bytes < config.base_bytes;
     store_relaxed(&db->merges_are_idle, debt.share == 0 && (little || flush_behind)); /* relaxed: a hint */
+    store_relaxed(&db->merges_press, debt.share > 0);                                 /* relaxed: a hint */
 }
 
 void
-db_pace_merged(esker_db *db, uint32_t input_level, uint64_t input_bytes, uint64_t started_ns)
+db_pace_merged(esker_db *db, uint64_t tiers_gone, uint64_t started_ns)
 {
-    if (input_level != 0) {
+    if (tiers_gone == 0) {
         return;
     }
     uint64_t now = io_monotonic_ns(db->io);
     mutex_lock(&db->mu);
-    uint64_t from = MAX(started_ns, db->drain_seen_ns);
-    uint64_t took_us = MAX((now - MIN(from, now)) / 1000, (uint64_t)1);
-    uint64_t rate = MAX(input_bytes * 1000 / took_us * 1000, (uint64_t)1);
-    db->drain_bytes_per_s =
-        db->drain_bytes_per_s == 0 ? rate : (db->drain_bytes_per_s * (PACE_EWMA - 1) + rate) / PACE_EWMA;
-    db->drain_seen_ns = now;
+    uint64_t each = db->flush_window_bytes != 0 ? db->flush_window_bytes : db->window_bytes_max;
+    db_drain_add(&db->merge_drain, tiers_gone * each, started_ns, now);
+    db_pace_update_locked(db);
+    mutex_unlock(&db->mu);
+}
+
+void
+db_pace_flushed(esker_db *db, uint64_t window_bytes, uint64_t started_ns)
+{
+    uint64_t now = io_monotonic_ns(db->io);
+    mutex_lock(&db->mu);
+    if (window_bytes != db->flush_window_bytes) {
+        db->flush_drain = (struct db_drain){.seen_ns = db->flush_drain.seen_ns};
+    }
+    db_drain_add(&db->flush_drain, window_bytes, started_ns, now);
+    db->flush_window_bytes = window_bytes;
     db_pace_update_locked(db);
     mutex_unlock(&db->mu);
 }
@@ -227,11 +311,21 @@ static uint64_t
 pace_take_turn(esker_db *db, uint64_t bytes, uint64_t ns_per_mib, uint64_t now)
 {
     uint64_t due = load_relaxed(&db->pace_due_ns); /* relaxed: turns are only about rates */
-    if (due + PACE_BEHIND_NS < now) {
-        (void)cas_relaxed(&db->pace_due_ns, &due, now); /* relaxed: the same; one of the writers wins */
+    if (due + PACE_BEHIND_NS < now || due > now + PACE_OWED_NS) {
+        /* relaxed: the same; one of the writers wins */
+        (void)cas_relaxed(&db->pace_due_ns, &due, MIN(MAX(due, now), now + PACE_OWED_NS));
     }
     uint64_t cost = bytes * ns_per_mib >> 20;
     return add_relaxed(&db->pace_due_ns, cost) + cost; /* relaxed: the same */
+}
+
+uint64_t
+db_pace_until(uint64_t now, uint64_t due, uint64_t bytes)
+{
+    if (due <= now + PACE_AHEAD_NS) {
+        return now;
+    }
+    return bytes <= PACE_SMALL_BYTES ? MIN(due, now + PACE_SMALL_NS) : due;
 }
 
 esker_status
@@ -244,20 +338,22 @@ db_pace_wait(esker_db *db, uint64_t bytes, uint64_t deadline_ns)
     uint64_t began = io_monotonic_ns(db->io);
     uint64_t now = began;
     uint64_t due = pace_take_turn(db, bytes, ns_per_mib, now);
+    uint64_t until = db_pace_until(now, due, bytes);
     uint32_t level = load_relaxed(&db->pace_level); /* relaxed: told only */
     bool in_time = true;
     /* relaxed: without debt nobody waits, whatever was due */
-    while (due > now + PACE_AHEAD_NS && load_relaxed(&db->pace_ns_per_mib) != 0) {
+    while (until > now && load_relaxed(&db->pace_ns_per_mib) != 0) {
         if (deadline_ns != 0 && now >= deadline_ns) {
             in_time = false;
             break;
         }
         _Atomic uint32_t nobody_wakes = 0;
-        futex_wait(&nobody_wakes, 0, MIN(due - now, (uint64_t)PACE_SLICE_NS));
+        futex_wait(&nobody_wakes, 0, MIN(until - now, (uint64_t)PACE_SLICE_NS));
         now = io_monotonic_ns(db->io);
     }
     if (now > began) {
-        db_pace_note(db, ESKER_WAIT_DEBT, level, now - began);
+        int cause = level == PACE_BY_MEMORY ? ESKER_WAIT_MEMORY : ESKER_WAIT_DEBT;
+        db_pace_note(db, cause, level == PACE_BY_MEMORY ? 0 : level, now - began);
     }
-    return in_time ? ESKER_OK : FAIL(ESKER_TIMED_OUT, "merges did not catch up in time");
+    return in_time ? ESKER_OK : FAIL(ESKER_TIMED_OUT, "merges or flushes did not catch up in time");
 }

@@ -29,7 +29,7 @@ enum {
 static bool
 retry_is_merge(const struct job *job)
 {
-    return job->urgency >= JOB_COMPACT_L0;
+    return job->urgency >= JOB_COMPACT_PRESS;
 }
 
 static esker_error *

@@ -539,7 +539,9 @@ rotate_go_on_locked(esker_db *db, struct window *next, struct window *filled, en
     if (why != ROTATE_FOR_FLUSH && filled->cap_bytes >= db->window_bytes_max) {
         db_plan_note_filled_locked(db, io_monotonic_ns(db->io) - db->window_began_ns);
     }
+    bool none_waits = load_acquire(&db->current)->window_count == 1; /* pairs: CURRENT */
     TRY(rotate_install_locked(db, next));
+    db->flush_since_ns = none_waits ? db->window_began_ns : db->flush_since_ns;
     db_prepared_shift_locked(db);
     db_pace_update_locked(db);
     window_ref(next);

@@ -126,7 +126,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     mutex_lock(&db->mu);
     struct picker_config config = db_picker_config(db, load_acquire(&db->current)); /* pairs: CURRENT */
     compaction_targets(stats->level_bytes, &config, stats->level_target_bytes);
-    stats->drain_bytes_per_s = db->drain_bytes_per_s;
+    stats->drain_bytes_per_s = db_drain_rate(&db->merge_drain);
     stats->log_files = db->log_file_count;
     stats->log_file_bytes = db->log_file_bytes;
     mutex_unlock(&db->mu);

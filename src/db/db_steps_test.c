@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "db/db_compact.h"
 #include "io/io_sim.h"
 
@@ -177,6 +178,15 @@ steps_segment_files(struct sim_disk *disk)
     return segments;
 }
 
+/* A file in a run. */
+static void
+steps_purge(struct steps *steps)
+{
+    do {
+        db_purge_job(&steps->db->purge_job);
+    } while (steps->db->obsolete_count > 0);
+}
+
 /* Whatever a merge is about to do when the database is told to close: no step follows. */
 static void
 cancel__is_followed_by_no_step(void **state)
@@ -203,7 +213,7 @@ cancel__is_followed_by_no_step(void **state)
             assert_int_equal(after.step_count[kind], before.step_count[kind]);
         }
         epoch_drain(); /* files that merges before had replaced */
-        db_purge_job(&steps.db->purge_job);
+        steps_purge(&steps);
         assert_null(steps.db->compact_runs);
         assert_int_equal(steps.db->claimed_count, 0);
         assert_int_equal(steps_segment_files(steps.disk), after.segments); /* what was half made is gone */
@@ -258,7 +268,7 @@ merge__without_space_keeps_its_inputs_and_comes_again(void **state)
         assert_int_equal(steps.db->merge_reserved_bytes, 0);
         assert_int_equal(steps.db->claimed_count, 0);
         epoch_drain();
-        db_purge_job(&steps.db->purge_job);
+        steps_purge(&steps);
         assert_int_equal(steps_segment_files(steps.disk), failed.segments);
         steps_expect_keys(&steps, present, KEYS);
         sim_disk_set_capacity(steps.disk, 0);
@@ -335,6 +345,126 @@ pace__has_no_cliff(void **state)
         assert_true(before < DRAIN / 10);                       /* nobody arrives there at full speed */
         assert_true(db_pace_rate(DRAIN, 1) > DRAIN * 14 / 10);  /* debt begins gently */
     }
+}
+
+/* Sums are divided: a merge that ends beside another one takes no time, and is no sign of speed. */
+static void
+pace__measures_what_was_taken_over_the_time(void **state)
+{
+    (void)state;
+    struct db_drain drain = {0};
+    assert_int_equal(db_drain_rate(&drain), 0);
+    uint64_t now = 1000000000;
+    for (int i = 0; i < 100; i++) {
+        now += 100000000;
+        db_drain_add(&drain, 10000000, now - 100000000, now); /* 10 MB in 100 ms */
+        uint64_t rate = db_drain_rate(&drain);
+        assert_true(rate > 90000000 && rate < 110000000);
+    }
+    db_drain_add(&drain, 10000000, now - 90000000, now); /* began later, ends at once */
+    assert_true(db_drain_rate(&drain) < 200000000);
+    for (int i = 0; i < 20; i++) { /* slower from now on; what has been is soon forgotten */
+        now += 100000000;
+        db_drain_add(&drain, 1000000, 0, now);
+    }
+    assert_true(db_drain_rate(&drain) < 12000000);
+}
+
+static void
+pace__a_small_write_sleeps_for_milliseconds_at_most(void **state)
+{
+    static const uint64_t dues[] = {0, 999999, 1000000, 1000001, 3000000, 5000000, 1000000000, 100000000000};
+    (void)state;
+    for (size_t i = 0; i < COUNTOF(dues); i++) {
+        uint64_t now = 77000000000;
+        uint64_t small = db_pace_until(now, now + dues[i], 116) - now;
+        uint64_t large = db_pace_until(now, now + dues[i], 1 << 20) - now;
+        assert_true(small <= 4000000 && small <= dues[i]);
+        assert_int_equal(large, dues[i] > 1000000 ? dues[i] : 0);
+        assert_true(dues[i] > 1000000 ? small > 0 : small == 0);
+    }
+}
+
+enum { PACED_WINDOW = 1 << 20, PACED_FLUSHES = 2000, PACED_SPEEDUP = 10, PACED_RATE = 100 << 20 };
+
+/* Windows, flushes of them and one writer by a clock of their own: a flush takes 7 to 13 ms. */
+struct paced {
+    struct rng rng;
+    struct db_drain drain;
+    uint64_t now, flush_began, flush_ends, filled, waiting, blocked_ns, written;
+};
+
+static void
+paced_flush_next(struct paced *paced)
+{
+    paced->flush_began = paced->now;
+    paced->flush_ends = paced->now + 7000000 + rng_below(&paced->rng, 6000000);
+}
+
+static uint64_t
+paced_rate(const struct paced *paced, bool by_memory)
+{
+    uint64_t fast = (uint64_t)PACED_RATE * PACED_SPEEDUP;
+    uint64_t measured = db_drain_rate(&paced->drain);
+    if (!by_memory || paced->waiting < WINDOWS_LIVE_MAX - 1 || measured == 0) {
+        return fast;
+    }
+    uint64_t since = paced->now - paced->flush_began;
+    return MIN(fast, db_pace_memory_rate(measured, PACED_WINDOW, since, PACED_WINDOW - paced->filled));
+}
+
+/* Until the flush under way ends, or the active window is full. */
+static void
+paced_write(struct paced *paced, uint64_t rate)
+{
+    uint64_t until = paced->waiting > 0 ? paced->flush_ends : UINT64_MAX;
+    uint64_t need_ns = (PACED_WINDOW - paced->filled) * 1000000000 / rate + 1;
+    uint64_t took_ns = until - paced->now < need_ns ? until - paced->now : need_ns;
+    uint64_t bytes = MIN(took_ns * rate / 1000000000, PACED_WINDOW - paced->filled);
+    bytes = took_ns == need_ns ? PACED_WINDOW - paced->filled : bytes;
+    paced->now += took_ns;
+    paced->filled += bytes;
+    paced->written += bytes;
+}
+
+static struct paced
+paced_run(bool by_memory)
+{
+    struct paced paced = {.rng = {.state = 1}, .now = 1000000000};
+    for (uint64_t flushes = 0; flushes < PACED_FLUSHES;) {
+        bool full = paced.filled == PACED_WINDOW;
+        if (full && paced.waiting < WINDOWS_LIVE_MAX - 1) {
+            paced.filled = 0;
+            paced.waiting++;
+            if (paced.waiting == 1) {
+                paced_flush_next(&paced);
+            }
+        } else if (full) {
+            paced.blocked_ns += paced.flush_ends - paced.now;
+            paced.now = paced.flush_ends;
+        } else {
+            paced_write(&paced, paced_rate(&paced, by_memory));
+        }
+        if (paced.waiting > 0 && paced.now >= paced.flush_ends) {
+            db_drain_add(&paced.drain, PACED_WINDOW, paced.flush_began, paced.now);
+            paced.waiting--;
+            flushes++;
+            paced_flush_next(&paced);
+        }
+    }
+    return paced;
+}
+
+/* A writer that could be ten times as fast as flushes seldom meets the end of memory, and gets as far. */
+static void
+pace__spreads_the_wait_for_memory(void **state)
+{
+    (void)state;
+    struct paced free_run = paced_run(false);
+    struct paced paced = paced_run(true);
+    assert_true(free_run.blocked_ns > free_run.now / 2);
+    assert_true(paced.blocked_ns < paced.now / 20);
+    assert_true(paced.written / (paced.now / 1000) > free_run.written / (free_run.now / 1000) * 9 / 10);
 }
 
 /* The last wait of this thread, one of the cause, which totals and an event know, too. */
@@ -464,6 +594,9 @@ main(void)
         cmocka_unit_test(merge__without_space_keeps_its_inputs_and_comes_again),
         cmocka_unit_test(progress__is_told_by_sixteenths),
         cmocka_unit_test(pace__has_no_cliff),
+        cmocka_unit_test(pace__measures_what_was_taken_over_the_time),
+        cmocka_unit_test(pace__a_small_write_sleeps_for_milliseconds_at_most),
+        cmocka_unit_test(pace__spreads_the_wait_for_memory),
         cmocka_unit_test(waits__say_why),
         cmocka_unit_test(waits__of_debt_name_the_level),
         cmocka_unit_test(waits__are_told_by_events),

@@ -35,7 +35,7 @@
 #include "sync/fork.h"
 #include "sync/thread.h"
 
-enum { WORKERS_URGENT = 2, WORKERS_MERGE_MAX = 4, WORKERS_MAX = WORKERS_URGENT + WORKERS_MERGE_MAX + 1 };
+enum { WORKERS_URGENT = 2, WORKERS_MERGE_MAX = 4, WORKERS_MAX = WORKERS_URGENT + 2 * WORKERS_MERGE_MAX + 1 };
 
 /* What a thread of a kind runs: jobs of urgencies [first, end). Merges yield a
  * little to those who write, who otherwise lose their processor for a tick or
@@ -46,10 +46,18 @@ struct worker_kind {
     const char *name;
 };
 
-enum { WORKER_URGENT = 0, WORKER_MERGE = 1, WORKER_IDLE = 2, WORKER_KINDS = 3, WORKER_MERGE_NICE = 5 };
+enum {
+    WORKER_URGENT = 0,
+    WORKER_PRESS = 1,
+    WORKER_MERGE = 2,
+    WORKER_IDLE = 3,
+    WORKER_KINDS = 4,
+    WORKER_MERGE_NICE = 5
+};
 
 static const struct worker_kind worker_kinds[WORKER_KINDS] = {
-    {.first = 0, .end = JOB_COMPACT_L0, .name = "work"},
+    {.first = 0, .end = JOB_COMPACT_PRESS, .name = "work"},
+    {.first = JOB_COMPACT_PRESS, .end = JOB_COMPACT_L0, .name = "press"},
     {.first = JOB_COMPACT_L0, .end = JOB_COMPACT_IDLE, .nice = WORKER_MERGE_NICE, .name = "merge"},
     {.first = JOB_COMPACT_IDLE, .end = JOB_URGENCIES, .idle = true, .name = "idle"},
 };
@@ -272,7 +280,7 @@ pool_ripen_locked(void)
 static bool
 job_may_run_locked(const struct job *job)
 {
-    if (job->urgency < JOB_COMPACT_L0) {
+    if (job->urgency < JOB_COMPACT_PRESS) {
         return true;
     }
     return job->owner->compact_count < job->owner->running_limit;
@@ -314,7 +322,7 @@ static void
 job_run_locked(struct job *job, int kind)
 {
     struct job_owner *owner = job->owner;
-    bool compact = job->urgency >= JOB_COMPACT_L0;
+    bool compact = job->urgency >= JOB_COMPACT_PRESS;
     ASSERT(!job->running && !owner->stopping);
     job->running = true;
     owner->running_count++;
@@ -352,7 +360,7 @@ job_run_locked(struct job *job, int kind)
 static void
 pool_pass_limit_on_locked(int kind)
 {
-    for (int other = WORKER_MERGE; other < WORKER_KINDS; other++) {
+    for (int other = WORKER_PRESS; other < WORKER_KINDS; other++) {
         if (kind != WORKER_URGENT && other != kind && pool_lists_ready_locked(other)) {
             cond_signal(&pool.work[other]);
         }
@@ -451,6 +459,9 @@ pool_start_threads_locked(void)
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint32_t merges = (uint32_t)MIN(MAX(cores, 1L), (long)WORKERS_MERGE_MAX);
     esker_status status = pool_start_kind_locked(WORKER_URGENT, WORKERS_URGENT);
+    if (status == ESKER_OK) {
+        status = pool_start_kind_locked(WORKER_PRESS, merges);
+    }
     if (status == ESKER_OK) {
         status = pool_start_kind_locked(WORKER_MERGE, merges);
     }

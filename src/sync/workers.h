@@ -13,7 +13,9 @@
  *  - One job never runs on two threads at once.
  *  - Threads of two kinds prefer lower `urgency`: two for what writers may wait
  *    for, and as many as there are processors (4 at most) for merges, which so
- *    never stand in the way of a flush. Merging threads are a little nice.
+ *    never stand in the way of a flush. Merging threads are a little nice; JOB_COMPACT_PRESS
+ *    has as many of its own that are not: what a writer waits for must not be less urgent
+ *    than whoever keeps the processors busy. Threads cannot change back and forth by themselves.
  *  - A long job is a job of many short runs: each run does a step and kicks the
  *    job again, so that what is more urgent comes in between. In between, and
  *    only then, it may change its urgency (job_set_urgency).
@@ -35,12 +37,13 @@ enum job_urgency {
     JOB_LOG = 0,
     JOB_FLUSH = 1,
     JOB_PURGE = 2,
-    JOB_COMPACT_L0 = 3, /* merges that writers will have to wait for */
-    JOB_COMPACT = 4,
-    JOB_COMPACT_IDLE = 5
+    JOB_COMPACT_PRESS = 3, /* merges that writers wait for; the first that is a merge */
+    JOB_COMPACT_L0 = 4,    /* merges that writers will have to wait for */
+    JOB_COMPACT = 5,
+    JOB_COMPACT_IDLE = 6
 };
 
-enum { JOB_URGENCIES = 6 };
+enum { JOB_URGENCIES = 7 };
 
 struct job_owner;
 
@@ -65,7 +68,7 @@ struct job_owner {
     uint32_t generation; /* immutable: fork_generation at init; in a child all calls for it do nothing */
 };
 
-/* Counted. manual as in epoch_runtime_acquire. Starts up to 7 threads, by the machine. */
+/* Counted. manual as in epoch_runtime_acquire. Starts up to 11 threads, by the machine. */
 NODISCARD esker_status workers_acquire(bool manual);
 void workers_release(void);
 /* How many jobs more urgent than merges can run at once; 1 in manual mode. */
