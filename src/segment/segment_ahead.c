@@ -85,6 +85,7 @@ segment_ahead_room(const struct segment_ahead *ahead, uint8_t **ptr, uint64_t *c
     }
     *cap = rounded;
     block_cache_charge(ahead->segment->cache, ahead->role, rounded);
+    block_cache_settle(ahead->segment->cache); /* what went for it is free before it is used */
     return ESKER_OK;
 }
 

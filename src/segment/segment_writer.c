@@ -109,6 +109,7 @@ segment_writer_charge(struct segment_writer *writer, uint64_t bytes)
     }
     if (bytes > writer->charged_bytes) {
         block_cache_charge(cache, MEMORY_MERGES, bytes - writer->charged_bytes);
+        block_cache_settle(cache); /* readers alone may not meet what merges pushed out for a while */
     } else {
         block_cache_discharge(cache, MEMORY_MERGES, writer->charged_bytes - bytes);
     }
