@@ -520,6 +520,7 @@ typedef struct esker_stats {
     uint64_t log_bytes_prepared; /* new log files are filled once before they are used, and then used again */
     uint64_t filter_pages_damaged; /* met and done without; esker_verify tells where */
     uint64_t rows_expired;         /* puts whose time was up when a flush or merge met them */
+    uint64_t segments_expired;     /* dropped unread, since nothing in them was alive */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

@@ -121,6 +121,7 @@ struct picker_config {
      * move on, and are rewritten in place at the bottom; so do those whose deletes
      * iterators have stepped over as often as they have rows. 0 = they are left alone. */
     uint64_t gc_lsn;
+    uint64_t now_ms; /* segments whose rows have expired until then, and shadow nothing, are dropped */
 };
 
 enum { COMPACTION_INPUTS_MAX = 16384 };
@@ -133,6 +134,7 @@ struct compaction_plan {
     uint32_t inputs[COMPACTION_INPUTS_MAX];
     uint32_t overlaps[COMPACTION_INPUTS_MAX];
     bool trivial_move; /* the inputs (any number) can change their level as they are */
+    bool drop;         /* the inputs can go unread: of one level, which is the output's, too */
     double score;      /* >= 1.0 means due */
 };
 
@@ -145,6 +147,13 @@ void compaction_targets(const uint64_t level_bytes[ESKER_LEVELS_MAX], const stru
  * but the score is set then. */
 bool compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const struct picker_config *config,
                      struct compaction_plan *out);
+
+/* About how many of its rows have expired. */
+uint64_t compaction_expired_rows(const struct segment_meta *meta, uint64_t now_ms);
+/* Segments of one level of which every row is a delete or has expired, which no snapshot needs
+ * as evidence, and under which nothing lies that they hide. */
+bool compaction_pick_expired(const struct level_table levels[ESKER_LEVELS_MAX],
+                             const struct picker_config *config, struct compaction_plan *out);
 
 /* A merge of what overlaps [lower, upper) (empty = no bound) one level further
  * down, starting at the shallowest level that has something; as much of it as

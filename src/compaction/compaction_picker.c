@@ -273,9 +273,9 @@ picker_init(struct picker *picker, const struct level_table *levels, const struc
 /* ---- Making plans ----------------------------------------------------------------- */
 
 static bool
-picker_is_mostly_deletes(const struct segment_meta *meta)
+picker_is_mostly_deletes(const struct segment_meta *meta, uint64_t now_ms)
 {
-    return meta->tombstone_count > meta->row_count / 2;
+    return meta->tombstone_count + compaction_expired_rows(meta, now_ms) > meta->row_count / 2;
 }
 
 /* Iterators have stepped over its deletes as often as a merge would. */
@@ -283,7 +283,8 @@ static bool
 picker_is_worn(const struct level_table *level, size_t index)
 {
     const struct segment_meta *meta = level->segments[index];
-    return level->skipped != NULL && meta->tombstone_count > 0 && level->skipped[index] >= meta->row_count;
+    bool deletes = meta->tombstone_count > 0 || meta->expiring_count > 0;
+    return level->skipped != NULL && deletes && level->skipped[index] >= meta->row_count;
 }
 
 /* Inputs of level 0 that overlap must be merged; so should crumbs be, and what nobody would write again
@@ -329,7 +330,8 @@ picker_is_move(const struct picker *picker, const struct compaction_plan *plan)
     const struct level_table *level = &picker->levels[plan->input_level];
     for (size_t i = 0; plan->output_level >= PICKER_LAST && i < plan->input_count; i++) {
         const struct segment_meta *meta = level->segments[plan->inputs[i]];
-        if ((picker_is_mostly_deletes(meta) || picker_is_worn(level, plan->inputs[i])) &&
+        if ((picker_is_mostly_deletes(meta, picker->config->now_ms) ||
+             picker_is_worn(level, plan->inputs[i])) &&
             (gc_lsn == 0 || meta->max_lsn < gc_lsn)) {
             return false;
         }
@@ -356,6 +358,7 @@ picker_make_plan(const struct picker *picker, uint32_t input_level, struct picke
     }
     out->score = score;
     out->trivial_move = picker_is_move(picker, out);
+    out->drop = false;
 }
 
 static bool
@@ -632,7 +635,7 @@ picker_plan_deletes(struct picker *picker, struct compaction_plan *out)
             const struct segment_meta *meta = level->segments[i];
             struct picker_span overlaps = {0};
             bool is_older = best == level->count || meta->id < level->segments[best]->id;
-            bool wanted = picker_is_mostly_deletes(meta) || picker_is_worn(level, i);
+            bool wanted = picker_is_mostly_deletes(meta, picker->config->now_ms) || picker_is_worn(level, i);
             if (!is_older || !wanted || meta->max_lsn >= picker->config->gc_lsn) {
                 continue;
             }
@@ -687,6 +690,9 @@ compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const struct 
                 struct compaction_plan *out)
 {
     struct picker picker;
+    if (compaction_pick_expired(levels, config, out)) {
+        return true;
+    }
     picker_init(&picker, levels, config);
     if (picker_plan_most_urgent(&picker, out)) {
         return true;

@@ -93,6 +93,11 @@ parse_segment(struct table *table, size_t level, const char *text)
             table->skipped[level][at] = number;
         } else if (kind == 't') {
             meta->tombstone_count = number;
+        } else if (kind == 'e') { /* how many expire; "-" first and last time follow */
+            meta->expiring_count = number;
+            meta->expiry_first_ms = strtoul(text + 1, &end, 10);
+            meta->expiry_last_ms = strtoul(end + 1, &end, 10);
+            text = end;
         } else if (kind == '@') {
             meta->max_lsn = number;
         } else {
@@ -127,6 +132,8 @@ parse_config(struct picker_config *config, char *text)
             config->l0_tier_bytes = value;
         } else if (strcmp(name, "lazy") == 0) {
             config->lazy = value != 0;
+        } else if (strcmp(name, "now") == 0) {
+            config->now_ms = value;
         } else {
             assert_string_equal(name, "gc");
             config->gc_lsn = value;
@@ -171,7 +178,7 @@ answer(FILE *out, const struct table *table, char *question)
         fprintf(out, " |");
         print_segments(out, table, plan.output_level, plan.overlaps, plan.overlap_count);
     }
-    fprintf(out, "%s\n", plan.trivial_move ? " move" : "");
+    fprintf(out, "%s\n", plan.trivial_move ? " move" : plan.drop ? " drop" : "");
 }
 
 /* One line of a case that is not an answer. */
@@ -279,6 +286,13 @@ compaction_pick__deletes(void **state)
 {
     (void)state;
     run_table_file("picker_deletes.txt");
+}
+
+static void
+compaction_pick__expired(void **state)
+{
+    (void)state;
+    run_table_file("picker_expired.txt");
 }
 
 static void
@@ -428,6 +442,7 @@ main(int argc, char **argv)
         cmocka_unit_test(compaction_pick__choice_within_a_level),
         cmocka_unit_test(compaction_pick__claims),
         cmocka_unit_test(compaction_pick__deletes),
+        cmocka_unit_test(compaction_pick__expired),
         cmocka_unit_test(compaction_pick__tiers_of_level_0),
         cmocka_unit_test(compaction_pick_range__steps_down),
         cmocka_unit_test(compaction_pick__more_than_a_plan_can_name),

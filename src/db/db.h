@@ -187,7 +187,8 @@ struct esker_db {
     _Atomic uint64_t log_syncs, log_bytes_written, log_bytes_prepared, flushes, flush_bytes_written,
         compactions;
     _Atomic uint64_t compaction_bytes_read, compaction_bytes_written, stalls, stall_ns;
-    _Atomic uint64_t compactions_failed, compactions_damaged, rows_skipped, rows_expired;
+    _Atomic uint64_t compactions_failed, compactions_damaged, rows_skipped;
+    _Atomic uint64_t rows_expired, segments_expired;
     _Atomic uint64_t time_seen_ms; /* of the wall clock, by steps of a second; see db_now_ms */
     /* db_pace.c */
     _Atomic uint64_t pace_due_ns CACHE_ALIGNED; /* when what was written so far is paid for */
@@ -404,6 +405,8 @@ void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64
 uint64_t db_now_ms(esker_db *db);
 /* A PUT_EXPIRING's value: true, and cut to what was put, while it lives. */
 bool db_expiring_lives(esker_db *db, struct bytes *value);
+/* In how long the next segment will have expired whole, DB_LOOK_NS to an hour; UINT64_MAX: none will. */
+uint64_t db_expiry_next_ns(esker_db *db, const struct version *version);
 /* Does the commit put something that expires? */
 bool db_expiry_applies(const struct commit *commit, uint32_t put_count);
 /* Then what it puts is built in `room`, each with its expiry, and is the commit's body from now on. */

@@ -104,7 +104,8 @@ static esker_status
 compact_begin_some(struct compact_job *self)
 {
     struct compact_run *run = self->begun;
-    bool moves = run->plan->trivial_move; /* once there are parts, others may end the run */
+    bool moves =
+        run->plan->trivial_move || run->plan->drop; /* once there are parts, others may end the run */
     bool gone = false;
     esker_status status = compact_begin_or_give_up(run, &gone);
     if (status == ESKER_OK && !gone) {
@@ -170,9 +171,11 @@ compact_look_again(esker_db *db, struct job *job)
     mutex_lock(&db->mu);
     const struct level_run *level0 = load_acquire(&db->current)->levels[0]; /* pairs: CURRENT */
     bool later = !db->writes_rest && level0 != NULL;
+    uint64_t delay_ns = db_expiry_next_ns(db, load_acquire(&db->current)); /* pairs: CURRENT */
     mutex_unlock(&db->mu);
-    if (later && job == &db->compact_jobs[0].job) {
-        job_kick_after(job, DB_LOOK_NS);
+    delay_ns = later ? MIN(delay_ns, (uint64_t)DB_LOOK_NS) : delay_ns;
+    if (delay_ns != UINT64_MAX && job == &db->compact_jobs[0].job) {
+        job_kick_after(job, delay_ns);
     }
 }
 

@@ -64,7 +64,7 @@ apart_widen(struct apart_range *range, struct apart_range more)
 static size_t
 apart_written_count(const struct compact_run *run)
 {
-    return run->plan->trivial_move ? run->plan->input_count : 1;
+    return run->plan->drop ? 0 : run->plan->trivial_move ? run->plan->input_count : 1;
 }
 
 static struct apart_range

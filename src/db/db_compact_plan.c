@@ -224,7 +224,8 @@ db_picker_config(esker_db *db, const struct version *version)
         .fanout = COMPACT_FANOUT,
         .segment_bytes = db->segment_bytes,
         .l0_tier_bytes = db->tier_bytes != 0 ? db->tier_bytes : db->window_bytes_max * PLAN_TIER_WINDOWS,
-        .gc_lsn = plan_gc_lsn(db)};
+        .gc_lsn = plan_gc_lsn(db),
+        .now_ms = db_now_ms(db)};
     plan_policy_locked(db, version, &config);
     if (db->reserve_spent) { /* deletes make room when they are merged */
         config.l0_trigger = 1;

@@ -162,7 +162,8 @@ run_begin_pick(struct compact_run *run)
     const struct compaction_plan *plan = run->plan;
     TRY(run_pick(run, plan->input_level, plan->inputs, plan->input_count, &run->inputs));
     TRY(run_pick(run, plan->output_level, plan->overlaps, plan->overlap_count, &run->overlaps));
-    return plan->trivial_move ? ESKER_END : ESKER_OK; /* no part: there is nothing but the end */
+    return plan->trivial_move || plan->drop ? ESKER_END
+                                            : ESKER_OK; /* no part: there is nothing but the end */
 }
 
 /* What every part, or the split, needs at once, one segment per step. NULL: that was all. */
@@ -401,6 +402,11 @@ run_install(struct compact_run *run)
         .edit = {.drop_segments = run->drop_ids, .drop_segment_count = run->drop_count}};
     if (run->plan->trivial_move) {
         return run_move(run, &install);
+    }
+    if (run->plan->drop) {
+        TRY(db_install(db, &install));
+        add_relaxed(&db->segments_expired, run->drop_count); /* relaxed: statistic */
+        return ESKER_OK;
     }
     struct compaction_result result = {0};
     esker_status status = run->failure.status;

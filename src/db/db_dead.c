@@ -12,10 +12,10 @@ dead_note_segment(struct segment *segment, struct bytes from, struct bytes to, u
 {
     const struct segment_meta *meta = segment_meta(segment);
     bool below = meta->max_key.len > 0 && bytes_compare(meta->max_key, from) < 0;
-    if (below || bytes_compare(meta->min_key, to) >= 0 || meta->tombstone_count == 0) {
+    if (below || bytes_compare(meta->min_key, to) >= 0 || meta->tombstone_count + meta->expiring_count == 0) {
         return false;
     }
-    return segment_note_skipped(segment, MIN(deletes, meta->tombstone_count));
+    return segment_note_skipped(segment, MIN(deletes, meta->tombstone_count + meta->expiring_count));
 }
 
 /* Deletes of [from, to) were walked over: which segments they came from is not known, so all that

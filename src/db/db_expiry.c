@@ -10,7 +10,7 @@
  */
 #include "db/db.h"
 
-enum { EXPIRY_STEP_MS = 1000, NS_PER_MS = 1000000 };
+enum { EXPIRY_STEP_MS = 1000, EXPIRY_LOOK_MS = 3600000, NS_PER_MS = 1000000 };
 
 uint64_t
 db_now_ms(esker_db *db)
@@ -23,6 +23,28 @@ db_now_ms(esker_db *db)
         }
     }
     return MAX(now, seen);
+}
+
+uint64_t
+db_expiry_next_ns(esker_db *db, const struct version *version)
+{
+    uint64_t next_ms = UINT64_MAX;
+    uint64_t now_ms = db->manual ? 0 : db_now_ms(db); /* without threads nothing waits for a time */
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX && !db->manual; level++) {
+        const struct level_run *run = version->levels[level];
+        for (uint32_t i = 0; run != NULL && i < run->count; i++) {
+            const struct segment_meta *meta = segment_meta(run->segments[i]);
+            bool whole =
+                meta->expiring_count > 0 && meta->expiring_count + meta->tombstone_count == meta->row_count;
+            if (whole && meta->expiry_last_ms > now_ms) {
+                next_ms = MIN(next_ms, meta->expiry_last_ms);
+            }
+        }
+    }
+    if (next_ms == UINT64_MAX) {
+        return UINT64_MAX;
+    }
+    return MAX(MIN(next_ms - now_ms, (uint64_t)EXPIRY_LOOK_MS) * NS_PER_MS, (uint64_t)DB_LOOK_NS);
 }
 
 bool

@@ -344,6 +344,42 @@ ttl__merges_give_the_space_back(void **state)
     expiry_close(&expiry);
 }
 
+/* Everything that a segment holds is over: it goes without being read. */
+static void
+ttl__whole_segments_go_unread(void **state)
+{
+    (void)state;
+    struct expiry expiry;
+    char key[16];
+    expiry_open(&expiry, 0);
+    for (uint32_t i = 0; i < 2000; i++) {
+        snprintf(key, sizeof key, "%04u", i);
+        expiry_put(&expiry, key, "a value of some length", 60000);
+    }
+    assert_int_equal(esker_compact(expiry.db, NULL, NULL), ESKER_OK);
+    expiry_put(&expiry, "zzzz", "stays", 0);
+    assert_int_equal(esker_flush(expiry.db), ESKER_OK);
+    uint64_t segments = expiry_stats(&expiry).segments;
+    assert_true(segments >= 4);
+    expiry_reopen(&expiry); /* the times are known from the manifest alone */
+    expiry_set_clock(&expiry, START_MS + 70000);
+    expiry_put(&expiry, "zzzy", "stays", 0);
+    assert_int_equal(esker_flush(expiry.db), ESKER_OK);
+    uint64_t read = expiry_stats(&expiry).compaction_bytes_read;
+    while (workers_run_one()) {
+    }
+    esker_stats stats = expiry_stats(&expiry);
+    assert_int_equal(stats.segments_expired, segments - 1);
+    assert_int_equal(stats.compaction_bytes_read, read);
+    assert_true(stats.segments <= 2);
+    expiry_expect(&expiry, NULL, "0000", NULL);
+    expiry_expect(&expiry, NULL, "zzzz", "stays");
+    expiry_reopen(&expiry);
+    expiry_expect(&expiry, NULL, "1999", NULL);
+    expiry_expect(&expiry, NULL, "zzzy", "stays");
+    expiry_close(&expiry);
+}
+
 /* ---- The model ----------------------------------------------------------------------- */
 
 struct model_version {
@@ -550,6 +586,7 @@ main(void)
         cmocka_unit_test(ttl__the_default_the_write_and_the_entry),
         cmocka_unit_test(ttl__limits_and_older_callers),
         cmocka_unit_test(ttl__merges_give_the_space_back),
+        cmocka_unit_test(ttl__whole_segments_go_unread),
         cmocka_unit_test(ttl__any_history_reads_as_the_model_says),
     };
     return cmocka_run_group_tests_name("expiry", tests, NULL, NULL);

@@ -115,6 +115,7 @@ stats_fill(esker_db *db, struct thread_state *self, esker_stats *stats)
     stats->compactions_damaged = load_relaxed(&db->compactions_damaged); /* relaxed: statistic */
     stats->rows_skipped = load_relaxed(&db->rows_skipped);               /* relaxed: statistic */
     stats->rows_expired = load_relaxed(&db->rows_expired);               /* relaxed: statistic */
+    stats->segments_expired = load_relaxed(&db->segments_expired);       /* relaxed: statistic */
     stats->iterators_live = load_relaxed(&db->iterators_live);           /* relaxed: statistic */
     stats->values_live = load_relaxed(&db->values_live);                 /* relaxed: statistic */
     stats->versions_live = version_list_count(&db->versions);
@@ -230,6 +231,7 @@ static const struct stats_field stats_fields[] = {
     STATS_FIELD(compactions_damaged, "those of them that met damage"),
     STATS_FIELD(rows_skipped, "deleted and old versions that iterators stepped over"),
     STATS_FIELD(rows_expired, "puts whose time was up when a flush or merge met them"),
+    STATS_FIELD(segments_expired, "segments dropped unread, since nothing in them was alive"),
     STATS_FIELD(recovery_ns, "nanoseconds that opening took to recover"),
     STATS_FIELD(recovery_bytes, "log bytes read by recovery"),
 };

@@ -26,10 +26,16 @@ enum edit_tag {
     EDIT_TAG_ADD_LOG = 8,
     EDIT_TAG_DROP_LOG = 9,
     EDIT_TAG_SNAPSHOT = 10,
-    EDIT_TAG_SKIPPABLE = 0x8000
+    EDIT_TAG_SKIPPABLE = 0x8000,
+    EDIT_TAG_SEGMENT_EXPIRY = 0x8001
 };
 
-enum { EDIT_FIELD_HEADER_BYTES = 8, EDIT_SEGMENT_FIXED_BYTES = 64, EDIT_TAIL_BYTES_MAX = 8 };
+enum {
+    EDIT_FIELD_HEADER_BYTES = 8,
+    EDIT_SEGMENT_FIXED_BYTES = 64,
+    EDIT_TAIL_BYTES_MAX = 8,
+    EDIT_EXPIRY_BYTES = 24
+};
 
 static const char manifest_magic[8] = {'E', 'S', 'K', 'E', 'R', 'M', 'A', 'N'};
 static const char current_magic[8] = {'E', 'S', 'K', 'E', 'R', 'C', 'U', 'R'};
@@ -80,6 +86,13 @@ edit_put_u64(struct buf *body, enum edit_tag tag, uint64_t value)
 }
 
 static bool
+edit_expiry_is_sane(const struct segment_meta *segment)
+{
+    return segment->expiring_count <= segment->row_count &&
+           segment->expiry_first_ms <= segment->expiry_last_ms;
+}
+
+static bool
 edit_segment_is_sane(const struct segment_meta *segment)
 {
     return segment->id != 0 && segment->id <= EDIT_NUMBER_MAX && segment->size_bytes != 0 &&
@@ -87,7 +100,7 @@ edit_segment_is_sane(const struct segment_meta *segment)
            segment->row_count <= EDIT_NUMBER_MAX && segment->tombstone_count <= segment->row_count &&
            segment->min_lsn <= segment->max_lsn && segment->max_lsn <= EDIT_NUMBER_MAX &&
            segment->level < EDIT_LEVEL_COUNT && segment->min_key.len <= EDIT_KEY_BYTES_MAX &&
-           segment->max_key.len <= EDIT_KEY_BYTES_MAX &&
+           segment->max_key.len <= EDIT_KEY_BYTES_MAX && edit_expiry_is_sane(segment) &&
            (segment->max_key.len == 0 || bytes_compare(segment->min_key, segment->max_key) <= 0);
 }
 
@@ -110,7 +123,14 @@ edit_put_segment(struct buf *body, const struct segment_meta *segment)
     TRY(buf_append_u32(body, 0));
     TRY(buf_append_bytes(body, segment->min_key));
     TRY(buf_append_bytes(body, segment->max_key));
-    return buf_pad(body, 8);
+    TRY(buf_pad(body, 8));
+    if (segment->expiring_count == 0) {
+        return ESKER_OK;
+    }
+    TRY(edit_put_head(body, EDIT_TAG_SEGMENT_EXPIRY, EDIT_EXPIRY_BYTES));
+    TRY(buf_append_u64(body, segment->expiring_count));
+    TRY(buf_append_u64(body, segment->expiry_first_ms));
+    return buf_append_u64(body, segment->expiry_last_ms);
 }
 
 static esker_status
@@ -235,6 +255,19 @@ edit_read_segment(struct bytes value, struct segment_meta *out)
     return ESKER_OK;
 }
 
+/* Of the segment that was added right before; NULL: there is none. */
+static esker_status
+edit_read_expiry(struct bytes value, struct segment_meta *segment)
+{
+    if (segment == NULL || value.len != EDIT_EXPIRY_BYTES || le64_load(value.ptr) == 0) {
+        return ESKER_CORRUPT;
+    }
+    segment->expiring_count = le64_load(value.ptr);
+    segment->expiry_first_ms = le64_load(value.ptr + 8);
+    segment->expiry_last_ms = le64_load(value.ptr + 16);
+    return edit_expiry_is_sane(segment) ? ESKER_OK : ESKER_CORRUPT;
+}
+
 /* One number of exactly 8 bytes in [1, EDIT_NUMBER_MAX]. */
 static esker_status
 edit_read_number(struct bytes value, uint64_t *out)
@@ -273,12 +306,15 @@ edit_read_wal_min(struct bytes value, struct edit *edit)
     return sane ? ESKER_OK : ESKER_CORRUPT;
 }
 
-/* Reads one field into *edit; array elements only when `fill`, else they are checked and counted. */
+/* Reads one field into *edit; array elements only when `fill`, else they are checked and counted.
+ * *segment_at: the segment that the field before added, in *segment unless it is filled in; NULL: none. */
 static esker_status
-edit_read_field(const struct edit_field *field, bool fill, struct edit *edit)
+edit_read_field(const struct edit_field *field, bool fill, struct edit *edit, struct segment_meta *segment,
+                struct segment_meta **segment_at)
 {
-    struct segment_meta segment;
+    struct segment_meta *before = *segment_at;
     uint64_t id = 0;
+    *segment_at = NULL;
     switch (field->tag) {
     case EDIT_TAG_EDIT_NO:
         return edit_read_number(field->value, &edit->edit_no);
@@ -294,9 +330,11 @@ edit_read_field(const struct edit_field *field, bool fill, struct edit *edit)
         edit->is_snapshot = true;
         return field->value.len == 0 ? ESKER_OK : ESKER_CORRUPT;
     case EDIT_TAG_ADD_SEGMENT:
-        TRY(edit_read_segment(field->value, fill ? &edit->add_segments[edit->add_segment_count] : &segment));
+        *segment_at = fill ? &edit->add_segments[edit->add_segment_count] : segment;
         edit->add_segment_count++;
-        return ESKER_OK;
+        return edit_read_segment(field->value, *segment_at);
+    case EDIT_TAG_SEGMENT_EXPIRY:
+        return edit_read_expiry(field->value, before);
     case EDIT_TAG_DROP_SEGMENT:
         TRY(edit_read_number(field->value, fill ? &edit->drop_segments[edit->drop_segment_count] : &id));
         edit->drop_segment_count++;
@@ -334,6 +372,8 @@ edit_read_all(struct bytes body, bool fill, struct edit *edit, uint64_t *offset_
 {
     struct cursor cursor = cursor_make(body.ptr, body.len);
     uint32_t seen = 0;
+    struct segment_meta segment;
+    struct segment_meta *segment_at = NULL;
     for (bool is_first = true;; is_first = false) {
         struct edit_field field;
         uint64_t offset = cursor_offset(&cursor);
@@ -342,7 +382,7 @@ edit_read_all(struct bytes body, bool fill, struct edit *edit, uint64_t *offset_
             status = ESKER_CORRUPT;
         }
         if (status == ESKER_OK) {
-            status = edit_read_field(&field, fill, edit);
+            status = edit_read_field(&field, fill, edit, &segment, &segment_at);
         }
         if (status == ESKER_END) {
             uint32_t needed = (1U << EDIT_TAG_EDIT_NO) | (1U << EDIT_TAG_PREV_HASH);

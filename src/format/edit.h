@@ -36,6 +36,9 @@
  *   7 DROP_SEGMENT    u64 id > 0
  *   8 ADD_LOG         u64 file number > 0: the log file exists, header pages written and synced
  *   9 DROP_LOG        u64 file number > 0
+ * 0x8001 SEGMENT_EXPIRY u64 rows > 0, u64 first, u64 last: of the segment that the ADD_SEGMENT right before
+ *                     adds: how many of its rows expire, and when the first and the last of them do
+ *                     (milliseconds since 1970). rows <= that segment's; first <= last
  *  10 SNAPSHOT        empty; first field of a manifest's first edit: what follows is the whole state
  *
  * CURRENT: 64 bytes
@@ -68,6 +71,8 @@ struct segment_meta {
     uint64_t id, size_bytes, row_count, tombstone_count;
     uint64_t min_lsn, max_lsn;
     uint32_t level;
+    /* Rows that expire, and when the first and the last do, ms since 1970 UTC. Zeros: none, or not known. */
+    uint64_t expiring_count, expiry_first_ms, expiry_last_ms;
     struct bytes min_key, max_key; /* conservative, <= 256 B; borrowed from wherever the struct came */
 };
 

@@ -29,6 +29,9 @@ encode_sample(struct buf *body, bool is_snapshot)
          .min_lsn = 2,
          .max_lsn = 90,
          .level = 0,
+         .expiring_count = 5,
+         .expiry_first_ms = 77,
+         .expiry_last_ms = UINT64_MAX,
          .min_key = bytes_make("aa", 2),
          .max_key = bytes_make("b", 1)},
         {.id = 5,
@@ -82,6 +85,10 @@ edit__round_trip(void **state)
         assert_int_equal(edit.durable_lsn, 5000);
         assert_int_equal(edit.add_segment_count, 2);
         assert_int_equal(edit.add_segments[0].tombstone_count, 10);
+        assert_int_equal(edit.add_segments[0].expiring_count, 5);
+        assert_int_equal(edit.add_segments[0].expiry_first_ms, 77);
+        assert_int_equal(edit.add_segments[0].expiry_last_ms, UINT64_MAX);
+        assert_int_equal(edit.add_segments[1].expiring_count, 0);
         assert_true(bytes_equal(edit.add_segments[0].max_key, bytes_make("b", 1)));
         assert_int_equal(edit.add_segments[1].level, 6);
         assert_int_equal(edit.add_segments[1].max_key.len, 0);

@@ -343,6 +343,9 @@ segment_writer_finish(struct segment_writer *writer, struct segment_meta *meta_o
         .tombstone_count = writer->tombstone_count,
         .min_lsn = writer->min_lsn,
         .max_lsn = writer->max_lsn,
+        .expiring_count = writer->expiring_count,
+        .expiry_first_ms = writer->expiry_first_ms,
+        .expiry_last_ms = writer->expiry_last_ms,
         .min_key = bytes_make(keys_out, min_len),
         .max_key = bytes_make(max_key, max_len),
     };

@@ -18,6 +18,7 @@ struct segment_verify {
     size_t last_len;
     uint64_t last_lsn;
     uint64_t rows, tombstones, min_lsn, max_lsn, key_bytes, value_bytes;
+    uint64_t expiring, expiry_last_ms;
     segment_damage_fn *each; /* nullable: the first damage ends it */
     void *each_ctx;
     bool incomplete; /* a block was passed over: sums say nothing */
@@ -56,6 +57,11 @@ segment_verify_row(struct segment_verify *verify, const struct block *block, uin
     }
     verify->rows++;
     verify->tombstones += op == ENTRY_DELETE;
+    if (op == ENTRY_PUT_EXPIRING) {
+        uint64_t expiry_ms = entry_expiry_ms(block_value(block, row));
+        verify->expiring++;
+        verify->expiry_last_ms = MAX(verify->expiry_last_ms, expiry_ms);
+    }
     verify->min_lsn = MIN(verify->min_lsn, lsn);
     verify->max_lsn = MAX(verify->max_lsn, lsn);
     verify->key_bytes += key.len;
@@ -212,6 +218,11 @@ segment_verify_counts(const struct segment_verify *verify)
         verify->min_lsn != footer->min_lsn || verify->max_lsn != footer->max_lsn) {
         return segment_verify_fail(verify, verify->segment->meta.size_bytes - SEGMENT_FOOTER_BYTES,
                                    "the footer's counts disagree with the rows");
+    }
+    const struct segment_meta *meta = &verify->segment->meta; /* on whose word a segment is dropped */
+    if (meta->expiring_count > 0 &&
+        (meta->expiring_count != verify->expiring || meta->expiry_last_ms != verify->expiry_last_ms)) {
+        return segment_verify_fail(verify, 0, "the manifest's times of expiry disagree with the rows");
     }
     return ESKER_OK;
 }

@@ -319,6 +319,12 @@ segment_writer_add_row(struct segment_writer *writer, struct bytes key, uint64_t
     writer->last_lsn = lsn;
     writer->row_count++;
     writer->tombstone_count += op == ENTRY_DELETE;
+    if (op == ENTRY_PUT_EXPIRING) {
+        uint64_t expiry_ms = entry_expiry_ms(value);
+        bool first = writer->expiring_count++ == 0;
+        writer->expiry_first_ms = first ? expiry_ms : MIN(writer->expiry_first_ms, expiry_ms);
+        writer->expiry_last_ms = MAX(writer->expiry_last_ms, expiry_ms);
+    }
     writer->key_bytes += key.len;
     writer->value_bytes += value.len;
     writer->min_lsn = MIN(writer->min_lsn, lsn);

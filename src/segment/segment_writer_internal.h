@@ -35,6 +35,7 @@ struct segment_writer {
     struct buf first_key, last_key, scratch;
     uint64_t last_lsn;
     uint64_t row_count, tombstone_count, min_lsn, max_lsn;
+    uint64_t expiring_count, expiry_first_ms, expiry_last_ms;
     uint64_t key_bytes, value_bytes, data_raw_bytes, index_key_bytes;
     uint32_t block_count;
     size_t batch_bytes; /* what is pending leaves in multiples of it */

@@ -65,6 +65,10 @@ inspect_edit_segment(struct inspect *inspect, const struct segment_meta *meta)
                  (ull)meta->tombstone_count, (ull)meta->min_lsn, (ull)meta->max_lsn,
                  inspect_key(meta->min_key, min_key),
                  meta->max_key.len == 0 ? "no bound" : inspect_key(meta->max_key, max_key));
+    if (meta->expiring_count > 0) {
+        inspect_line(inspect, "    %llu of its rows expire, from %llu to %llu ms", (ull)meta->expiring_count,
+                     (ull)meta->expiry_first_ms, (ull)meta->expiry_last_ms);
+    }
 }
 
 static void
