@@ -77,8 +77,7 @@ repair_file_uuid(const struct db_file *file, const uint8_t *head, size_t len, ui
     }
 }
 
-/* *len_out: 0 for what is no file. */
-static esker_status
+esker_status
 repair_read_head(struct repair *repair, const struct db_file *file, uint8_t head[LOG_HEADER_BYTES],
                  size_t *len_out)
 {
@@ -151,35 +150,6 @@ repair_forget(struct repair *repair)
     db->log_number_count = 0;
 }
 
-/* A log of ours that was begun when a later edit was durable: the manifest has lost its end. */
-static esker_status
-repair_is_cut(struct repair *repair, bool *cut_out)
-{
-    uint8_t head[LOG_HEADER_BYTES];
-    for (size_t i = 0; i < db_file_count(&repair->files); i++) {
-        const struct db_file *file = db_file_at(&repair->files, i);
-        size_t len = 0;
-        if (file->kind == DB_FILE_LOG) {
-            TRY(repair_read_head(repair, file, head, &len));
-        }
-        for (size_t at = 0; at + LOG_PAGE_BYTES <= len; at += LOG_PAGE_BYTES) {
-            struct log_header header;
-            bool unsupported;
-            if (log_header_decode(bytes_make(head + at, LOG_PAGE_BYTES), &header, &unsupported) &&
-                memcmp(header.uuid, repair->db->uuid, sizeof header.uuid) == 0 &&
-                header.edit_no > manifest_edit_no(repair->db->manifest)) {
-                repair_say(repair, "%s knows of edit %llu, the manifest ends with %llu: its end is lost",
-                           file->name, (unsigned long long)header.edit_no,
-                           (unsigned long long)manifest_edit_no(repair->db->manifest));
-                *cut_out = true;
-                return ESKER_OK;
-            }
-        }
-    }
-    *cut_out = false;
-    return ESKER_OK;
-}
-
 static esker_status
 repair_try_manifest(struct repair *repair, uint64_t number, bool *good_out)
 {
@@ -206,9 +176,8 @@ repair_try_manifest(struct repair *repair, uint64_t number, bool *good_out)
     return ESKER_OK;
 }
 
-/* What the edits that are left of it still say. */
-static esker_status
-repair_scan_edit(void *ctx, const struct edit *edit)
+esker_status
+repair_note_drops(void *ctx, const struct edit *edit)
 {
     struct repair *repair = ctx;
     for (size_t i = 0; i < edit->drop_segment_count; i++) {
@@ -220,6 +189,15 @@ repair_scan_edit(void *ctx, const struct edit *edit)
             TRY(buf_append(&repair->dropped, &edit->drop_segments[i], sizeof edit->drop_segments[i]));
         }
     }
+    return ESKER_OK;
+}
+
+/* What the edits that are left of it still say. */
+static esker_status
+repair_scan_edit(void *ctx, const struct edit *edit)
+{
+    struct repair *repair = ctx;
+    TRY(repair_note_drops(repair, edit));
     repair->edit_no = MAX(repair->edit_no, edit->edit_no);
     repair->next_id = MAX(repair->next_id, MIN(edit->next_file_id, EDIT_NUMBER_MAX / 4));
     repair->state.wal_min_lsn = MAX(repair->state.wal_min_lsn, edit->wal_min_lsn);
@@ -336,6 +314,28 @@ repair_segments(struct repair *repair, uint64_t *damaged_out)
     return ESKER_OK;
 }
 
+/* Something is lost. It may be in a segment of ours that nothing lists, left by a crash or by a
+ * merge that an edit knew of that is lost; the next open would remove it. */
+static esker_status
+repair_keep_unlisted(struct repair *repair)
+{
+    uint8_t head[LOG_HEADER_BYTES];
+    for (size_t i = 0; i < db_file_count(&repair->files); i++) {
+        const struct db_file *file = db_file_at(&repair->files, i);
+        uint8_t uuid[16];
+        size_t len = 0;
+        if (file->kind != DB_FILE_SEGMENT || recover_find_segment(&repair->state, file->number) != NULL) {
+            continue;
+        }
+        TRY(repair_read_head(repair, file, head, &len));
+        if (repair_file_uuid(file, head, len, uuid) && memcmp(uuid, repair->db->uuid, sizeof uuid) == 0) {
+            repair_say(repair, "%s is not listed; it is set aside as it is", file->name);
+            TRY(repair_set_aside(repair, file->kind, file->number, file->name));
+        }
+    }
+    return ESKER_OK;
+}
+
 /* All files of the kinds that a repair replaces. */
 static esker_status
 repair_replace_kinds(struct repair *repair)
@@ -367,6 +367,9 @@ repair_listed(struct repair *repair, bool *nothing_out)
     }
     TRY(repair_read_logs(repair, repair->state.wal_min_gen, repair->state.wal_min_lsn));
     TRY(repair_write_logs(repair));
+    if (repair->losses > 0) {
+        TRY(repair_keep_unlisted(repair));
+    }
     return repair_replace_kinds(repair);
 }
 

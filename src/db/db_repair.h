@@ -2,6 +2,7 @@
 /*
  * What the files of repair share; private to them.
  *   db_repair.c         what is here, what is damaged, what is kept: the plan
+ *   db_repair_cut.c     what proves that a manifest has lost its end
  *   db_repair_rows.c    reads what is left of logs and segments into new segments
  *   db_repair_commit.c  sets the old files aside and makes the new state the database
  *   db_repair_say.c     what it says to whoever asked for it
@@ -56,6 +57,17 @@ repair_is_damage(esker_status status)
 
 /* One sentence for whoever asked for the repair. */
 void repair_say(struct repair *repair, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* db_repair.c */
+/* The first bytes of a file; *len_out: 0 for what is no file. */
+NODISCARD esker_status repair_read_head(struct repair *repair, const struct db_file *file,
+                                        uint8_t head[LOG_HEADER_BYTES], size_t *len_out);
+/* A manifest_apply_fn: adds to `dropped` what the edit takes off the list for good. */
+esker_status repair_note_drops(void *ctx, const struct edit *edit);
+
+/* db_repair_cut.c */
+/* The manifest was read and nothing in it is damaged: are edits missing at its end? */
+NODISCARD esker_status repair_is_cut(struct repair *repair, bool *cut_out);
 
 /* db_repair_rows.c */
 NODISCARD esker_status repair_read_logs(struct repair *repair, uint64_t wal_min_gen, uint64_t wal_min_lsn);
