@@ -217,11 +217,11 @@ db_pace_memory_rate(uint64_t flush_bytes_per_s, uint64_t flush_bytes, uint64_t f
                     uint64_t room_bytes)
 {
     double whole_ns = (double)flush_bytes * 1e9 / (double)MAX(flush_bytes_per_s, (uint64_t)1);
-    whole_ns += whole_ns / PACE_FLUSH_SLACK;
+    whole_ns += whole_ns / (double)PACE_FLUSH_SLACK;
     /* One that is late may still take a while; and no room at all is said by waits of another kind. */
-    double left_ns = MAX(whole_ns - (double)flushing_ns, whole_ns / PACE_FLUSH_SLACK);
+    double left_ns = MAX(whole_ns - (double)flushing_ns, whole_ns / (double)PACE_FLUSH_SLACK);
     double rate = (double)room_bytes * 1e9 / MAX(left_ns, 1.0);
-    double least = (double)flush_bytes_per_s / PACE_FLUSH_SLACK;
+    double least = (double)flush_bytes_per_s / (double)PACE_FLUSH_SLACK;
     return (uint64_t)MIN(MAX(rate, MAX(least, 1.0)), 1e15);
 }
 
