@@ -41,8 +41,8 @@ sim_disk_create(uint64_t seed)
     mutex_init(&disk->guard);
     disk->seed = seed;
     disk->rng.state = hash_mix(seed, 1);
-    disk->now_ns = SIM_BOOT_NS;
-    disk->wall_offset_ns = sim_made_ns;
+    store_relaxed(&disk->now_ns, SIM_BOOT_NS);         /* relaxed: nobody else has it */
+    store_relaxed(&disk->wall_offset_ns, sim_made_ns); /* relaxed: the same */
     disk->boot = 1;
     disk->life = 1;
     return disk;
@@ -150,9 +150,10 @@ sim_disk_clone(struct sim_disk *disk)
     clone->next_inode = disk->next_inode;
     clone->capacity = disk->capacity;
     clone->off = disk->off;
-    clone->now_ns = disk->now_ns;
-    clone->boot_ns = disk->boot_ns;
-    clone->wall_offset_ns = disk->wall_offset_ns;
+    /* relaxed: numbers */
+    store_relaxed(&clone->now_ns, load_relaxed(&disk->now_ns));
+    store_relaxed(&clone->boot_ns, load_relaxed(&disk->boot_ns));
+    store_relaxed(&clone->wall_offset_ns, load_relaxed(&disk->wall_offset_ns));
     clone->boot = disk->boot;
     clone->sync_failure = disk->sync_failure;
     clone->lying = disk->lying;
@@ -295,7 +296,7 @@ sim_lose_power(struct sim_disk *disk, enum sim_crash mode, uint64_t seed)
         sim_survive(inode, mode, seed);
     }
     disk->boot++;
-    disk->boot_ns = disk->now_ns - SIM_BOOT_NS;
+    store_relaxed(&disk->boot_ns, load_relaxed(&disk->now_ns) - SIM_BOOT_NS); /* relaxed: a number */
 }
 
 void

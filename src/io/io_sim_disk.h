@@ -110,8 +110,9 @@ struct sim_disk {
     struct io *lock_owner;
     struct sim_file *files;
     struct sim_map *maps;
-    /* Clock and boot. */
-    uint64_t now_ns, boot_ns, wall_offset_ns, boot;
+    /* The clocks. Not guarded: they are looked at inside epoch sections, too. */
+    _Atomic uint64_t now_ns, boot_ns, wall_offset_ns;
+    uint64_t boot;
     /* Faults and counters. */
     uint64_t counts[SIM_KINDS], mutations, fired, cut_at; /* cut_at: 0 = never */
     struct sim_fault faults[SIM_FAULTS_MAX];
@@ -128,6 +129,13 @@ struct sim_disk {
     sim_watch_fn *watch;
     void *watch_ctx;
 };
+
+/* Moves time on; returns what it then is. */
+static inline uint64_t
+sim_clock_add(struct sim_disk *disk, uint64_t ns)
+{
+    return add_relaxed(&disk->now_ns, ns) + ns; /* relaxed: a number */
+}
 
 /* ---- The log: io_sim_record.c --------------------------------------------- */
 

@@ -564,8 +564,9 @@ walk_make_machine(const struct sim_states *states)
     struct sim_disk *disk = sim_disk_create(states->base->seed);
     disk->rng.state = hash_mix(states->base->rng.state, states->cut);
     disk->boot = states->base->boot;
-    disk->now_ns = states->base->now_ns + 1000 * states->cut;
-    disk->boot_ns = states->base->boot_ns;
+    /* relaxed: numbers */
+    store_relaxed(&disk->now_ns, load_relaxed(&states->base->now_ns) + 1000 * states->cut);
+    store_relaxed(&disk->boot_ns, load_relaxed(&states->base->boot_ns));
     disk->sync_failure = states->base->sync_failure;
     for (size_t at = 0; at < states->file_count; at++) {
         disk->next_inode = MAX(disk->next_inode, states->files[at].id);
@@ -597,7 +598,7 @@ sim_states_disk(struct sim_states *states, const struct sim_choice *choice)
     }
     disk->next_inode = next_inode;
     disk->boot++;
-    disk->boot_ns = disk->now_ns;
+    store_relaxed(&disk->boot_ns, load_relaxed(&disk->now_ns)); /* relaxed: a number */
     return disk;
 }
 
