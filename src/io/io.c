@@ -12,6 +12,7 @@
  *     (Rebello et al., "Can applications recover from fsync failures?", 2020).
  */
 #include "io/io.h"
+#include "sync/thread.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -64,6 +65,7 @@ io_describe(struct io *io, const char **label_out, char *reason, size_t size)
 esker_status
 io_lock(struct io *io, const char *name)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = io->ops->lock(io, name);
     if (failed == -EWOULDBLOCK) {
         return FAIL_AT(ESKER_BUSY, name, 0, "the directory is in use");
@@ -74,6 +76,7 @@ io_lock(struct io *io, const char *name)
 esker_status
 io_sync_dir(struct io *io)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = -EINTR;
     for (int tries = 0; failed == -EINTR && tries < IO_TRIES_MAX; tries++) {
         failed = io->ops->sync_dir(io);
@@ -84,6 +87,7 @@ io_sync_dir(struct io *io)
 esker_status
 io_rename(struct io *io, const char *from, const char *to)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = io->ops->rename_file(io, from, to);
     return failed == 0 ? ESKER_OK : FAIL_OS(-failed, from, 0, "cannot rename to %s", to);
 }
@@ -91,6 +95,7 @@ io_rename(struct io *io, const char *from, const char *to)
 esker_status
 io_unlink(struct io *io, const char *name)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = io->ops->unlink_file(io, name);
     return failed == 0 || failed == -ENOENT ? ESKER_OK : FAIL_OS(-failed, name, 0, "cannot remove");
 }
@@ -100,6 +105,7 @@ io_unlink(struct io *io, const char *name)
 esker_status
 io_open_file(struct io *io, const char *name, unsigned flags, struct io_file **out)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = -EINTR;
     for (int tries = 0; failed == -EINTR && tries < IO_TRIES_MAX; tries++) {
         failed = io->ops->open_file(io, name, flags, out);
@@ -120,6 +126,7 @@ void
 io_close_file(struct io *io, struct io_file *file)
 {
     if (file != NULL) {
+        ASSERT_SLOW(thread_may_wait());
         io->ops->close_file(io, file);
     }
 }
@@ -127,6 +134,7 @@ io_close_file(struct io *io, struct io_file *file)
 esker_status
 io_file_size(struct io *io, struct io_file *file, uint64_t *out)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = io->ops->file_size(io, file, out);
     return failed == 0 ? ESKER_OK : FAIL_OS(-failed, file->name, 0, "cannot ask for the size");
 }
@@ -134,6 +142,7 @@ io_file_size(struct io *io, struct io_file *file, uint64_t *out)
 esker_status
 io_truncate(struct io *io, struct io_file *file, uint64_t size)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = -EINTR;
     for (int tries = 0; failed == -EINTR && tries < IO_TRIES_MAX; tries++) {
         failed = io->ops->truncate_file(io, file, size);
@@ -144,6 +153,7 @@ io_truncate(struct io *io, struct io_file *file, uint64_t size)
 esker_status
 io_free_bytes(struct io *io, uint64_t *out)
 {
+    ASSERT_SLOW(thread_may_wait());
     *out = UINT64_MAX;
     int failed = io->ops->free_bytes == NULL ? 0 : io->ops->free_bytes(io, out);
     return failed == 0 ? ESKER_OK : FAIL_OS(-failed, NULL, 0, "cannot ask for free space");
@@ -213,6 +223,7 @@ io_finish(struct io *io, struct io_req *req)
 esker_status
 io_run_full(struct io *io, struct io_req *reqs, size_t count)
 {
+    ASSERT_SLOW(thread_may_wait());
     for (size_t at = 0; at < count; at++) {
         ASSERT(reqs[at].op == IO_SYNC || reqs[at].len <= INT32_MAX);
     }

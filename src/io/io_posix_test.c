@@ -24,6 +24,7 @@
 
 #include "io/test_dir.h"
 #include "sync/atomic.h"
+#include "sync/epoch.h"
 
 struct fixture {
     struct io *io;
@@ -431,6 +432,42 @@ io_posix__populate_spares_stores_their_page_faults(void **state)
     f->io->ops->populate(f->io, NULL, 0);
 }
 
+/* ---- Sections ----------------------------------------------------------------------- */
+
+/* Goal: debug builds refuse I/O inside an epoch section. Method: a child opens or reads in one: it aborts;
+ * without the section it must not. */
+static void
+io_posix__is_not_called_inside_a_section(void **state)
+{
+    struct fixture *f = *state;
+    put_file(f->io, "a", "x");
+#ifdef ESKER_DEBUG
+    for (int turn = 0; turn < 4; turn++) {
+        bool opens = turn % 2 == 0, inside = turn >= 2;
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            struct io_file *file = NULL, *other = NULL;
+            char data[1];
+            (void)alarm(30);
+            (void)freopen("/dev/null", "w", stderr);
+            (void)signal(SIGABRT, SIG_DFL); /* the test framework catches it */
+            bool good = io_open_file(f->io, "a", IO_OPEN_READ, &file) == ESKER_OK;
+            if (inside) {
+                epoch_enter(thread_state_get());
+            }
+            good = good && (opens ? io_open_file(f->io, "a", IO_OPEN_READ, &other)
+                                  : io_read_full(f->io, file, 0, data, sizeof data)) == ESKER_OK;
+            _exit(good ? 0 : 1);
+        }
+        int how = 0;
+        assert_int_equal(waitpid(pid, &how, 0), pid);
+        assert_true(inside ? WIFSIGNALED(how) && WTERMSIG(how) == SIGABRT
+                           : WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    }
+#endif
+}
+
 int
 main(void)
 {
@@ -448,6 +485,7 @@ main(void)
         CASE(io_posix__mapping_is_not_inherited),
         CASE(io_posix__machine_is_known_here),
         CASE(io_posix__populate_spares_stores_their_page_faults),
+        CASE(io_posix__is_not_called_inside_a_section),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

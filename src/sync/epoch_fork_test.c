@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "sync/epoch_testing.h"
+#include "sync/mutex.h"
 
 #include <cmocka.h>
 
@@ -59,18 +60,12 @@ static void
 fork__leaves_the_child_usable(void **unused)
 {
     (void)unused;
-    struct epoch_test_gate gate = {.entered = false};
-    mutex_init(&gate.mutex);
-    cond_init(&gate.changed);
+    struct epoch_test_gate gate = {.entered = 0};
     assert_int_equal(epoch_runtime_acquire(false), ESKER_OK);
     assert_int_equal(epoch_runtime_acquire(false), ESKER_OK);
     pthread_t stayer;
     assert_int_equal(pthread_create(&stayer, NULL, epoch_test_stay, &gate), 0);
-    mutex_lock(&gate.mutex);
-    while (!gate.entered) {
-        cond_wait(&gate.changed, &gate.mutex);
-    }
-    mutex_unlock(&gate.mutex);
+    epoch_test_gate_await(&gate);
     /* The reclaimer waits for the stayer, in the middle of a pass and holding its lock. */
     epoch_retire(&epoch_test_make(3)->node, epoch_test_free);
     usleep(2000);
@@ -86,15 +81,10 @@ fork__leaves_the_child_usable(void **unused)
     assert_true(WIFEXITED(how));
     assert_int_equal(WEXITSTATUS(how), 0);
     assert_int_equal(load_relaxed(&fork_generation), generation); /* relaxed: nobody forks but us */
-    mutex_lock(&gate.mutex);
-    gate.leave = true;
-    cond_broadcast(&gate.changed);
-    mutex_unlock(&gate.mutex);
+    epoch_test_gate_open(&gate);
     assert_int_equal(pthread_join(stayer, NULL), 0);
     epoch_runtime_release();
     epoch_runtime_release();
-    cond_fini(&gate.changed);
-    mutex_fini(&gate.mutex);
 }
 
 /* 0: the child's own node was freed, and nothing of the parent's. */

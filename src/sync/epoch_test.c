@@ -22,6 +22,8 @@
 
 #include "base/rng.h"
 #include "sync/epoch_testing.h"
+#include "sync/futex.h"
+#include "sync/mutex.h"
 
 #include <cmocka.h>
 
@@ -136,33 +138,22 @@ static void
 epoch__a_section_holds_back_what_it_may_see(void **unused)
 {
     (void)unused;
-    struct epoch_test_gate gate = {.entered = false};
-    mutex_init(&gate.mutex);
-    cond_init(&gate.changed);
+    struct epoch_test_gate gate = {.entered = 0};
     assert_int_equal(epoch_runtime_acquire(false), ESKER_OK);
     pthread_t stayer;
     assert_int_equal(pthread_create(&stayer, NULL, epoch_test_stay, &gate), 0);
-    mutex_lock(&gate.mutex);
-    while (!gate.entered) {
-        cond_wait(&gate.changed, &gate.mutex);
-    }
-    mutex_unlock(&gate.mutex);
+    epoch_test_gate_await(&gate);
     uint32_t freed = epoch_test_freed_count();
     for (uint64_t round = 0; round < 50; round++) {
         epoch_retire(&epoch_test_make(round)->node, epoch_test_free);
         usleep(200);
         assert_int_equal(epoch_test_freed_count(), freed);
     }
-    mutex_lock(&gate.mutex);
-    gate.leave = true;
-    cond_broadcast(&gate.changed);
-    mutex_unlock(&gate.mutex);
+    epoch_test_gate_open(&gate);
     epoch_drain();
     assert_int_equal(epoch_test_freed_count(), freed + 50);
     assert_int_equal(pthread_join(stayer, NULL), 0);
     epoch_runtime_release();
-    cond_fini(&gate.changed);
-    mutex_fini(&gate.mutex);
 }
 
 /* Goal: the reclaimer frees without anybody asking, also after it slept. Method: wait for the count. */
@@ -533,25 +524,64 @@ thread_state__belongs_to_one_thread(void **unused)
     assert_false(thread_state_any(&here));
 }
 
-/* Goal: the misuse that would hang or corrupt is refused at once. Method: a child that nests sections, and
- * one that drains inside a section; both must abort. */
+enum misuse {
+    MISUSE_NESTED = 0,
+    MISUSE_DRAIN,
+#ifdef ESKER_DEBUG
+    MISUSE_LOCK,
+    MISUSE_TRY_LOCK,
+    MISUSE_SLEEP,
+#endif
+    MISUSES
+};
+
+static void
+epoch_test_misuse(enum misuse misuse)
+{
+    epoch_enter(thread_state_get());
+    switch (misuse) {
+    case MISUSE_NESTED:
+        epoch_enter(thread_state_get());
+        break;
+    case MISUSE_DRAIN:
+        epoch_drain();
+        break;
+#ifdef ESKER_DEBUG
+    case MISUSE_LOCK: {
+        struct mutex mutex = MUTEX_INIT;
+        mutex_lock(&mutex);
+        break;
+    }
+    case MISUSE_TRY_LOCK: {
+        struct mutex mutex = MUTEX_INIT;
+        (void)mutex_try_lock(&mutex);
+        break;
+    }
+    case MISUSE_SLEEP: {
+        _Atomic uint32_t word = 0;
+        futex_wait(&word, 0, 1);
+        break;
+    }
+#endif
+    default:
+        break;
+    }
+}
+
+/* Goal: the misuse that would hang or corrupt is refused at once. Method: children that, inside a section,
+ * enter another one, drain, and in debug builds lock, try to, or sleep; each must abort. */
 static void
 epoch__misuse_is_a_broken_invariant(void **unused)
 {
     (void)unused;
-    for (int misuse = 0; misuse < 2; misuse++) {
+    for (enum misuse misuse = MISUSE_NESTED; misuse < MISUSES; misuse++) {
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
             (void)alarm(30);
             (void)freopen("/dev/null", "w", stderr);
             (void)signal(SIGABRT, SIG_DFL); /* the test framework catches it */
-            epoch_enter(thread_state_get());
-            if (misuse == 0) {
-                epoch_enter(thread_state_get());
-            } else {
-                epoch_drain();
-            }
+            epoch_test_misuse(misuse);
             _exit(0);
         }
         int how = 0;

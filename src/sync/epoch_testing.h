@@ -4,9 +4,9 @@
 #define ESKER_SYNC_EPOCH_TESTING_H
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "sync/epoch.h"
-#include "sync/mutex.h"
 
 struct epoch_test_object {
     struct epoch_node node;
@@ -54,11 +54,10 @@ epoch_test_freed_count(void)
     return load_relaxed(&epoch_test_freed); /* relaxed: read after a drain */
 }
 
+/* Words, not a lock: no section may take one, not even this. */
 struct epoch_test_gate {
-    struct mutex mutex;
-    struct cond changed;
-    bool entered;
-    bool leave;
+    _Atomic uint32_t entered;
+    _Atomic uint32_t leave;
 };
 
 static inline void *
@@ -67,15 +66,27 @@ epoch_test_stay(void *arg)
     struct epoch_test_gate *gate = (struct epoch_test_gate *)arg;
     struct thread_state *self = thread_state_get();
     epoch_enter(self);
-    mutex_lock(&gate->mutex);
-    gate->entered = true;
-    cond_broadcast(&gate->changed);
-    while (!gate->leave) {
-        cond_wait(&gate->changed, &gate->mutex);
+    store_seq(&gate->entered, 1);             /* pairs: EPOCH_TEST_GATE - the section has begun */
+    while (load_acquire(&gate->leave) == 0) { /* pairs: EPOCH_TEST_GATE */
+        usleep(100);
     }
-    mutex_unlock(&gate->mutex);
     epoch_exit(self);
     return NULL;
+}
+
+/* Returns when the section of epoch_test_stay has begun. */
+static inline void
+epoch_test_gate_await(struct epoch_test_gate *gate)
+{
+    while (load_seq(&gate->entered) == 0) { /* pairs: EPOCH_TEST_GATE */
+        usleep(100);
+    }
+}
+
+static inline void
+epoch_test_gate_open(struct epoch_test_gate *gate)
+{
+    store_release(&gate->leave, 1); /* pairs: EPOCH_TEST_GATE */
 }
 
 #endif

@@ -15,10 +15,12 @@
 
 #include "base/assert.h"
 #include "base/compiler.h"
+#include "sync/thread.h"
 
 void
 futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns)
 {
+    ASSERT_SLOW(thread_may_wait());
     struct timespec limit = {
         .tv_sec = (time_t)(timeout_ns / 1000000000u),
         .tv_nsec = (long)(timeout_ns % 1000000000u),

@@ -60,6 +60,7 @@ cond_fini(struct cond *cond)
 void
 cond_wait(struct cond *cond, struct mutex *mutex)
 {
+    ASSERT_SLOW(thread_may_wait());
     THREAD_UNCANCELLED;
     int failed = pthread_cond_wait(&cond->raw, &mutex->raw);
     ASSERT(failed == 0);
@@ -68,6 +69,7 @@ cond_wait(struct cond *cond, struct mutex *mutex)
 bool
 cond_wait_until(struct cond *cond, struct mutex *mutex, uint64_t deadline_ns)
 {
+    ASSERT_SLOW(thread_may_wait());
     THREAD_UNCANCELLED;
     struct timespec until = {
         .tv_sec = (time_t)(deadline_ns / 1000000000u),

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/assert.h"
+#include "sync/thread.h"
 
 struct mutex {
     pthread_mutex_t raw;
@@ -17,9 +18,9 @@ struct cond {
     pthread_cond_t raw; /* measures CLOCK_MONOTONIC */
 };
 
-#define MUTEX_INIT                                                                                 \
-    {                                                                                              \
-        PTHREAD_MUTEX_INITIALIZER                                                                  \
+#define MUTEX_INIT                                                                                           \
+    {                                                                                                        \
+        PTHREAD_MUTEX_INITIALIZER                                                                            \
     }
 
 void mutex_init(struct mutex *mutex);
@@ -30,6 +31,7 @@ void cond_fini(struct cond *cond);
 static inline void
 mutex_lock(struct mutex *mutex)
 {
+    ASSERT_SLOW(thread_may_wait());
     int failed = pthread_mutex_lock(&mutex->raw);
     ASSERT(failed == 0);
 }
@@ -37,6 +39,7 @@ mutex_lock(struct mutex *mutex)
 static inline bool
 mutex_try_lock(struct mutex *mutex)
 {
+    ASSERT_SLOW(thread_may_wait());
     return pthread_mutex_trylock(&mutex->raw) == 0;
 }
 

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "sync/epoch.h"
 
 /* Sanitizers put red zones around locals, which makes frames several times larger. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -76,4 +77,10 @@ thread_cpu_ns(void)
     int failed = clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     ASSERT(failed == 0);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+bool
+thread_may_wait(void)
+{
+    return thread_state_self == NULL || !thread_state_self->in_section;
 }

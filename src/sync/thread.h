@@ -11,6 +11,9 @@
 NODISCARD esker_status thread_start(pthread_t *thread_out, const char *name, void *(*run)(void *arg),
                                     void *arg);
 void thread_join(pthread_t thread);
+/* False inside an epoch section, where nobody takes a lock, sleeps or begins I/O: the reclaimer, and with it
+ * all memory that was unlinked, would wait too. For ASSERT_SLOW. */
+bool thread_may_wait(void);
 /* Processor time that the calling thread has used. */
 uint64_t thread_cpu_ns(void);
 
