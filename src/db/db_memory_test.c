@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,6 +162,31 @@ many_ask(const struct rows *rows, struct rng *rng, const esker_read_options *opt
     }
 }
 
+/* As many as there are rows: many slices. */
+static void
+many_ask_all(const struct rows *rows)
+{
+    uint32_t count = rows->count + 10;
+    char(*text)[24] = calloc(count, sizeof *text);
+    esker_slice *keys = calloc(count, sizeof *keys);
+    esker_value *values = calloc(count, sizeof *values);
+    esker_status *statuses = calloc(count, sizeof *statuses);
+    assert_true(text != NULL && keys != NULL && values != NULL && statuses != NULL);
+    for (uint32_t id = 0; id < count; id++) {
+        keys[id] = rows_key(id, text[id]);
+        statuses[id] = 77;
+    }
+    assert_ok(esker_multi_get(rows->db, count, keys, NULL, values, statuses));
+    for (uint32_t id = 0; id < count; id++) {
+        rows_check(rows, id, statuses[id], values[id].data, values[id].size);
+        esker_value_release(&values[id]);
+    }
+    free(statuses);
+    free(values);
+    free(keys);
+    free(text);
+}
+
 static void
 many_with(int backend)
 {
@@ -193,6 +219,7 @@ many_with(int backend)
     esker_stats_init(&after);
     assert_ok(esker_get_stats(rows.db, &after));
     assert_true(after.cache_misses > before.cache_misses + 500);
+    many_ask_all(&rows);
     rows_fini(&rows);
 }
 
@@ -208,6 +235,74 @@ multi_get__answers_the_same_through_a_ring(void **state)
 {
     (void)state;
     many_with(ESKER_IO_URING);
+}
+
+enum { POINT_KEYS = 3000, POINT_ROUNDS = 100 };
+
+struct point {
+    esker_db *db;
+    _Atomic uint32_t stop;
+    _Atomic uint32_t written;
+};
+
+/* Both in one batch, over and over. */
+static void *
+point_write(void *arg)
+{
+    struct point *point = arg;
+    for (uint32_t round = 1; load_relaxed(&point->stop) == 0; round++) { /* relaxed: only ends the loop */
+        esker_batch *batch = NULL;
+        esker_slice value = esker_bytes(&round, sizeof round);
+        esker_status status = esker_batch_create(&batch);
+        ASSERT(status == ESKER_OK);
+        status = esker_batch_put(batch, esker_str("first"), value);
+        ASSERT(status == ESKER_OK);
+        status = esker_batch_put(batch, esker_str("last"), value);
+        ASSERT(status == ESKER_OK);
+        status = esker_write(point->db, batch, NULL, NULL);
+        ASSERT(status == ESKER_OK);
+        esker_batch_destroy(batch);
+        store_relaxed(&point->written, round); /* relaxed: a count */
+    }
+    return NULL;
+}
+
+/* Goal: one point in time, however many slices lie between two keys. Method: a thread that writes both of
+ * them in one batch all the time; they are asked for first and last and must be of the same batch. */
+static void
+multi_get__is_at_one_point_in_time(void **state)
+{
+    (void)state;
+    static char text[POINT_KEYS][24];
+    static esker_slice keys[POINT_KEYS];
+    static esker_value values[POINT_KEYS];
+    static esker_status statuses[POINT_KEYS];
+    struct rows rows;
+    rows_init(&rows, POINT_KEYS, ESKER_IO_AUTO);
+    assert_ok(esker_open(rows.path, &rows.options, &rows.db));
+    for (uint32_t id = 0; id < POINT_KEYS; id++) {
+        keys[id] = rows_key(id, text[id]);
+    }
+    keys[0] = esker_str("first");
+    keys[POINT_KEYS - 1] = esker_str("last");
+    struct point point = {.db = rows.db};
+    pthread_t writer;
+    assert_int_equal(pthread_create(&writer, NULL, point_write, &point), 0);
+    while (load_relaxed(&point.written) == 0) { /* relaxed: the gets find what is visible */
+        usleep(100);
+    }
+    for (int round = 0; round < POINT_ROUNDS; round++) {
+        assert_ok(esker_multi_get(rows.db, POINT_KEYS, keys, NULL, values, statuses));
+        assert_ok(statuses[0]);
+        assert_ok(statuses[POINT_KEYS - 1]);
+        assert_int_equal(values[0].size, sizeof(uint32_t));
+        assert_memory_equal(values[0].data, values[POINT_KEYS - 1].data, sizeof(uint32_t));
+        esker_value_release(&values[0]);
+        esker_value_release(&values[POINT_KEYS - 1]);
+    }
+    store_relaxed(&point.stop, 1); /* relaxed: only ends the loop */
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    rows_fini(&rows);
 }
 
 /* ---- The budget ------------------------------------------------------------------ */
@@ -609,6 +704,7 @@ main(void)
         cmocka_unit_test(budget__holds_when_it_is_the_smallest),
         cmocka_unit_test(multi_get__answers_like_single_gets),
         cmocka_unit_test(multi_get__answers_the_same_through_a_ring),
+        cmocka_unit_test(multi_get__is_at_one_point_in_time),
         cmocka_unit_test(budget__is_the_present_one_though_the_log_is_an_earlier_ones),
         cmocka_unit_test(iterators__are_small_and_charged),
         cmocka_unit_test(descriptors__sixty_four_are_enough_for_hundreds_of_segments),

@@ -601,6 +601,85 @@ multi_get__with_a_bad_key_touches_nothing(void **state)
     sim_disk_destroy(disk);
 }
 
+enum { STARVED_KEYS = 5000, STARVED_BUDGET = 8 << 20 };
+
+static uint64_t starved_after; /* so many requests from now one fails */
+static size_t starved_most;    /* the largest request */
+
+static void *
+starved_alloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    starved_most = MAX(starved_most, size);
+    return starved_after-- == 0 ? NULL : malloc(size);
+}
+
+static void *
+starved_aligned_alloc(void *ctx, size_t alignment, size_t size)
+{
+    (void)ctx;
+    return starved_after-- == 0 ? NULL : aligned_alloc(alignment, align_up(size, alignment));
+}
+
+static void
+starved_free(void *ctx, void *ptr)
+{
+    (void)ctx;
+    free(ptr);
+}
+
+/* Goal: a call with many more keys than are under way together says NO_MEMORY before it touches an output,
+ * or for the one key whose value has no room; its own memory does not grow with the keys. Method: the n-th
+ * allocation of a call fails. The first is for the lookups, then there is one for each value. */
+static void
+multi_get__without_memory_says_so(void **state)
+{
+    (void)state;
+    static esker_slice keys[STARVED_KEYS];
+    static esker_value values[STARVED_KEYS];
+    static esker_status statuses[STARVED_KEYS];
+    static const uint64_t turns[] = {0, 1, 2, 300, 2600, STARVED_KEYS};
+    struct sim_disk *disk = sim_disk_create(14);
+    struct io *io = NULL;
+    esker_db *db = NULL;
+    esker_options options;
+    static const esker_allocator allocator = {
+        .alloc = starved_alloc, .aligned_alloc = starved_aligned_alloc, .free = starved_free};
+    starved_after = UINT64_MAX;
+    esker_options_init(&options);
+    options.memory_budget_bytes = STARVED_BUDGET;
+    options.allocator = &allocator;
+    assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &promise_tuning, true, &db), ESKER_OK);
+    assert_int_equal(esker_put(db, esker_str("k"), esker_str("v"), NULL), ESKER_OK);
+    starved_most = 0;
+    for (size_t turn = 0; turn < COUNTOF(turns); turn++) {
+        for (size_t i = 0; i < STARVED_KEYS; i++) {
+            keys[i] = esker_str("k");
+            values[i] = (esker_value){.size = 77};
+            statuses[i] = 77;
+        }
+        starved_after = turns[turn];
+        assert_int_equal(esker_multi_get(db, STARVED_KEYS, keys, NULL, values, statuses), ESKER_NO_MEMORY);
+        starved_after = UINT64_MAX;
+        for (size_t i = 0; i < STARVED_KEYS; i++) {
+            if (turns[turn] == 0) {
+                assert_true(values[i].size == 77 && values[i].pin == NULL);
+                assert_int_equal(statuses[i], 77);
+            } else if (i + 1 == turns[turn]) {
+                assert_int_equal(statuses[i], ESKER_NO_MEMORY);
+            } else {
+                assert_int_equal(statuses[i], ESKER_OK);
+                assert_int_equal(values[i].size, 1);
+                esker_value_release(&values[i]);
+            }
+        }
+    }
+    assert_in_range(starved_most, 1, STARVED_BUDGET / 32);
+    assert_int_equal(esker_close(db), ESKER_OK); /* nothing is pinned */
+    sim_disk_destroy(disk);
+}
+
 int
 main(void)
 {
@@ -614,6 +693,7 @@ main(void)
         cmocka_unit_test(descriptors__are_none_of_the_standard_ones),
         cmocka_unit_test(snapshot__is_exact_around_every_commit),
         cmocka_unit_test(multi_get__with_a_bad_key_touches_nothing),
+        cmocka_unit_test(multi_get__without_memory_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

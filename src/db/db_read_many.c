@@ -6,14 +6,21 @@
  * whose block turns out not to hold it waits for a block of an older segment in
  * the next round, so there are at most as many rounds as runs.
  *
+ * However many the keys are, they are taken a slice at a time, all slices at the
+ * same version and LSN. A lookup that has its answer pins the block it stands in
+ * until the slice ends: more of them would leave the cache no room, and each block
+ * would be read and decompressed again for almost every key.
+ *
  * The version is referenced throughout; epoch sections are entered only while
  * frames and indexes are looked at, for a few keys each.
  */
 #include "db/db_read_internal.h"
 
 enum {
-    MANY_GROUP = 16, /* keys whose misses are overlapped */
-    MANY_FETCH = 128 /* blocks that are asked for together */
+    MANY_GROUP = 16,   /* keys whose misses are overlapped */
+    MANY_FETCH = 128,  /* blocks that are asked for together */
+    MANY_SLICE = 4096, /* keys that are under way together; fewer on a small budget, */
+    MANY_PIN_SHARE = 2 /* of which blocks that they pin take at most this share */
 };
 
 enum many_state { MANY_OPEN = 0, MANY_FOUND, MANY_ABSENT, MANY_FAILED, MANY_WAITING };
@@ -31,7 +38,7 @@ struct many {
     esker_db *db;
     struct thread_state *self;
     struct version *version;
-    struct many_key *keys;
+    struct many_key *keys; /* the slice that is under way */
     size_t count;
 };
 
@@ -277,11 +284,33 @@ many_values(const struct many *many, esker_value values_out[], esker_status stat
     return first;
 }
 
+/* The most keys of a slice. */
+static size_t
+many_slice_keys(const esker_db *db)
+{
+    uint64_t keys = db->options.memory_budget_bytes / MANY_PIN_SHARE / BLOCK_BYTES_WARM;
+    return (size_t)MIN(MAX(keys, (uint64_t)MANY_FETCH), (uint64_t)MANY_SLICE);
+}
+
 static esker_status
-many_get(struct many *many, const esker_slice keys[], const esker_read_options *options,
+many_get_slice(struct many *many, const struct lookup *base, const esker_slice keys[], size_t count,
+               esker_value values_out[], esker_status statuses_out[])
+{
+    many->count = count;
+    for (size_t i = 0; i < count; i++) {
+        many->keys[i] = (struct many_key){.lookup = *base};
+        many->keys[i].lookup.key = bytes_of_slice(keys[i]);
+    }
+    many_find(many);
+    return many_values(many, values_out, statuses_out);
+}
+
+static esker_status
+many_get(struct many *many, size_t n, const esker_slice keys[], const esker_read_options *options,
          esker_value values_out[], esker_status statuses_out[])
 {
-    many->keys = mem_alloc_array(&many->db->block_mem, many->count, sizeof *many->keys);
+    size_t slice = MIN(n, many_slice_keys(many->db));
+    many->keys = mem_alloc_array(&many->db->block_mem, slice, sizeof *many->keys);
     if (many->keys == NULL) {
         return FAIL_NO_MEMORY("many lookups");
     }
@@ -291,15 +320,15 @@ many_get(struct many *many, const esker_slice keys[], const esker_read_options *
     version_ref(base.version);
     epoch_exit(many->self);
     many->version = base.version;
-    for (size_t i = 0; i < many->count; i++) {
-        many->keys[i] = (struct many_key){.lookup = base};
-        many->keys[i].lookup.key = bytes_of_slice(keys[i]);
+    esker_status first = ESKER_OK;
+    for (size_t from = 0; from < n; from += slice) {
+        esker_status status = many_get_slice(many, &base, keys + from, MIN(n - from, slice),
+                                             values_out + from, statuses_out + from);
+        first = first == ESKER_OK ? status : first;
     }
-    many_find(many);
-    esker_status status = many_values(many, values_out, statuses_out);
     version_unref(many->version);
     mem_free(&many->db->block_mem, many->keys);
-    return status;
+    return first;
 }
 
 esker_status
@@ -320,8 +349,8 @@ esker_multi_get(esker_db *db, size_t n, const esker_slice keys[], const esker_re
         status = read_check(db, keys[i], options, &snapshot, &fill);
     }
     if (status == ESKER_OK && n > 0) {
-        struct many many = {.db = db, .self = call.self, .count = n};
-        status = many_get(&many, keys, options, values_out, statuses_out);
+        struct many many = {.db = db, .self = call.self};
+        status = many_get(&many, n, keys, options, values_out, statuses_out);
     }
     db_call_exit(&call);
     return status;
