@@ -107,7 +107,14 @@ recover_read_logs(struct recover_state *state, struct wal_recovered *out)
                                       .image_release = recover_image_release,
                                       .image_ctx = db};
     memcpy(input.uuid, db->uuid, sizeof input.uuid);
-    return wal_recover(&input, out);
+    TRY(wal_recover(&input, out));
+    esker_status status = recover_check_unlisted(state, out->gen_max);
+    if (status != ESKER_OK) {
+        esker_error story = *status_last();
+        recover_release_logs(db, out);
+        return status_restore(&story);
+    }
+    return ESKER_OK;
 }
 
 /* Frames were checked by wal_recover; here they are only counted or indexed. */

@@ -38,6 +38,10 @@ struct recover_segment *recover_find_segment(const struct recover_state *state, 
 esker_status recover_apply(void *ctx, const struct edit *edit);
 void recover_state_fini(struct recover_state *state);
 
+/* db_recover_unlisted.c: CORRUPT when logs that are not listed prove that the manifest lost its end.
+ * gen_max: of those that are. */
+NODISCARD esker_status recover_check_unlisted(struct recover_state *state, uint64_t gen_max);
+
 /* Reads the logs that the state needs; db->manifest is open. */
 NODISCARD esker_status recover_read_logs(struct recover_state *state, struct wal_recovered *out);
 /* Images, files and arrays, whatever was not taken over. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Goal: a manifest that lost its end at any edit, which it does not show, costs no row: after a
- * repair every key is as it was. Where damage does cost rows, that is said, and segments that no
- * list names are set aside instead of being left to the next open, which would remove them.
+ * Goal: a manifest that lost its end at any edit, which it does not show, costs no row: an open
+ * refuses unless every key is as it was, and after a repair every key is. Where damage does cost
+ * rows, that is said, and segments that no list names are set aside instead of being left to the
+ * next open, which would remove them.
  * Method: a small database with flushes, deletes, partial and full merges, one of which leaves
  * nothing, on the simulated disk; its manifest is cut at and behind the end of every edit. Then
  * segments are brought back that a crash could have left behind: a merge's inputs, its output.
@@ -216,12 +217,34 @@ cut_edit_ends(struct sim_disk *disk, const char *name, uint64_t ends[EDITS_MAX])
     return count;
 }
 
+/* Before any repair: an open either refuses, as does verify, or every key is as it was. */
+static bool
+cut_open_refuses(struct sim_disk *cut, uint32_t rounds, bool grows)
+{
+    struct sim_disk *disk = sim_disk_clone(cut);
+    esker_db *db = NULL;
+    struct io *io = NULL;
+    assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
+    esker_status verified = db_verify_on(io, NULL, NULL);
+    esker_status opened = cut_open(disk, grows, &db);
+    assert_int_equal(opened, verified);
+    if (opened == ESKER_OK) {
+        assert_int_equal(esker_close(db), ESKER_OK);
+        assert_int_equal(cut_count_wrong(disk, rounds, grows), 0);
+    } else {
+        assert_int_equal(opened, ESKER_CORRUPT);
+    }
+    sim_disk_destroy(disk);
+    return opened != ESKER_OK;
+}
+
 static void
 cut__manifests_cost_no_row(void **state)
 {
     (void)state;
     uint32_t repairs = 0;
     uint32_t rebuilt = 0;
+    uint32_t refused = 0;
     for (uint32_t kind = 0; kind < 12; kind++) {
         bool grows = (kind & 1) != 0;
         uint32_t rounds = ROUNDS - kind / 4 % 2; /* the last act: a merge, or rows in the log alone */
@@ -234,6 +257,7 @@ cut__manifests_cost_no_row(void **state)
         for (size_t i = 0; i < 2 * (count - 1); i++) {
             struct sim_disk *disk = sim_disk_clone(good);
             sim_disk_resize(disk, name, ends[i / 2] + (i % 2 != 0 ? 24 : 0)); /* or some of the next */
+            refused += cut_open_refuses(disk, rounds, grows) ? 1 : 0;
             struct cut_report report = cut_repair(disk);
             uint32_t wrong = cut_count_wrong(disk, rounds, grows);
             if (wrong > 0) {
@@ -247,7 +271,7 @@ cut__manifests_cost_no_row(void **state)
         }
         sim_disk_destroy(good);
     }
-    print_message("%u cuts, %u of them made a new list\n", repairs, rebuilt);
+    print_message("%u cuts, %u refused at open, %u made a new list\n", repairs, refused, rebuilt);
     assert_true(rebuilt > repairs / 2);
 }
 
