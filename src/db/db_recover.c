@@ -314,55 +314,6 @@ recover_judge_seal(struct wal_recovered *recovered)
     }
 }
 
-/* Reads the logs and publishes their windows. A new log begins only if the last
- * one cannot be continued; that is the first write of an open. */
-static esker_status
-recover_logs(struct recover_state *state)
-{
-    esker_db *db = state->db;
-    struct wal_recovered recovered = {0};
-    TRY(recover_read_logs(state, &recovered));
-    struct window *windows[WINDOWS_MAX] = {0};
-    esker_status status = ESKER_OK;
-    if (recovered.log_count + 1 > WINDOWS_MAX) {
-        status = FAIL(ESKER_UNSUPPORTED, "more than %d log files wait to be flushed", WINDOWS_MAX - 1);
-        goto out;
-    }
-    db->recovery_bytes = recovered.bytes_read;
-    recover_judge_seal(&recovered);
-    recover_adopt_logs(db, &recovered);
-    uint32_t first = recovered.sealed ? 0 : 1;
-    uint64_t last_gen = recovered.log_count > 0 ? recovered.logs[recovered.log_count - 1].log->header.gen : 0;
-    TRY_OUT(recover_windows(db, &recovered, state->wal_min_lsn, windows, first));
-    if (recovered.sealed) {
-        TRY_OUT(recover_continue(db, &recovered, windows[0]));
-    } else {
-        uint64_t base_lsn = MAX(recovered.next_base_lsn, recovered.end_lsn);
-        uint64_t cap_bytes = db->window_bytes_first;
-        status = db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
-                                recovered.end_lsn, &windows[0]);
-        if (status == ESKER_NO_SPACE && db_reserve_open_without(db)) {
-            status = db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
-                                    recovered.end_lsn, &windows[0]);
-        }
-        TRY_OUT(status);
-        windows[0]->deletes_only = db->reserve_spent;
-        window_charge(windows[0], window_expected_bytes(windows[0], 0));
-    }
-    recover_set_watermarks(db, &recovered, windows[0]);
-    mutex_lock(&db->mu);
-    status = db_publish_windows_locked(db, windows, first + (uint32_t)recovered.log_count);
-    mutex_unlock(&db->mu);
-out:
-    for (uint32_t i = 0; i < WINDOWS_MAX; i++) {
-        if (windows[i] != NULL) {
-            window_unref(windows[i]);
-        }
-    }
-    recover_release_logs(db, &recovered);
-    return status;
-}
-
 /* ---- Orphans ---------------------------------------------------------------- */
 
 static bool
@@ -406,6 +357,59 @@ recover_remove_orphans(struct recover_state *state, const struct db_file_list *f
         }
     }
     return ESKER_OK;
+}
+
+/* ---- Windows -------------------------------------------------------------------- */
+
+/* Reads the logs and publishes their windows. A new log begins only if the last one cannot be
+ * continued. Orphans go before it: they may hold the room that it needs, and opens that fail behind
+ * it leave no more than one. That they go is the first thing that an open changes (I1). */
+static esker_status
+recover_logs(struct recover_state *state, const struct db_file_list *files)
+{
+    esker_db *db = state->db;
+    struct wal_recovered recovered = {0};
+    TRY(recover_read_logs(state, &recovered));
+    struct window *windows[WINDOWS_MAX] = {0};
+    esker_status status = ESKER_OK;
+    if (recovered.log_count + 1 > WINDOWS_MAX) {
+        status = FAIL(ESKER_UNSUPPORTED, "more than %d log files wait to be flushed", WINDOWS_MAX - 1);
+        goto out;
+    }
+    db->recovery_bytes = recovered.bytes_read;
+    recover_judge_seal(&recovered);
+    recover_adopt_logs(db, &recovered);
+    TRY_OUT(recover_remove_orphans(state, files));
+    uint32_t first = recovered.sealed ? 0 : 1;
+    uint64_t last_gen = recovered.log_count > 0 ? recovered.logs[recovered.log_count - 1].log->header.gen : 0;
+    TRY_OUT(recover_windows(db, &recovered, state->wal_min_lsn, windows, first));
+    if (recovered.sealed) {
+        TRY_OUT(recover_continue(db, &recovered, windows[0]));
+    } else {
+        uint64_t base_lsn = MAX(recovered.next_base_lsn, recovered.end_lsn);
+        uint64_t cap_bytes = db->window_bytes_first;
+        status = db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
+                                recovered.end_lsn, &windows[0]);
+        if (status == ESKER_NO_SPACE && db_reserve_open_without(db)) {
+            status = db_make_window(db, cap_bytes, window_op_capacity(cap_bytes), base_lsn, last_gen,
+                                    recovered.end_lsn, &windows[0]);
+        }
+        TRY_OUT(status);
+        windows[0]->deletes_only = db->reserve_spent;
+        window_charge(windows[0], window_expected_bytes(windows[0], 0));
+    }
+    recover_set_watermarks(db, &recovered, windows[0]);
+    mutex_lock(&db->mu);
+    status = db_publish_windows_locked(db, windows, first + (uint32_t)recovered.log_count);
+    mutex_unlock(&db->mu);
+out:
+    for (uint32_t i = 0; i < WINDOWS_MAX; i++) {
+        if (windows[i] != NULL) {
+            window_unref(windows[i]);
+        }
+    }
+    recover_release_logs(db, &recovered);
+    return status;
 }
 
 /* ---- All together ------------------------------------------------------------ */
@@ -463,12 +467,12 @@ recover_existing(struct recover_state *state)
     TRY_OUT(recover_levels(state, version));
     version_publish(&db->current, version, io_monotonic_ns(db->io));
     version = NULL;
-    TRY_OUT(recover_logs(state));
+    TRY_OUT(recover_logs(state, &files));
     if (db->reserve_spent) { /* the attempt without it may have left a log that no edit names */
         db_file_list_fini(&files);
         TRY(db_file_list(db->io, &db->mem, &files));
+        TRY_OUT(recover_remove_orphans(state, &files));
     }
-    TRY_OUT(recover_remove_orphans(state, &files));
 out:
     if (version != NULL) {
         version_unref(version);
