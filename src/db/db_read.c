@@ -423,9 +423,11 @@ read_changed_in_segments(esker_db *db, struct version *version, struct bytes key
     (void)db;
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
-        uint32_t from = run != NULL && level > 0 ? level_run_seek(run, key) : 0;
-        uint32_t to = run == NULL ? 0 : level > 0 ? MIN(from + 1, run->count) : run->count;
-        for (uint32_t i = from; i < to; i++) {
+        for (uint32_t i = 0; run != NULL; i++) {
+            i = level > 0 ? level_run_next(run, key, i) : i;
+            if (i == run->count) {
+                break;
+            }
             struct segment_hit hit = {0};
             switch (segment_get_slow(run->segments[i], key, filter_hash, limit, true, &hit)) {
             case SEGMENT_FOUND:

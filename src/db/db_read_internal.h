@@ -18,7 +18,7 @@ struct lookup {
     struct bytes value;
     struct frame_ref *frame; /* pinned (slow path) or NULL */
     /* Which segment is next, or is being asked. */
-    uint32_t level, index; /* index: in level 0 */
+    uint32_t level, index; /* index: in level 0, and where bounds touch */
     struct segment_hit hit;
 };
 
@@ -60,9 +60,13 @@ read_segment_at(struct lookup *lookup)
     for (; ahead != 0; ahead &= ahead - 1) {
         uint32_t level = (uint32_t)__builtin_ctz(ahead);
         const struct level_run *run = version->levels[level];
-        uint32_t index = level == 0 ? lookup->index : level_run_seek(run, lookup->key);
+        uint32_t from = level == lookup->level ? lookup->index : 0;
+        uint32_t index = level == 0                ? from
+                         : UNLIKELY(run->touching) ? level_run_next(run, lookup->key, from)
+                                                   : level_run_seek(run, lookup->key);
         if (index < run->count) {
             lookup->level = level;
+            lookup->index = index;
             return run->segments[index];
         }
     }
@@ -75,8 +79,12 @@ static inline void
 read_next_segment(struct lookup *lookup)
 {
     lookup->hit.place.stage = SEGMENT_STAGE_NONE;
-    lookup->index++;
-    lookup->level += lookup->level > 0 ? 1 : 0;
+    if (lookup->level == 0 || UNLIKELY(lookup->version->levels[lookup->level]->touching)) {
+        lookup->index++;
+    } else {
+        lookup->level++;
+        lookup->index = 0;
+    }
 }
 
 /* Inside a section: version first, then the LSN (version.h says why). */

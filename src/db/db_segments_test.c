@@ -3,7 +3,8 @@
  * Goal: opening a database touches no segment, however many there are, and what it
  * does per segment does not grow with their number; readers have more of them loaded the
  * more they meet. What the manifest lists is what
- * was there, after drops, moves and many merges.
+ * was there, after drops, moves and many merges. Where keys are longer than the bounds of
+ * segments, and these meet, each key is found all the same.
  * Method: segments of one or two rows, so that there are many; counted: calls to the
  * simulated disk and allocations. ESKER_LONG_TESTS makes ten thousand of them in a
  * real directory and says how long opening takes.
@@ -263,6 +264,100 @@ iterator__tries_again_without_descriptors(void **state)
     sim_disk_destroy(disk);
 }
 
+/* ---- Keys that begin alike ------------------------------------------------------- */
+
+enum { ALIKE_KEYS = 60, ALIKE_LEN = EDIT_KEY_BYTES_MAX + 40 };
+
+/* They differ behind what bounds keep of them. */
+static esker_slice
+alike_key(uint32_t number, char key[ALIKE_LEN + 1])
+{
+    memset(key, 'a', ALIKE_LEN);
+    snprintf(key + ALIKE_LEN - 5, 6, "%05u", number);
+    return esker_bytes(key, ALIKE_LEN);
+}
+
+/* Every second key, some of them twice so that a merge writes them. Returns where they end; history from
+ * there on is not kept. */
+static esker_lsn
+alike_fill(esker_db *db)
+{
+    char key[ALIKE_LEN + 1];
+    uint8_t value[SEGMENTS_VALUE_BYTES] = {0};
+    for (uint32_t round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < ALIKE_KEYS; i += 2 + 2 * round) {
+            esker_slice slice = alike_key(i, key);
+            assert_int_equal(esker_put(db, slice, esker_bytes(value, sizeof value), NULL), ESKER_OK);
+        }
+        assert_int_equal(esker_flush(db), ESKER_OK);
+    }
+    esker_lsn end = esker_visible_lsn(db);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(esker_put(db, esker_str("other"), esker_str("value"), NULL), ESKER_OK);
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    }
+    /* pairs: CURRENT — one thread */
+    const struct level_run *run = load_acquire(&db->current)->levels[ESKER_LEVELS_MAX - 1];
+    assert_true(run->count > 5 && run->touching);
+    return end;
+}
+
+static void
+alike_expect_position(esker_iter *it, esker_status status, uint32_t number)
+{
+    char key[ALIKE_LEN + 1];
+    assert_int_equal(status, ESKER_OK);
+    esker_slice found = esker_iter_key(it);
+    assert_int_equal(found.size, ALIKE_LEN);
+    assert_memory_equal(found.data, alike_key(number, key).data, ALIKE_LEN);
+}
+
+static void
+segments__meet_where_keys_begin_alike(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(8);
+    struct io *io = NULL;
+    esker_db *db = NULL;
+    esker_iter *it = NULL;
+    char keys[ALIKE_KEYS][ALIKE_LEN + 1];
+    esker_slice slices[ALIKE_KEYS];
+    esker_value values[ALIKE_KEYS];
+    esker_status statuses[ALIKE_KEYS];
+    esker_batch *batch = NULL;
+    assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
+    segments_open(io, &db);
+    esker_lsn end = alike_fill(db);
+    assert_int_equal(esker_iter_create(db, NULL, &it), ESKER_OK);
+    for (uint32_t i = 0; i < ALIKE_KEYS; i++) {
+        size_t size = 0;
+        bool last = i + 1 == ALIKE_KEYS; /* behind it is "other" */
+        slices[i] = alike_key(i, keys[i]);
+        esker_status status = esker_get_copy(db, slices[i], NULL, NULL, 0, &size);
+        assert_int_equal(status, i % 2 == 0 ? ESKER_TRUNCATED : ESKER_NOT_FOUND);
+        assert_int_equal(esker_iter_seek(it, slices[i]), ESKER_OK);
+        alike_expect_position(it, last ? esker_iter_prev(it) : ESKER_OK, last ? i - 1 : i + i % 2);
+        alike_expect_position(it, esker_iter_seek_for_prev(it, slices[i]), i - i % 2);
+        assert_int_equal(esker_batch_create(&batch), ESKER_OK);
+        assert_int_equal(esker_batch_require(batch, slices[i], end), ESKER_OK);
+        assert_int_equal(esker_batch_put(batch, esker_str("other"), esker_str("value")), ESKER_OK);
+        status = esker_write(db, batch, NULL, NULL);
+        assert_int_equal(status,
+                         i % 2 == 0 ? ESKER_OK : ESKER_CONFLICT); /* who finds no version does not know */
+        esker_batch_destroy(batch);
+    }
+    esker_iter_destroy(it);
+    assert_int_equal(esker_multi_get(db, ALIKE_KEYS, slices, NULL, values, statuses), ESKER_OK);
+    for (uint32_t i = 0; i < ALIKE_KEYS; i++) {
+        assert_int_equal(statuses[i], i % 2 == 0 ? ESKER_OK : ESKER_NOT_FOUND);
+        if (i % 2 == 0) {
+            esker_value_release(&values[i]);
+        }
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 static void
 open__of_ten_thousand_segments(void **state)
 {
@@ -301,6 +396,7 @@ main(void)
         cmocka_unit_test(get__has_other_segments_loaded_ahead),
         cmocka_unit_test(get__makes_do_with_the_descriptors_it_has),
         cmocka_unit_test(iterator__tries_again_without_descriptors),
+        cmocka_unit_test(segments__meet_where_keys_begin_alike),
         cmocka_unit_test(open__of_ten_thousand_segments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

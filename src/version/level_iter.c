@@ -3,7 +3,7 @@
  * A sorted level as one iterator: its segments follow one another, and only
  * the one that the position is in is open. Segment bounds are conservative, so
  * a segment may turn out to hold nothing on the wanted side; the walk goes on
- * to its neighbour.
+ * to its neighbour, in which the key may lie as well.
  */
 #include "base/mem.h"
 #include "version/version.h"
@@ -98,32 +98,35 @@ static esker_status
 level_iter_do_seek(struct iter *it, struct bytes key)
 {
     struct level_iter *level = level_iter_of(it);
-    uint32_t index = level_run_seek(level->run, key);
-    if (index == level->run->count) {
-        return ESKER_END;
+    for (uint32_t index = level_run_seek(level->run, key); index < level->run->count; index++) {
+        TRY(level_iter_open(level, index));
+        esker_status status = iter_seek(level->child, key);
+        if (status != ESKER_END) {
+            return level_iter_settle(level, status);
+        }
     }
-    TRY(level_iter_open(level, index));
-    esker_status status = iter_seek(level->child, key);
-    if (status == ESKER_END) {
-        return level_iter_first_from(level, index + 1);
-    }
-    return level_iter_settle(level, status);
+    return ESKER_END;
 }
 
 static esker_status
 level_iter_do_seek_before(struct iter *it, struct bytes key)
 {
     struct level_iter *level = level_iter_of(it);
-    uint32_t index = level_run_seek(level->run, key);
-    if (index == level->run->count) {
-        return level_iter_last_before(level, index);
+    uint32_t first = level_run_seek(level->run, key);
+    uint32_t end = first; /* behind the last one that may have something before the key */
+    while (end < level->run->count &&
+           (end == first || bytes_compare(segment_meta(level->run->segments[end])->min_key, key) < 0)) {
+        end++;
     }
-    TRY(level_iter_open(level, index));
-    esker_status status = iter_seek_before(level->child, key);
-    if (status == ESKER_END) {
-        return level_iter_last_before(level, index);
+    while (end > first) {
+        end--;
+        TRY(level_iter_open(level, end));
+        esker_status status = iter_seek_before(level->child, key);
+        if (status != ESKER_END) {
+            return level_iter_settle(level, status);
+        }
     }
-    return level_iter_settle(level, status);
+    return level_iter_last_before(level, first);
 }
 
 static esker_status

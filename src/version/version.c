@@ -133,6 +133,10 @@ level_run_create(const struct mem *mem, struct segment *const *segments, uint32_
         run->size_bytes += meta->size_bytes;
         run->upper_prefix[i] =
             meta->max_key.len == 0 ? UINT64_MAX : bytes_prefix64(meta->max_key.ptr, meta->max_key.len);
+        if (i > 0) {
+            struct bytes before = segment_meta(segments[i - 1])->max_key;
+            run->touching |= before.len == 0 || bytes_compare(before, meta->min_key) >= 0;
+        }
     }
     *out = run;
     return ESKER_OK;
@@ -178,6 +182,14 @@ level_run_seek(const struct level_run *run, struct bytes key)
         from++;
     }
     return from;
+}
+
+uint32_t
+level_run_next(const struct level_run *run, struct bytes key, uint32_t from)
+{
+    uint32_t index = from > 0 ? from : level_run_seek(run, key);
+    bool ends = index >= run->count || bytes_compare(segment_meta(run->segments[index])->min_key, key) > 0;
+    return ends ? run->count : index;
 }
 
 esker_status

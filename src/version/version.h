@@ -31,6 +31,9 @@ struct level_run {
     const struct mem *mem;
     uint64_t size_bytes;
     uint64_t *upper_prefix; /* bytes_prefix64 of each max key; UINT64_MAX = no bound */
+    /* Sorted levels: bounds, which are rounded outwards, meet somewhere though the rows do not: keys that
+     * share their first EDIT_KEY_BYTES_MAX bytes lie in neighbours. */
+    bool touching;
     struct segment *segments[];
 };
 
@@ -93,8 +96,12 @@ NODISCARD esker_status level_run_create(const struct mem *mem, struct segment *c
 void level_run_ref(struct level_run *run);
 void level_run_unref(struct level_run *run /* nullable */);
 
-/* For sorted levels: the index of the first segment whose max key is >= key; count if there is none. */
+/* For sorted levels: the index of the first segment whose max key is >= key; count if there is none.
+ * Where bounds touch the key may be in one of those behind it. */
 uint32_t level_run_seek(const struct level_run *run, struct bytes key);
+/* Of those that may hold the key the first from `from` on, which is 0 or behind the last one that it
+ * gave; count if there is none. */
+uint32_t level_run_next(const struct level_run *run, struct bytes key, uint32_t from);
 
 /* All rows of a sorted level, opening segments as it goes. The caller keeps the version. */
 void level_iter_set_bounds(struct iter *it, struct iter_bounds bounds); /* as segment_iter_set_bounds */
