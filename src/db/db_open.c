@@ -131,8 +131,8 @@ db_create_fresh(esker_db *db)
     TRY(window_create(db->io, &db->mem, db->cache, NULL, cap_bytes, base_lsn, window_op_capacity(cap_bytes),
                       db->hash_seed, &window));
     esker_status status = ESKER_OK;
-    TRY_OUT(log_file_create(db->io, &db->mem, number, cap_bytes, &window->log));
-    add_relaxed(&db->log_bytes_prepared, LOG_HEADER_BYTES + cap_bytes); /* relaxed: statistic */
+    TRY_OUT(log_file_create(db->io, &db->mem, number, cap_bytes, true, &window->log));
+    add_relaxed(&db->log_bytes_prepared, window->log->prewritten_bytes); /* relaxed: statistic */
     TRY_OUT(log_file_settle(window->log));
     TRY_OUT(log_file_begin(window->log, &header));
     TRY_OUT(manifest_create(db->io, &db->mem, db->uuid, 1, &snapshot, &db->manifest));

@@ -100,7 +100,7 @@ repair_new_log(struct repair *repair, uint64_t number, uint64_t gen, uint64_t ba
     db->io->ops->machine_id(db->io, &id);
     memcpy(header.boot_id, id.boot_id, sizeof header.boot_id);
     header.mount_id = id.mount_id;
-    TRY(log_file_create(db->io, &db->mem, number, REPAIR_LOG_BYTES, &log));
+    TRY(log_file_create(db->io, &db->mem, number, REPAIR_LOG_BYTES, true, &log));
     esker_status status = log_file_settle(log);
     if (status == ESKER_OK) {
         status = log_file_begin(log, &header);

@@ -253,6 +253,15 @@ db_map_log(esker_db *db, struct window *window)
     return ESKER_OK;
 }
 
+/* Are syncs expected, so that new log files should be filled ahead of them? One of 16 MiB costs 25 ms of
+ * a processor and as many MiB of the disk, while writers may be waiting for it. */
+static bool
+rotate_prewrites(esker_db *db)
+{
+    return db->options.durability >= ESKER_DURABLE_INTERVAL ||
+           load_relaxed(&db->log_syncs) != 0; /* relaxed: a guess */
+}
+
 esker_status
 db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_lsn, uint64_t prev_gen,
                uint64_t prev_end_lsn, struct window **out)
@@ -265,8 +274,9 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
     esker_status status = ESKER_OK;
     bool listed = log != NULL;
     if (!listed) {
-        TRY_OUT(log_file_create(db->io, &db->mem, db_next_file_id(db), cap_bytes, &log));
-        add_relaxed(&db->log_bytes_prepared, LOG_HEADER_BYTES + cap_bytes); /* relaxed: statistic */
+        TRY_OUT(
+            log_file_create(db->io, &db->mem, db_next_file_id(db), cap_bytes, rotate_prewrites(db), &log));
+        add_relaxed(&db->log_bytes_prepared, log->prewritten_bytes); /* relaxed: statistic */
     }
     TRY_OUT(rotate_begin_log(db, log, cap_bytes, base_lsn, prev_gen, prev_end_lsn));
     if (!listed) {

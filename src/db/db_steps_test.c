@@ -585,6 +585,38 @@ log_bytes__are_counted_whoever_writes_them(void **state)
     assert_true(by_tail.log_bytes_prepared >= 1 << 20);
 }
 
+static esker_stats
+steps_log_growth(int durability, bool sync)
+{
+    static const struct db_tuning tuning = {.window_bytes_first = 1 << 20, .window_bytes_max = 1 << 20};
+    struct steps steps;
+    steps_open(&steps, &tuning, durability);
+    steps_put(&steps, 0, 100);
+    if (sync) {
+        assert_int_equal(esker_sync(steps.db), ESKER_OK);
+    }
+    for (uint32_t i = 0; i < 12000; i++) {
+        steps_put(&steps, i, 100);
+    }
+    esker_stats stats = steps_stats(&steps);
+    assert_true(stats.log_files >= 2);
+    steps_close(&steps);
+    return stats;
+}
+
+static void
+new_logs__are_filled_where_syncs_are_expected(void **state)
+{
+    (void)state;
+    esker_stats none = steps_log_growth(ESKER_DURABLE_PROCESS, false);
+    assert_int_equal(none.log_bytes_prepared, LOG_HEADER_BYTES + (1 << 20)); /* the first */
+    assert_true(none.log_file_bytes > none.log_bytes_prepared);
+    esker_stats asked = steps_log_growth(ESKER_DURABLE_PROCESS, true);
+    assert_int_equal(asked.log_bytes_prepared, asked.log_file_bytes);
+    esker_stats level = steps_log_growth(ESKER_DURABLE_INTERVAL, false);
+    assert_int_equal(level.log_bytes_prepared, level.log_file_bytes);
+}
+
 int
 main(void)
 {
@@ -601,6 +633,7 @@ main(void)
         cmocka_unit_test(waits__of_debt_name_the_level),
         cmocka_unit_test(waits__are_told_by_events),
         cmocka_unit_test(log_bytes__are_counted_whoever_writes_them),
+        cmocka_unit_test(new_logs__are_filled_where_syncs_are_expected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,20 @@ io_truncate(struct io *io, struct io_file *file, uint64_t size)
 }
 
 esker_status
+io_reserve(struct io *io, struct io_file *file, uint64_t size)
+{
+    ASSERT_SLOW(thread_may_wait());
+    int failed = io->ops->reserve_file != NULL ? -EINTR : -EOPNOTSUPP;
+    for (int tries = 0; failed == -EINTR && tries < IO_TRIES_MAX; tries++) {
+        failed = io->ops->reserve_file(io, file, size);
+    }
+    if (failed == -EOPNOTSUPP) {
+        return FAIL_AT(ESKER_UNSUPPORTED, file->name, 0, "this file system does not reserve room for a file");
+    }
+    return failed == 0 ? ESKER_OK : FAIL_OS(-failed, file->name, size, "cannot reserve room");
+}
+
+esker_status
 io_free_bytes(struct io *io, uint64_t *out)
 {
     ASSERT_SLOW(thread_may_wait());

@@ -84,6 +84,10 @@ struct io_ops {
     void (*close_file)(struct io *io, struct io_file *file);
     int (*file_size)(struct io *io, struct io_file *file, uint64_t *out);
     int (*truncate_file)(struct io *io, struct io_file *file, uint64_t size);
+    /* The file becomes [0, size), with room on the disk for every byte of it, so that no write there
+     * fails for want of it; what was not written before are zeros. Durable, as a size is, after
+     * IO_SYNC. -EOPNOTSUPP where that cannot be had; nullable: the same. */
+    int (*reserve_file)(struct io *io, struct io_file *file, uint64_t size);
     /* Runs all of them, in no particular order and possibly at the same time,
      * and returns when every one has its result. Requests do not wait for one
      * another: a sync that must cover a write goes into a later call. */
@@ -165,6 +169,8 @@ NODISCARD esker_status io_open_file(struct io *io, const char *name, unsigned fl
 void io_close_file(struct io *io, struct io_file *file);
 NODISCARD esker_status io_file_size(struct io *io, struct io_file *file, uint64_t *out);
 NODISCARD esker_status io_truncate(struct io *io, struct io_file *file, uint64_t size);
+/* io_ops.reserve_file, of a file that is no longer than `size`. UNSUPPORTED where that cannot be had. */
+NODISCARD esker_status io_reserve(struct io *io, struct io_file *file, uint64_t size);
 /* Exactly len bytes; the end of the file before that is CORRUPT at that offset. */
 NODISCARD esker_status io_read_full(struct io *io, struct io_file *file, uint64_t offset, void *data,
                                     size_t len);

@@ -274,11 +274,12 @@ sim_room_up_to(struct sim_disk *disk, const struct sim_inode *inode, uint64_t si
 }
 
 static int
-sim_truncate_file(struct io *io, struct io_file *io_file, uint64_t size)
+sim_set_size(struct io *io, struct io_file *io_file, uint64_t size, bool shrink)
 {
     struct io_sim *sim = sim_of(io);
     struct sim_file *file = sim_file_of(io_file);
     mutex_lock(&sim->disk->guard);
+    size = shrink ? size : MAX(size, file->inode->len);
     int failed = sim_enter(sim, SIM_TRUNCATE, io_file->name, true, NULL);
     if (failed == 0 && !file->writable) {
         failed = -EINVAL;
@@ -295,6 +296,19 @@ sim_truncate_file(struct io *io, struct io_file *io_file, uint64_t size)
     }
     mutex_unlock(&sim->disk->guard);
     return failed;
+}
+
+static int
+sim_truncate_file(struct io *io, struct io_file *file, uint64_t size)
+{
+    return sim_set_size(io, file, size, true);
+}
+
+/* A size is all that it takes: here no file has holes. */
+static int
+sim_reserve_file(struct io *io, struct io_file *file, uint64_t size)
+{
+    return sim_set_size(io, file, size, false);
 }
 
 /* ---- The directory -------------------------------------------------------------- */
@@ -631,6 +645,7 @@ static const struct io_ops sim_ops = {
     .close_file = sim_close_file,
     .file_size = sim_file_size,
     .truncate_file = sim_truncate_file,
+    .reserve_file = sim_reserve_file,
     .run = sim_run,
     .sync_dir = sim_sync_dir,
     .rename_file = sim_rename_file,

@@ -292,6 +292,32 @@ io__truncate_cuts_and_extends_with_zeros(void **state)
 }
 
 static void
+io__reserve_extends_with_zeros_and_never_cuts(void **state)
+{
+    struct fixture *f = *state;
+    put_file(f->io, "a", "hello");
+    struct io_file *file = create_file(f->io, "a");
+    uint64_t size = 0;
+    char got[100000];
+    assert_int_equal(io_reserve(f->io, file, sizeof got), ESKER_OK);
+    assert_int_equal(io_reserve(f->io, file, 10), ESKER_OK);
+    assert_int_equal(io_file_size(f->io, file, &size), ESKER_OK);
+    assert_int_equal(size, sizeof got);
+    assert_int_equal(io_write_full(f->io, file, 70000, "there", 5), ESKER_OK);
+    assert_int_equal(io_sync(f->io, file), ESKER_OK);
+    assert_int_equal(io_read_full(f->io, file, 0, got, sizeof got), ESKER_OK);
+    assert_memory_equal(got, "hello", 5);
+    assert_memory_equal(got + 70000, "there", 5);
+    memset(got, 0, 5);
+    memset(got + 70000, 0, 5);
+    for (size_t i = 0; i < sizeof got; i++) {
+        assert_int_equal(got[i], 0);
+    }
+    assert_int_equal(f->io->ops->reserve_file(f->io, file, UINT64_MAX), -EFBIG);
+    io_close_file(f->io, file);
+}
+
+static void
 io__open_file_survives_rename_and_unlink(void **state)
 {
     struct fixture *f = *state;
@@ -690,6 +716,7 @@ main(void)
             CASE(io__impossible_offset_is_einval),
             CASE(io__read_only_file_refuses_writes),
             CASE(io__truncate_cuts_and_extends_with_zeros),
+            CASE(io__reserve_extends_with_zeros_and_never_cuts),
             CASE(io__open_file_survives_rename_and_unlink),
             CASE(io__rename_and_unlink_of_missing_names),
             CASE(io__list_names_each_file_once_and_stops),

@@ -6,9 +6,10 @@
  *  I1 From the first log_file_begin on, at every moment at least one header
  *     page on the disk is valid: a page is overwritten only while the other one
  *     is known to be whole and synced.
- *  I2 Every byte of the file is written before the file is first listed, in
- *     4 KiB writes: later syncs then change no file-system metadata, and the
- *     page cache holds small folios, so a small write dirties a small one.
+ *  I2 Before the file is first listed there is room for every byte of it. Where syncs are
+ *     expected every byte is written as well, in 4 KiB writes: later syncs then change
+ *     no file-system metadata, and the page cache holds small folios, so a small write
+ *     dirties a small one.
  *
  * Concurrency: one thread at a time for everything but log_file_write and
  * log_file_sync, which the caller's leader lock orders.
@@ -63,6 +64,15 @@ log_file_destroy(struct log_file *log)
     mem_free(log->mem, log);
 }
 
+/* *reserved_out: there is room for every byte, none of which is written. */
+static esker_status
+log_file_reserve(struct log_file *log, uint64_t file_bytes, bool *reserved_out)
+{
+    esker_status status = io_reserve(log->io, log->file, file_bytes);
+    *reserved_out = status == ESKER_OK;
+    return status == ESKER_UNSUPPORTED ? ESKER_OK : status;
+}
+
 static esker_status
 log_file_prewrite(struct log_file *log, uint64_t file_bytes)
 {
@@ -83,8 +93,23 @@ log_file_prewrite(struct log_file *log, uint64_t file_bytes)
     return ESKER_OK;
 }
 
+/* I2 */
+static esker_status
+log_file_make_room(struct log_file *log, uint64_t file_bytes, bool prewrite)
+{
+    bool reserved = false;
+    if (!prewrite) {
+        TRY(log_file_reserve(log, file_bytes, &reserved));
+    }
+    if (reserved) {
+        return ESKER_OK;
+    }
+    log->prewritten_bytes = file_bytes;
+    return log_file_prewrite(log, file_bytes);
+}
+
 esker_status
-log_file_create(struct io *io, const struct mem *mem, uint64_t number, uint64_t space_bytes,
+log_file_create(struct io *io, const struct mem *mem, uint64_t number, uint64_t space_bytes, bool prewrite,
                 struct log_file **out)
 {
     ASSERT(space_bytes > 0 && space_bytes % LOG_PAGE_BYTES == 0 && space_bytes / LSN_BYTES <= LSN_MAX);
@@ -101,7 +126,7 @@ log_file_create(struct io *io, const struct mem *mem, uint64_t number, uint64_t 
         log_file_destroy(log);
         return status;
     }
-    status = log_file_prewrite(log, LOG_HEADER_BYTES + space_bytes);
+    status = log_file_make_room(log, LOG_HEADER_BYTES + space_bytes, prewrite);
     if (status != ESKER_OK) {
         esker_error first = *status_last();
         log_file_destroy(log);

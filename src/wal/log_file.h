@@ -3,7 +3,8 @@
  * One file of the log pool, "log-%06llu", and recovery over all of them.
  *
  * A file is created once (every byte written in 4 KiB writes, so that later
- * syncs commit no file-system journal and no large folio is dirtied), listed
+ * syncs commit no file-system journal and no large folio is dirtied; or, where no
+ * syncs are expected, with room for every byte reserved), listed
  * in the manifest, and from then on recycled: a new life begins with a new
  * header (next generation) in both pages, one after the other with a sync
  * between, before its window may take writes.
@@ -23,10 +24,11 @@ struct log_file {
     const struct mem *mem;
     struct io_file *file;
     uint64_t number;
-    uint64_t space_bytes;     /* frame space on disk: file size - LOG_HEADER_BYTES */
-    struct log_header header; /* of the current life */
-    uint8_t *map;             /* frame space as mapped memory, or NULL */
-    uint64_t map_bytes;       /* = space_bytes while mapped */
+    uint64_t space_bytes;      /* frame space on disk: file size - LOG_HEADER_BYTES */
+    uint64_t prewritten_bytes; /* when it was created */
+    struct log_header header;  /* of the current life */
+    uint8_t *map;              /* frame space as mapped memory, or NULL */
+    uint64_t map_bytes;        /* = space_bytes while mapped */
     /* The owner's: how much of the mapping is present, about, and whom to tell when it goes (nullable). */
     _Atomic uint64_t touched_bytes;
     log_unmapped_fn *unmapped;
@@ -38,13 +40,14 @@ struct log_file {
 
 void log_file_name(uint64_t number, char out[40]);
 
-/* Creates and pre-writes the file, which log_file_begin syncs; nobody the directory.
+/* Creates the file, which log_file_begin syncs; nobody the directory. prewrite: writes every byte of it;
+ * else its room is reserved, where that can be had, which takes a hundredth of the time.
  * Fails with NO_SPACE and no file left behind when the disk is full; with BUSY, touching
  * nothing, when a file of that name exists (one that a crash left before the
  * manifest listed it: remove it first, or take the next number).
  * space_bytes: a multiple of LOG_PAGE_BYTES. The header is all zero until log_file_begin. */
 NODISCARD esker_status log_file_create(struct io *io, const struct mem *mem, uint64_t number,
-                                       uint64_t space_bytes, struct log_file **out);
+                                       uint64_t space_bytes, bool prewrite, struct log_file **out);
 /* Syncs what was created, so that the first begin goes page by page like any other: of a log
  * that is found before any manifest lists it, the pages tell how far its creator came. */
 NODISCARD esker_status log_file_settle(struct log_file *log);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "io/test_dir.h"
 
@@ -31,6 +32,7 @@ static struct {
     uint32_t longest;
     size_t batch_max;
     bool map_refused;
+    int reserve_fails;
 } layer;
 
 /* False: this is the one to fail. */
@@ -69,6 +71,15 @@ layer_run(struct io *io, struct io_req *reqs, size_t count)
 }
 
 static int
+layer_reserve_file(struct io *inner, struct io_file *file, uint64_t size)
+{
+    if (layer.reserve_fails != 0) {
+        return layer.reserve_fails;
+    }
+    return layer.real->reserve_file(inner, file, size);
+}
+
+static int
 layer_map_file(struct io *io, struct io_file *file, uint64_t len, void **out)
 {
     return layer.map_refused ? -EOPNOTSUPP : layer.real->map_file(io, file, len, out);
@@ -102,6 +113,7 @@ setup(void **state)
     layer.ops = *io->ops;
     layer.ops.run = layer_run;
     layer.ops.map_file = layer_map_file;
+    layer.ops.reserve_file = layer_reserve_file;
     io->ops = &layer.ops;
     layer_reset(-1, 0);
     return 0;
@@ -129,7 +141,7 @@ create_log(uint64_t number, uint64_t gen)
 {
     struct log_file *log = NULL;
     struct log_header header = header_of(gen);
-    assert_int_equal(log_file_create(io, &mem_default, number, 16384, &log), ESKER_OK);
+    assert_int_equal(log_file_create(io, &mem_default, number, 16384, true, &log), ESKER_OK);
     assert_int_equal(log_file_begin(log, &header), ESKER_OK);
     return log;
 }
@@ -178,7 +190,7 @@ log_file__is_prewritten_in_small_pieces(void **state)
     (void)state;
     struct log_file *log = NULL;
     uint64_t size = 0;
-    assert_int_equal(log_file_create(io, &mem_default, 3, 1 << 20, &log), ESKER_OK);
+    assert_int_equal(log_file_create(io, &mem_default, 3, 1 << 20, true, &log), ESKER_OK);
     assert_int_equal(layer.longest, 4096);
     assert_int_equal(layer.batch_max, 64);
     assert_int_equal(layer.bytes, LOG_HEADER_BYTES + (1 << 20));
@@ -191,7 +203,7 @@ log_file__is_prewritten_in_small_pieces(void **state)
     assert_int_equal(log_file_begin(log, &header), ESKER_OK);
     assert_string_equal(layer.text, "01s"); /* one sync, of the whole file, and it is the last */
     log_file_destroy(log);
-    assert_int_equal(log_file_create(io, &mem_default, 5, 16384, &log), ESKER_OK);
+    assert_int_equal(log_file_create(io, &mem_default, 5, 16384, true, &log), ESKER_OK);
     layer_reset(-1, 0);
     assert_int_equal(log_file_settle(log), ESKER_OK);
     assert_int_equal(log_file_begin(log, &header), ESKER_OK);
@@ -199,8 +211,49 @@ log_file__is_prewritten_in_small_pieces(void **state)
     log_file_destroy(log);
     layer_reset(257, -EIO);
     log = NULL;
-    assert_int_equal(log_file_create(io, &mem_default, 4, 1 << 20, &log), ESKER_IO);
+    assert_int_equal(log_file_create(io, &mem_default, 4, 1 << 20, true, &log), ESKER_IO);
     assert_null(log);
+}
+
+/* Where no syncs are expected nothing is written but the header pages, and the disk has room all the same. */
+static void
+log_file__is_reserved_instead(void **state)
+{
+    (void)state;
+    struct log_file *log = NULL;
+    uint64_t size = 0;
+    uint8_t got[4096];
+    static const uint8_t zeros[4096];
+    struct log_header header = header_of(5);
+    assert_int_equal(log_file_create(io, &mem_default, 3, 1 << 20, false, &log), ESKER_OK);
+    assert_int_equal(layer.calls, 0);
+    assert_int_equal(log->prewritten_bytes, 0);
+    assert_int_equal(log_file_begin(log, &header), ESKER_OK);
+    assert_string_equal(layer.text, "01s");
+    assert_int_equal(io_file_size(io, log->file, &size), ESKER_OK);
+    assert_int_equal(size, LOG_HEADER_BYTES + (1 << 20));
+    assert_int_equal(io_read_full(io, log->file, size - sizeof got, got, sizeof got), ESKER_OK);
+    assert_memory_equal(got, zeros, sizeof got);
+    struct stat info;
+    char path[128];
+    snprintf(path, sizeof path, "%s/log-000003", dir);
+    assert_int_equal(stat(path, &info), 0);
+    assert_true((uint64_t)info.st_blocks * 512 >= size);
+    log_file_destroy(log);
+
+    layer_reset(-1, 0);
+    layer.reserve_fails = -EOPNOTSUPP; /* then it is filled as ever */
+    assert_int_equal(log_file_create(io, &mem_default, 4, 1 << 20, false, &log), ESKER_OK);
+    assert_int_equal(layer.bytes, LOG_HEADER_BYTES + (1 << 20));
+    assert_int_equal(log->prewritten_bytes, layer.bytes);
+    log_file_destroy(log);
+
+    layer.reserve_fails = -ENOSPC;
+    log = NULL;
+    assert_int_equal(log_file_create(io, &mem_default, 5, 1 << 20, false, &log), ESKER_NO_SPACE);
+    assert_null(log);
+    assert_int_equal(open_log(5, &log), ESKER_CORRUPT);
+    assert_string_equal(status_last()->message, "a log file that the manifest lists is missing");
 }
 
 static void
@@ -210,7 +263,7 @@ log_file__a_full_disk_leaves_no_file(void **state)
     struct log_file *log = NULL;
     for (int n = 0; n < 6; n++) {
         layer_reset(n, -ENOSPC);
-        assert_int_equal(log_file_create(io, &mem_default, 3, 16384, &log), ESKER_NO_SPACE);
+        assert_int_equal(log_file_create(io, &mem_default, 3, 16384, true, &log), ESKER_NO_SPACE);
         assert_null(log);
         assert_string_equal(status_last()->file, "log-000003");
         layer_reset(-1, 0);
@@ -225,7 +278,7 @@ log_file__an_existing_file_is_left_alone(void **state)
     (void)state;
     log_file_destroy(create_log(3, 5));
     struct log_file *log = NULL;
-    assert_int_equal(log_file_create(io, &mem_default, 3, 16384, &log), ESKER_BUSY);
+    assert_int_equal(log_file_create(io, &mem_default, 3, 16384, true, &log), ESKER_BUSY);
     assert_int_equal(open_log(3, &log), ESKER_OK);
     assert_int_equal(log->header.gen, 5);
     log_file_destroy(log);
@@ -421,7 +474,7 @@ log_file__writes_land_behind_the_header(void **state)
         data[i] = (uint8_t)(i * 31 + (i >> 12));
     }
     header.cap_bytes = SPACE;
-    assert_int_equal(log_file_create(io, &mem_default, 3, SPACE, &log), ESKER_OK);
+    assert_int_equal(log_file_create(io, &mem_default, 3, SPACE, true, &log), ESKER_OK);
     assert_int_equal(log_file_begin(log, &header), ESKER_OK);
     layer_reset(-1, 0);
     assert_int_equal(log_file_write(log, data, 0, 48), ESKER_OK);
@@ -473,6 +526,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         LOG_TEST(log_file__name),
         LOG_TEST(log_file__is_prewritten_in_small_pieces),
+        LOG_TEST(log_file__is_reserved_instead),
         LOG_TEST(log_file__a_full_disk_leaves_no_file),
         LOG_TEST(log_file__an_existing_file_is_left_alone),
         LOG_TEST(log_file__header_reads_back),
