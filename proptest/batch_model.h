@@ -38,6 +38,7 @@ struct batch {
     struct op ops[OPS_MAX];
     uint32_t op_count;
     uint32_t id;
+    uint32_t lost_at; /* from this mark on it is known to be lost (crash_run.h); 0: it is not */
 };
 
 struct history {
@@ -89,7 +90,7 @@ make_value(uint32_t id, uint32_t size, uint8_t *out)
 static void
 image_apply(struct image *image, const struct batch *batch)
 {
-    for (uint32_t i = 0; i < batch->op_count; i++) {
+    for (uint32_t i = 0; batch->lost_at == 0 && i < batch->op_count; i++) {
         const struct op *op = &batch->ops[i];
         image->id[op->key] = op->is_delete ? 0 : batch->id;
         image->size[op->key] = op->is_delete ? 0 : op->size;

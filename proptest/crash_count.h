@@ -13,6 +13,9 @@
 #include "io/io_sim_states.h"
 #include "sync/atomic.h"
 
+/* From so many states on all subsets are taken of up to eight changes. */
+enum { LONG_FROM = 1000000, LONG_ALL = 8, LONG_TORN = 32 };
+
 enum { PROCESSES_MAX = 64, SET_LEAST = 1 << 16, SET_MOST_STATES = 1 << 26 };
 
 struct crash_limits {
@@ -27,11 +30,14 @@ struct crash_totals {
     uint64_t workloads, bounded, states, repeated, deep_states, kills, operations;
     uint64_t kinds[2][SIM_MODELS + 1]; /* states by the model that led there first; the last: kills */
     uint64_t choices[2][SIM_MODELS];   /* states that were asked for, by model */
+    uint64_t cuts[2][2];               /* [1]: with all subsets, [0]: with some */
     uint64_t verified, leftovers;
     uint64_t reserve_made, reserve_spent, reserve_restored; /* by workloads */
     /* States with the file, with less of it than there should be, that did not open before there was room,
      * where a delete was taken at once, where all were and a put after them. */
     uint64_t with_reserve, with_less, full, deleted, emptied;
+    uint64_t closes_failed,
+        closes_lost; /* by workloads; behind the latter something unacknowledged is gone */
 };
 
 /* Shared by the processes. */
@@ -65,6 +71,10 @@ count_map(uint64_t bytes)
 static void
 count_begin(void)
 {
+    if (limits.states >= LONG_FROM) {
+        limits.budget.all = LONG_ALL;
+        limits.budget.torn = LONG_TORN;
+    }
     limits.states = MIN(limits.states, (uint64_t)SET_MOST_STATES);
     seen_states.cap = SET_LEAST;
     while (seen_states.cap < limits.states * 2 + SET_LEAST) {

@@ -18,9 +18,9 @@ enum { FULL_LEFT_WINDOW = 14 << 10, FULL_LEFT_NOTHING = 1 << 10 };
 static uint64_t full_capacities[2][BASES_ALL];
 
 /* Deletes of everything thrice: they begin what is looked at here. */
-static const uint8_t full_steps[] = {STEP_ERASE,      STEP_ERASE,   STEP_ERASE,  STEP_FILL,
-                                     STEP_PUT,        STEP_DELETE,  STEP_FLUSH,  STEP_BATCH,
-                                     STEP_BACKGROUND, STEP_COMPACT, STEP_REOPEN, STEP_PUT_SYNC};
+static const uint8_t full_steps[] = {STEP_ERASE,  STEP_ERASE,    STEP_ERASE, STEP_FILL,       STEP_PUT,
+                                     STEP_DELETE, STEP_FLUSH,    STEP_BATCH, STEP_BACKGROUND, STEP_COMPACT,
+                                     STEP_REOPEN, STEP_PUT_SYNC, STEP_ROOM};
 static const uint8_t full_bases[] = {0, 1, 2, 1, 2, 3};
 
 enum {

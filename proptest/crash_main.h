@@ -192,7 +192,9 @@ report(uint64_t bounded)
                    (unsigned long long)totals.kinds[deep][model],
                    (unsigned long long)totals.choices[deep][model]);
         }
-        printf(" killed %llu\n", (unsigned long long)totals.kinds[deep][SIM_MODELS]);
+        printf(" killed %llu; all subsets at %llu of %llu places\n",
+               (unsigned long long)totals.kinds[deep][SIM_MODELS], (unsigned long long)totals.cuts[deep][1],
+               (unsigned long long)(totals.cuts[deep][0] + totals.cuts[deep][1]));
     }
     edge_report();
     (void)fflush(stdout); /* what follows may abort */

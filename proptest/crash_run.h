@@ -31,10 +31,11 @@ enum step {
     STEPS,
     STEP_FILL = STEPS, /* from here on: where the disk can be full */
     STEP_ERASE,
+    STEP_ROOM,
     STEPS_ALL
 };
 
-static const char step_letters[] = "SpdbFCRnoNgfe";
+static const char step_letters[] = "SpdbFCRnoNgfer";
 
 /* Bases from BASES on: on a disk that is so small that a reserve is kept (crash_full.h). */
 enum { STEPS_MAX = 64, MARKS_MAX = 1024, BASES = 3, BASES_FULL = 4, BASES_ALL = BASES + BASES_FULL };
@@ -44,6 +45,7 @@ enum { FILL_MOST = 32, FILL_LEAST = 10, ERASE_JOBS = 4, JOB_NS = 10000000, JOBS_
 /* What was promised at a point of the log. */
 struct mark {
     uint32_t submitted, acked, durable;
+    uint32_t lost; /* of those submitted so many are known to be */
     esker_lsn lsn_seen;
 };
 
@@ -61,6 +63,7 @@ struct crash_run {
     struct history history;
     struct mark marks[MARKS_MAX];
     uint32_t mark_count;
+    uint32_t lost;
     bool no_space;
     bool reserve_kept, reserve_spent; /* at the last look */
     esker_snapshot *snapshot;
@@ -120,8 +123,19 @@ run_mark(struct crash_run *run, struct sim_disk *disk)
     const struct history *history = &run->history;
     ASSERT(run->mark_count < MARKS_MAX);
     run->marks[run->mark_count] =
-        (struct mark){history->submitted, history->acked, history->durable, history->lsn_seen};
+        (struct mark){history->submitted, history->acked, history->durable, run->lost, history->lsn_seen};
     sim_disk_mark(disk, run->mark_count++);
+}
+
+/* Rows of a killed log that cannot be flushed hold up all that wants to be durable: the reserve is there
+ * for that flush, too. */
+static void
+run_check_given_up(struct sim_disk *disk)
+{
+    struct bytes reserve;
+    if (sim_disk_get(disk, DB_RESERVE_NAME, &reserve) && reserve.len > DB_FILE_HEAD_BYTES) {
+        fail("recovered rows are not flushed although a reserve is kept");
+    }
 }
 
 /* False: there was no room for it, and nothing was written. */
@@ -138,6 +152,7 @@ run_submit(struct crash_run *run, struct sim_disk *disk, esker_db *db, bool sync
         return false;
     }
     if (status == ESKER_IO && run->no_space) {
+        run_check_given_up(disk);
         return true; /* it is visible, and becomes durable when there is space */
     }
     if (status != ESKER_OK) {
@@ -187,6 +202,8 @@ run_made_durable(struct crash_run *run, struct sim_disk *disk, esker_status stat
     if (status == ESKER_OK) {
         run->history.durable = run->history.submitted;
         run_mark(run, disk);
+    } else if (status == ESKER_IO) {
+        run_check_given_up(disk);
     }
 }
 
@@ -232,12 +249,46 @@ run_open(struct crash_run *run, struct sim_disk *disk, esker_db **db)
     run_mark(run, disk);
 }
 
-static void
+/* False: what was written last could not be made durable. */
+static bool
 run_close(struct crash_run *run, struct sim_disk *disk, esker_db *db)
 {
     run_check_snapshot(run, db);
     run->history.lsn_seen = MAX(run->history.lsn_seen, esker_visible_lsn(db));
-    run_made_durable(run, disk, esker_close(db));
+    esker_status status = esker_close(db);
+    run_made_durable(run, disk, status);
+    return status == ESKER_OK;
+}
+
+/* Opened behind a close that failed: what had not been acknowledged may be there or not, and that is
+ * decided now. What is not there is lost from here on, whatever is made durable later; a crash before
+ * this point may still show it. */
+static void
+run_note_lost(struct crash_run *run, struct sim_disk *disk, esker_db *db)
+{
+    struct history *history = &run->history;
+    struct image seen;
+    image_read(db, &seen);
+    uint32_t there =
+        check_prefix(history, history->acked, &seen, "a close that failed lost what was acknowledged");
+    totals.closes_failed++;
+    for (uint32_t i = there; i < history->submitted; i++) {
+        run->lost += history->batches[i].lost_at == 0;
+        history->batches[i].lost_at =
+            history->batches[i].lost_at == 0 ? run->mark_count : history->batches[i].lost_at;
+    }
+    totals.closes_lost += there < history->submitted;
+    run_mark(run, disk);
+}
+
+static void
+run_reopen(struct crash_run *run, struct sim_disk *disk, esker_db **db)
+{
+    bool durable = run_close(run, disk, *db);
+    run_open(run, disk, db);
+    if (!durable) {
+        run_note_lost(run, disk, *db);
+    }
 }
 
 /* At most so many: merges that wait for writes to rest, or for a flush that fails, look again and
@@ -328,8 +379,7 @@ run_step(struct crash_run *run, struct sim_disk *disk, esker_db **db, struct rng
         }
         break;
     case STEP_REOPEN:
-        run_close(run, disk, *db);
-        run_open(run, disk, db);
+        run_reopen(run, disk, db);
         break;
     case STEP_NO_SPACE:
         sim_disk_set_capacity(disk, 1);
@@ -348,6 +398,11 @@ run_step(struct crash_run *run, struct sim_disk *disk, esker_db **db, struct rng
     case STEP_ERASE:
         run_erase(run, disk, *db, rng);
         break;
+    case STEP_ROOM: /* for a moment: then others have taken it */
+        sim_disk_set_capacity(disk, 0);
+        run_made_durable(run, disk, esker_flush(*db));
+        sim_disk_set_capacity(disk, run->workload.capacity);
+        break;
     case STEPS_ALL:
         break;
     }
@@ -364,7 +419,7 @@ run_workload(struct crash_run *run, struct sim_disk *base)
     sim_disk_set_capacity(disk, run->workload.capacity);
     run->no_space = run->workload.capacity != 0;
     run->reserve_kept = run->reserve_spent = false;
-    run->mark_count = 0;
+    run->mark_count = run->lost = 0;
     run_mark(run, disk);
     run_open(run, disk, &db);
     run_note_reserve(run, db);

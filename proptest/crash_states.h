@@ -240,7 +240,7 @@ check_state(struct sim_disk *disk, struct crash_run *run, uint32_t least, bool r
     history->acked = history->durable = least; /* the crash took the rest */
     if (record) {
         sim_disk_record(disk);
-        run->mark_count = 0;
+        run->mark_count = run->lost = 0;
         run_mark(run, disk);
     }
     bool reserve = state_has_reserve(disk, run->workload.capacity);
@@ -282,6 +282,7 @@ struct enumeration {
     struct crash_run *run;   /* what led to the log; marks */
     const struct mark *mark; /* of the last one before the cut */
     struct sim_states *states;
+    uint64_t key;    /* of the state at hand */
     uint32_t deeper; /* how many crashes may follow */
 };
 
@@ -292,13 +293,19 @@ static void enumerate(struct sim_disk *base, struct sim_disk *recorded, struct c
 static void
 run_copy(struct crash_run *to, const struct crash_run *from, const struct mark *mark)
 {
+    uint32_t number = (uint32_t)(mark - from->marks);
     to->workload = from->workload;
     memcpy(to->history.batches, from->history.batches, mark->submitted * sizeof from->history.batches[0]);
+    for (uint32_t i = 0; i < mark->submitted; i++) {
+        struct batch *batch = &to->history.batches[i];
+        batch->op_count = batch->lost_at != 0 && batch->lost_at <= number ? 0 : batch->op_count;
+        batch->lost_at = 0;
+    }
     to->history.submitted = mark->submitted;
     to->history.acked = mark->acked;
     to->history.durable = mark->durable;
     to->history.lsn_seen = mark->lsn_seen;
-    to->mark_count = 0;
+    to->mark_count = to->lost = 0;
     to->snapshot = NULL;
 }
 
@@ -310,7 +317,8 @@ enumerate_one(struct enumeration *enumeration, const struct sim_choice *choice)
     const struct mark *mark = enumeration->mark;
     struct crash_run *run = &after[enumeration->deeper];
     bool logged = run->workload.level != ESKER_DURABLE_MEMORY;
-    bool deep = choice != NULL && enumeration->deeper > 0 && totals.states % limits.deep_every == 0;
+    bool picked = enumeration->key % limits.deep_every == 0; /* the same ones in every run */
+    bool deep = choice != NULL && enumeration->deeper > 0 && picked;
     struct sim_disk *disk = choice != NULL ? sim_states_disk(enumeration->states, choice)
                                            : sim_states_killed(enumeration->states);
     struct sim_disk *base = deep ? sim_disk_clone(disk) : NULL;
@@ -333,13 +341,15 @@ enumerate_one(struct enumeration *enumeration, const struct sim_choice *choice)
 
 /* Equal states of equal promises are one; a machine that was not rebooted is another one. */
 static bool
-enumerate_is_new(const struct enumeration *enumeration, const struct sim_choice *choice, bool killed)
+enumerate_is_new(struct enumeration *enumeration, const struct sim_choice *choice, bool killed)
 {
     const struct mark *mark = enumeration->mark;
     uint64_t promised =
         hash_mix((uint64_t)(killed ? mark->acked : mark->durable) << 32 | mark->submitted,
-                 hash_mix(mark->lsn_seen, (uint64_t)enumeration->run->workload.level << 1 | killed));
-    bool is_new = state_is_new(hash_mix(sim_states_hash(enumeration->states, choice), promised));
+                 hash_mix(mark->lsn_seen, (uint64_t)mark->lost << 32 |
+                                              (uint64_t)enumeration->run->workload.level << 1 | killed));
+    enumeration->key = hash_mix(sim_states_hash(enumeration->states, choice), promised);
+    bool is_new = state_is_new(enumeration->key);
     totals.repeated += !is_new;
     return is_new;
 }
@@ -372,14 +382,13 @@ enumerate_kill(struct enumeration *enumeration)
     }
 }
 
-/* While all subsets are looked at, those of a cut are among those of the next
- * one, as long as nothing in between takes freedom away or promises more. */
+/* While all subsets are looked at, those of a cut are among those of the next one if all of that one
+ * are looked at, too, and nothing in between takes freedom away or promises more. */
 static bool
 enumerate_is_due(const struct sim_states *states, const struct sim_budget *budget)
 {
     const struct sim_log_entry *next = sim_states_peek(states);
-    uint32_t free = sim_states_free(states);
-    bool all = free < 31 && UINT32_C(1) << free <= budget->subsets;
+    bool all = sim_states_free(states) + 1 <= sim_budget_all(budget);
     return !all || next == NULL || next->kind == SIM_SYNC || next->kind == SIM_SYNC_DIR ||
            next->kind == SIM_LOG_MARK;
 }
@@ -397,6 +406,7 @@ enumerate(struct sim_disk *base, struct sim_disk *recorded, struct crash_run *ru
             enumeration.mark = &run->marks[entry->offset];
         }
         if (enumerate_is_due(states, budget)) {
+            totals.cuts[deeper == 0][sim_states_free(states) <= sim_budget_all(budget)]++;
             sim_states_each(states, budget, enumerate_choice, &enumeration);
         }
         enumerate_kill(&enumeration);

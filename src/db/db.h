@@ -467,6 +467,8 @@ void db_sync_job(struct job *job);
 
 /* The oldest window became durable segments. last_recovered: of those from recovery. mu held. */
 void db_flush_proved(esker_db *db, const struct window *flushed, bool last_recovered);
+/* While opening: db_flush_until, with the reserve if there is no other room. */
+NODISCARD esker_status db_flush_recovered(esker_db *db, uint64_t end_lsn);
 
 /* ---- db_rotate.c ---------------------------------------------------------- */
 

@@ -219,7 +219,7 @@ open_shed_recovered(esker_db *db)
         job_kick(&db->flush_job);
     }
     mutex_unlock(&db->mu);
-    return many || bytes > db->options.memory_budget_bytes / 4 ? db_flush_until(db, end_lsn) : ESKER_OK;
+    return many || bytes > db->options.memory_budget_bytes / 4 ? db_flush_recovered(db, end_lsn) : ESKER_OK;
 }
 
 static void

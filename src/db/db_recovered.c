@@ -4,10 +4,14 @@
  * cache at best: they become durable by being flushed, and whoever waits for
  * durability waits for that first.
  *
+ * On a full disk that flush may have the reserve, whoever waits (ADR 0023): it gives back its log,
+ * and without it nothing at all would become durable.
+ *
  * Invariant: recovered_end_lsn becomes 0 when the segments with the last of
  * them, and the edit that names these, are durable. Only then do waits go to
  * the log, which proves nothing of those rows.
  */
+#include "base/mutant.h"
 #include "db/db.h"
 
 /* What waits here is visible: NO_SPACE and the like would say that nothing was written. */
@@ -16,6 +20,13 @@ recovered_flush_failed(const esker_error *story)
 {
     return status_fail(ESKER_IO, story->os_errno, story->file[0] != 0 ? story->file : NULL, story->offset,
                        "recovered rows cannot be flushed: %.120s", story->message);
+}
+
+/* The flush failed so: may there be room now? mu held, let go meanwhile. */
+static bool
+recovered_finds_room_locked(esker_db *db, esker_status failed)
+{
+    return !MUTANT(23) && failed == ESKER_NO_SPACE && db_reserve_release_locked(db);
 }
 
 static esker_status
@@ -29,6 +40,9 @@ recovered_wait(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
         /* pairs: DURABLE */
         if (end == 0 || load_acquire(&db->durable) >= MIN(lsn, end)) {
             break;
+        }
+        if (recovered_finds_room_locked(db, db->background.status)) {
+            continue;
         }
         if (db->background.status != ESKER_OK) {
             status = recovered_flush_failed(&db->background);
@@ -51,6 +65,20 @@ db_wait_durable(esker_db *db, struct thread_state *self, uint64_t lsn, uint64_t 
         TRY(recovered_wait(db, lsn, deadline_ns));
     }
     return db_wait_watermark(db, self, lsn, true, deadline_ns);
+}
+
+esker_status
+db_flush_recovered(esker_db *db, uint64_t end_lsn)
+{
+    esker_status status = db_flush_until(db, end_lsn);
+    if (status == ESKER_OK) {
+        return ESKER_OK;
+    }
+    esker_error story = *status_last();
+    mutex_lock(&db->mu);
+    bool room = recovered_finds_room_locked(db, story.status);
+    mutex_unlock(&db->mu);
+    return room ? db_flush_until(db, end_lsn) : status_restore(&story);
 }
 
 void

@@ -218,6 +218,118 @@ space__that_returns_is_used_with_threads(void **state)
     space_sweep(false, 52 << 10);
 }
 
+/* ---- Recovered rows on a full disk ---------------------------------------------- */
+
+enum { RECOVERED_KILLS = 3, RECOVERED_ROOM = 14 << 10 };
+
+/* What needs the flush of recovered rows: nothing else is made durable before. */
+enum recovered_first { RECOVERED_PUT, RECOVERED_DELETE, RECOVERED_SYNC, RECOVERED_CLOSE, RECOVERED_FIRSTS };
+
+static uint64_t
+space_used_bytes(struct sim_disk *disk)
+{
+    static struct sim_file_info files[256];
+    uint64_t sum = 0;
+    for (size_t i = sim_disk_files(disk, files, COUNTOF(files)); i-- > 0;) {
+        sum += files[i].bytes;
+    }
+    return sum;
+}
+
+/* Killed so often, with a row each time, that rows of as many logs are recovered; then there is room
+ * for the log of an open and the reserve is the only other room. */
+static void
+space_recover(struct space_fixture *f, const struct space_case *now, int kills)
+{
+    *f = (struct space_fixture){.now = now, .disk = sim_disk_create(3), .tuning = &reserve_tuning};
+    sim_disk_set_capacity(f->disk, now->capacity);
+    space_open(f);
+    for (int i = 0; i < kills; i++) {
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(space_put(f), ESKER_OK);
+        }
+        space_run_jobs(f, i == 0 ? 100 : 0); /* one makes the reserve */
+        sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
+        (void)!esker_close(f->db);
+        sim_disk_set_capacity(f->disk, i + 1 < kills ? 0 : space_used_bytes(f->disk) + RECOVERED_ROOM);
+        assert_true(sim_disk_exists(f->disk, DB_RESERVE_NAME));
+        space_open(f);
+    }
+    sim_disk_set_capacity(f->disk, space_used_bytes(f->disk)); /* no room for the flush but the reserve's */
+}
+
+static void
+space_need_flush(struct space_fixture *f, enum recovered_first first)
+{
+    esker_write_options write;
+    esker_write_options_init(&write);
+    write.durability = ESKER_DURABLE_SYNC;
+    char key[20];
+    uint8_t value[SPACE_VALUE_BYTES];
+    space_key(f->tried, key);
+    space_value(f->tried, value);
+    switch (first) {
+    case RECOVERED_PUT:
+        assert_int_equal(esker_put(f->db, esker_str(key), esker_bytes(value, sizeof value), &write),
+                         ESKER_OK);
+        f->present[f->tried++] = true;
+        break;
+    case RECOVERED_DELETE:
+        space_key(0, key);
+        assert_int_equal(esker_delete(f->db, esker_str(key), &write), ESKER_OK);
+        f->present[0] = false;
+        break;
+    case RECOVERED_SYNC:
+        assert_int_equal(esker_sync(f->db), ESKER_OK);
+        break;
+    case RECOVERED_CLOSE:
+    case RECOVERED_FIRSTS:
+        break;
+    }
+}
+
+/* Power is lost behind it: what needed the flush has it. */
+static void
+space__recovered_rows_have_the_reserve(void **state)
+{
+    (void)state;
+    static struct space_fixture fixture;
+    struct space_fixture *f = &fixture;
+    const struct space_case now = {.capacity = 192 << 10, .manual = true};
+    for (int first = 0; first < RECOVERED_FIRSTS; first++) {
+        space_recover(f, &now, RECOVERED_KILLS);
+        assert_true(load_relaxed(&f->db->recovered_end_lsn) != 0);
+        space_need_flush(f, (enum recovered_first)first);
+        if (first == RECOVERED_CLOSE) {
+            assert_int_equal(esker_close(f->db), ESKER_OK);
+            sim_disk_crash(f->disk, SIM_CRASH_POWER_NONE, 0);
+        } else {
+            sim_disk_crash(f->disk, SIM_CRASH_POWER_NONE, 0);
+            (void)!esker_close(f->db);
+        }
+        sim_disk_set_capacity(f->disk, 0);
+        space_open(f);
+        space_check(f);
+        assert_int_equal(esker_close(f->db), ESKER_OK);
+        sim_disk_destroy(f->disk);
+    }
+}
+
+/* Many logs are flushed before an open returns. */
+static void
+space__many_recovered_logs_have_the_reserve(void **state)
+{
+    (void)state;
+    static struct space_fixture fixture;
+    struct space_fixture *f = &fixture;
+    const struct space_case now = {.capacity = 192 << 10, .manual = true};
+    space_recover(f, &now, WINDOWS_RECOVERED_MAX + 1);
+    assert_false(sim_disk_exists(f->disk, DB_RESERVE_NAME));
+    space_check(f);
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    sim_disk_destroy(f->disk);
+}
+
 /* ---- Deletes on a full disk --------------------------------------------------- */
 
 static void
@@ -461,6 +573,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(space__that_returns_is_used_without_threads),
         cmocka_unit_test(space__that_returns_is_used_with_threads),
+        cmocka_unit_test(space__recovered_rows_have_the_reserve),
+        cmocka_unit_test(space__many_recovered_logs_have_the_reserve),
         cmocka_unit_test(space__deletes_make_room_without_threads),
         cmocka_unit_test(space__deletes_make_room_with_threads),
         cmocka_unit_test(space__many_threads_never_stick),

@@ -166,15 +166,25 @@ choose_torn(struct choosing *choosing)
     }
 }
 
+uint32_t
+sim_budget_all(const struct sim_budget *budget)
+{
+    uint32_t all = MIN(budget->all, (uint32_t)SIM_ALL_MAX);
+    while (all < SIM_ALL_MAX && UINT32_C(2) << all <= budget->subsets) {
+        all++;
+    }
+    return all;
+}
+
 void
 sim_states_each(struct sim_states *states, const struct sim_budget *budget, sim_each_fn *each, void *ctx)
 {
     struct choosing choosing = {.states = states, .budget = budget, .each = each, .ctx = ctx};
     choosing.rng.state = hash_mix(budget->seed, states->cut);
     uint32_t models = states->change_count > 0 ? SIM_MODELS : 1; /* they differ in names alone */
+    bool few = states->free_count <= sim_budget_all(budget);
     for (uint32_t model = 0; model < models && !choosing.stopped; model++) {
-        bool few = states->free_count < 31 && UINT32_C(1) << states->free_count <= budget->subsets;
-        choosing.left = budget->subsets;
+        choosing.left = few ? UINT32_C(1) << states->free_count : budget->subsets;
         if (few) {
             choose_every_subset(&choosing, (enum sim_model)model);
             choosing.left = 6;

@@ -36,7 +36,10 @@ enum sim_filler {
     SIM_FILL_STALE
 };
 
-enum { SIM_FREE_MAX = 256 /* free changes told apart; more share the last one's fate */ };
+enum {
+    SIM_FREE_MAX = 256, /* free changes told apart; more share the last one's fate */
+    SIM_ALL_MAX = 16
+};
 
 struct sim_choice {
     uint64_t kept[SIM_FREE_MAX / 64]; /* bit i: the i-th free change survived */
@@ -48,6 +51,7 @@ struct sim_choice {
 
 struct sim_budget {
     uint32_t subsets; /* at most as many subsets per cut and model; all, if there are no more */
+    uint32_t all;     /* of up to so many free changes all subsets, beyond `subsets`; at most SIM_ALL_MAX */
     uint32_t torn;    /* at most as many torn states per cut; 0 = none */
     uint64_t seed;    /* for the ones that are picked at random */
 };
@@ -62,8 +66,10 @@ const struct sim_log_entry *sim_states_next(struct sim_states *states);
 const struct sim_log_entry *sim_states_peek(const struct sim_states *states);
 /* How many entries lie before the cut. */
 size_t sim_states_cut(const struct sim_states *states);
-/* How many changes are free here. */
+/* How many changes are free here; one more at most behind the next entry. */
 uint32_t sim_states_free(const struct sim_states *states);
+/* Of up to so many free changes all subsets are taken. */
+uint32_t sim_budget_all(const struct sim_budget *budget);
 
 /* Calls `each` with states of this cut, a legal one each time, the same one
  * possibly more than once; stops when it returns false. */
