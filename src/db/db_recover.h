@@ -4,6 +4,7 @@
 #define ESKER_DB_DB_RECOVER_H
 
 #include "db/db.h"
+#include "db/db_files.h"
 
 struct recover_segment {
     struct segment_meta meta;
@@ -41,6 +42,17 @@ void recover_state_fini(struct recover_state *state);
 /* db_recover_unlisted.c: CORRUPT when logs that are not listed prove that the manifest lost its end.
  * gen_max: of those that are. */
 NODISCARD esker_status recover_check_unlisted(struct recover_state *state, uint64_t gen_max);
+
+struct log_look {
+    struct log_header header; /* gen 0: neither page is valid and this database's */
+    bool begun;               /* a frame's head is where the first frame goes */
+    bool used;                /* and so is all of that frame */
+};
+
+/* db_log_look.c: what the log says of itself; frames are looked at in lives of a higher gen only.
+ * Nothing but a file that cannot be read is a failure. */
+NODISCARD esker_status recover_look_at_log(esker_db *db, const struct db_file *file, uint64_t above_gen,
+                                           struct log_look *out);
 
 /* Reads the logs that the state needs; db->manifest is open. */
 NODISCARD esker_status recover_read_logs(struct recover_state *state, struct wal_recovered *out);

@@ -14,23 +14,13 @@
 
 /* ---- Logs (C1, C2) --------------------------------------------------------------- */
 
-/* What the newest valid header page of a log of ours says; gen 0: there is none. */
+/* gen 0: what has that name is no log of ours. */
 static esker_status
-repair_log_header(struct repair *repair, const struct db_file *file, struct log_header *out)
+repair_look_at_log(struct repair *repair, const struct db_file *file, uint64_t above_gen,
+                   struct log_look *out)
 {
-    uint8_t head[LOG_HEADER_BYTES];
-    size_t len = 0;
-    *out = (struct log_header){0};
-    TRY(repair_read_head(repair, file, head, &len));
-    for (size_t at = 0; at + LOG_PAGE_BYTES <= len; at += LOG_PAGE_BYTES) {
-        struct log_header header;
-        bool unsupported;
-        if (log_header_decode(bytes_make(head + at, LOG_PAGE_BYTES), &header, &unsupported) &&
-            memcmp(header.uuid, repair->db->uuid, sizeof header.uuid) == 0 && header.gen > out->gen) {
-            *out = header;
-        }
-    }
-    return ESKER_OK;
+    esker_status status = recover_look_at_log(repair->db, file, above_gen, out);
+    return repair_is_damage(status) ? ESKER_OK : status;
 }
 
 static bool
@@ -44,26 +34,6 @@ repair_lists_log(const struct repair *repair, uint64_t number)
     return false;
 }
 
-static esker_status
-repair_log_is_used(struct repair *repair, const struct db_file *file, const struct log_header *header,
-                   bool *used_out)
-{
-    struct io *io = repair->db->io;
-    struct io_file *handle = NULL;
-    uint8_t frame[FRAME_HEADER_BYTES];
-    uint64_t size = 0;
-    TRY(io_open_file(io, file->name, IO_OPEN_READ, &handle));
-    esker_status status = io_file_size(io, handle, &size);
-    *used_out = false;
-    if (status == ESKER_OK && size >= LOG_HEADER_BYTES + sizeof frame) {
-        status = io_read_full(io, handle, LOG_HEADER_BYTES, frame, sizeof frame);
-        *used_out = status == ESKER_OK &&
-                    frame_peek(frame, header->cap_bytes, log_file_seed(header), header->base_lsn) != 0;
-    }
-    io_close_file(io, handle);
-    return status;
-}
-
 /* UINT64_MAX: a listed log has no valid header, so nobody knows. */
 static esker_status
 repair_listed_gen_max(struct repair *repair, uint64_t *gen_out)
@@ -71,10 +41,10 @@ repair_listed_gen_max(struct repair *repair, uint64_t *gen_out)
     *gen_out = 0;
     for (size_t i = 0; i < db_file_count(&repair->files); i++) {
         const struct db_file *file = db_file_at(&repair->files, i);
-        struct log_header header;
+        struct log_look look;
         if (file->kind == DB_FILE_LOG && repair_lists_log(repair, file->number)) {
-            TRY(repair_log_header(repair, file, &header));
-            *gen_out = MAX(*gen_out, header.gen != 0 ? header.gen : UINT64_MAX);
+            TRY(repair_look_at_log(repair, file, UINT64_MAX, &look));
+            *gen_out = MAX(*gen_out, look.header.gen != 0 ? look.header.gen : UINT64_MAX);
         }
     }
     return ESKER_OK;
@@ -88,21 +58,18 @@ repair_logs_know_more(struct repair *repair, bool *more_out)
     TRY(repair_listed_gen_max(repair, &listed_gen));
     for (size_t i = 0; i < db_file_count(&repair->files) && !*more_out; i++) {
         const struct db_file *file = db_file_at(&repair->files, i);
-        struct log_header header;
+        struct log_look look;
         if (file->kind != DB_FILE_LOG) {
             continue;
         }
-        TRY(repair_log_header(repair, file, &header));
-        if (header.gen != 0 && header.edit_no > edit_no) {
+        TRY(repair_look_at_log(repair, file, listed_gen, &look));
+        if (look.header.gen != 0 && look.header.edit_no > edit_no) {
             repair_say(repair, "%s knows of edit %llu, the manifest ends with %llu: its end is lost",
-                       file->name, (unsigned long long)header.edit_no, (unsigned long long)edit_no);
+                       file->name, (unsigned long long)look.header.edit_no, (unsigned long long)edit_no);
             *more_out = true;
-        } else if (header.gen > listed_gen && !repair_lists_log(repair, file->number)) {
-            TRY(repair_log_is_used(repair, file, &header, more_out));
-            if (*more_out) {
-                repair_say(repair, "%s was written to and is not listed: the manifest's end is lost",
-                           file->name);
-            }
+        } else if (look.begun && !repair_lists_log(repair, file->number)) {
+            repair_say(repair, "%s was written to and is not listed: the manifest's end is lost", file->name);
+            *more_out = true;
         }
     }
     return ESKER_OK;
