@@ -518,9 +518,10 @@ typedef struct esker_stats {
     /* How many took less than ESKER_STEP_NS_FIRST << i of processor time, or of time; the last: longer. */
     uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
     uint64_t log_bytes_prepared; /* new log files are filled once where syncs are expected, and used again */
-    uint64_t filter_pages_damaged; /* met and done without; esker_verify tells where */
-    uint64_t rows_expired;         /* puts whose time was up when a flush or merge met them */
-    uint64_t segments_expired;     /* dropped unread, since nothing in them was alive */
+    uint64_t filter_pages_damaged;         /* met and done without; esker_verify tells where */
+    uint64_t rows_expired;                 /* puts whose time was up when a flush or merge met them */
+    uint64_t segments_expired;             /* dropped unread, since nothing in them was alive */
+    uint64_t level_runs[ESKER_LEVELS_MAX]; /* sorted runs: of level 0 its tiers */
 } esker_stats;
 
 ESKER_API void esker_stats_init_sized(void *stats, size_t size);

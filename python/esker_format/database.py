@@ -94,12 +94,13 @@ class Database:
             self.on_damage(error)
 
     def check_levels(self):
-        """What the page says a fast reader may rely on: raises if segments of one level from 1 on overlap."""
+        """What the page says a fast reader may rely on: raises if segments of one tier, or of one level
+        from 1 on, overlap."""
         levels = {}
         for meta in self.state.segments.values():
-            levels.setdefault(meta.level, []).append(meta)
-        for level, metas in levels.items():
-            spans = sorted((self._span(meta), meta.name) for meta in metas if level > 0)
+            levels.setdefault((meta.level, meta.tier if meta.level == 0 else None), []).append(meta)
+        for (level, _), metas in levels.items():
+            spans = sorted((self._span(meta), meta.name) for meta in metas)
             for (one, name_one), (two, name_two) in zip(spans, spans[1:]):
                 if one[1] >= two[0]:
                     raise corrupt(name_two, None, f"overlaps {name_one} in level {level}")

@@ -13,6 +13,7 @@ EDIT_NO, PREV_HASH, NEXT_FILE_ID, WAL_MIN, DURABLE_LSN = 1, 2, 3, 4, 5
 ADD_SEGMENT, DROP_SEGMENT, ADD_LOG, DROP_LOG, SNAPSHOT = 6, 7, 8, 9, 10
 _ONCE = {EDIT_NO, PREV_HASH, NEXT_FILE_ID, WAL_MIN, DURABLE_LSN, SNAPSHOT}
 _NUMBER = {EDIT_NO, NEXT_FILE_ID, DURABLE_LSN, DROP_SEGMENT, ADD_LOG, DROP_LOG}
+SEGMENT_EXPIRY, SEGMENT_TIER = 0x8001, 0x8002
 _OPTIONAL = 0x8000
 
 
@@ -28,6 +29,7 @@ class SegmentMeta(NamedTuple):
     level: int
     min_key: bytes
     max_key: bytes
+    tier: tuple  # (LSN, id), in level 0
 
     @property
     def name(self):
@@ -119,7 +121,18 @@ def _segment(value, name, at):
     min_key, max_key = value[64 : 64 + klen_min], value[64 + klen_min :]
     if max_key and max_key < min_key:
         raise corrupt(name, at, "the max key is below the min key")
-    return SegmentMeta(ident, size, rows, tombstones, min_lsn, max_lsn, level, min_key, max_key)
+    tier = (max_lsn, ident)
+    return SegmentMeta(ident, size, rows, tombstones, min_lsn, max_lsn, level, min_key, max_key, tier)
+
+
+def _tier(value, meta, name, at):
+    """The segment with its tier."""
+    if meta is None or meta.level != 0 or len(value) != 16:
+        raise corrupt(name, at, "SEGMENT_TIER makes no sense here")
+    tier = u64(value, 0), u64(value, 8)
+    if max(tier) > LSN_MAX or tier[0] < meta.max_lsn or tier[1] == 0:
+        raise corrupt(name, at, "SEGMENT_TIER makes no sense")
+    return meta._replace(tier=tier)
 
 
 class Edit:
@@ -129,11 +142,19 @@ class Edit:
         self.once = {}
         self.first_tag = None
         self.many = {ADD_SEGMENT: [], DROP_SEGMENT: [], ADD_LOG: [], DROP_LOG: []}
+        before = []
         for tag, value, offset in _fields(body, name, at):
             self.first_tag = self.first_tag or tag
             if tag in self.once:
                 raise corrupt(name, offset, f"tag {tag} stands twice")
-            self._take(tag, value, name, offset)
+            if tag == SEGMENT_TIER:
+                added = self.many[ADD_SEGMENT]
+                behind = before[-1:] == [ADD_SEGMENT] or before[-2:] == [ADD_SEGMENT, SEGMENT_EXPIRY]
+                meta = _tier(value, added[-1] if behind else None, name, offset)
+                added[-1] = meta
+            else:
+                self._take(tag, value, name, offset)
+            before.append(tag)
         for tag in (EDIT_NO, PREV_HASH):
             if tag not in self.once:
                 raise corrupt(name, at, f"tag {tag} is missing")

@@ -11,11 +11,12 @@
  * level 0 and the last level only, and grows levels upwards. What of level 0 is more
  * than an empty base level may hold passes it by.
  *
- * Level 0 is a stack of tiers: segments, each made by one flush or by one merge of
- * neighbours in age. Merging it down rewrites most of the base level, so it is done
- * when that is worth it: when level 0 is large enough beside the base level. Until
- * then, and while the base level is busy, its newest tiers are merged with one
- * another: down to the oldest that is no larger than all newer ones together.
+ * Level 0 is a stack of tiers (compaction_tiers.c): sorted runs, each made by one
+ * flush or by one merge of neighbours in age. Merging it down rewrites most of the
+ * base level, so it is done when that is worth it: when level 0 is large enough beside
+ * the base level. Until then, and while the base level is busy, its newest tiers are
+ * merged with one another: down to the oldest that is no larger than all newer ones
+ * together.
  *
  * Urgency. Level 0: tiers / trigger. Others: bytes that nobody claimed /
  * target. The highest score of 1 or more that can be served wins. Within a
@@ -31,10 +32,10 @@
  *  I2 The overlaps are all segments of the output level that may share a key
  *     with the hull of the inputs: an output may span gaps between inputs. Key
  *     bounds are rounded outwards, so a neighbour may come along needlessly.
- *  I3 From level 0 the oldest segments are taken, without gaps: what stays
+ *  I3 From level 0 the oldest tiers are taken, whole and without gaps: what stays
  *     behind is newer than what goes down. One merge of level 0 downwards at a time.
  *     Tiers that are merged with one another are neighbours in age, nothing between
- *     them stays behind: the output's LSNs overlap no other tier's.
+ *     them stays behind.
  *  I4 The output level is the next one, or for level 0 the base level, above
  *     which there is nothing: no version ever passes an older one.
  *  I5 Plans that run at once and write into one level have disjoint hulls (of
@@ -50,37 +51,17 @@
  * plans are useless, but every index stays inside its table.
  */
 #include "base/assert.h"
-#include "compaction/compaction.h"
+#include "compaction/compaction_picker.h"
 
 enum {
     PICKER_LAST = ESKER_LEVELS_MAX - 1,
-    PICKER_JOB_SEGMENTS = 16, /* a merge is not extended beyond this many full segments */
-    PICKER_TIERS_SHARE = 4,   /* a merge of tiers takes away at least a fourth of what makes level 0 due */
+    PICKER_JOB_SEGMENTS = 16,      /* a merge is not extended beyond this many full segments */
     PICKER_DISJOINT_CHECK_MAX = 64 /* more inputs of level 0 than these are not moved but merged */
-};
-
-/* max.len 0: no upper bound. */
-struct picker_range {
-    struct bytes min, max;
-};
-
-/* Indexes [begin, end) of a sorted level. */
-struct picker_span {
-    size_t begin, end;
-};
-
-struct picker {
-    const struct level_table *levels;
-    const struct picker_config *config;
-    uint64_t target[ESKER_LEVELS_MAX];
-    double score[ESKER_LEVELS_MAX];
-    uint32_t base; /* where level 0 goes */
-    bool l0_waits; /* level 0 is due, but for claims in the base level */
 };
 
 /* ---- Ranges ------------------------------------------------------------------ */
 
-static bool
+bool
 picker_max_is_below(struct bytes max, struct bytes key)
 {
     return max.len > 0 && bytes_compare(max, key) < 0;
@@ -109,7 +90,7 @@ picker_range_widen(struct picker_range *range, const struct segment_meta *meta)
     }
 }
 
-static struct picker_range
+struct picker_range
 picker_hull(const struct level_table *level, size_t begin, size_t end)
 {
     ASSERT(begin < end);
@@ -141,8 +122,7 @@ picker_search(const struct level_table *level, struct bytes key, bool by_min)
     return low;
 }
 
-/* What of a sorted level overlaps `range`; an empty span stands where it would be. */
-static struct picker_span
+struct picker_span
 picker_span_of(const struct level_table *level, struct picker_range range)
 {
     struct picker_span span;
@@ -152,8 +132,7 @@ picker_span_of(const struct level_table *level, struct picker_range range)
     return span;
 }
 
-/* By a running job, or because nobody may touch it. */
-static bool
+bool
 picker_is_taken(const struct level_table *level, size_t index)
 {
     return level->claimed[index] || (level->damaged != NULL && level->damaged[index]);
@@ -170,8 +149,7 @@ picker_span_is_claimed(const struct level_table *level, struct picker_span span)
     return false;
 }
 
-/* Does anything claimed in a sorted level meet the hull of `inputs` and `overlaps`? */
-static bool
+bool
 picker_is_in_the_way(const struct level_table *level, struct picker_range inputs,
                      const struct level_table *output, struct picker_span overlaps)
 {
@@ -183,7 +161,7 @@ picker_is_in_the_way(const struct level_table *level, struct picker_range inputs
     return picker_span_is_claimed(level, picker_span_of(level, hull));
 }
 
-static uint64_t
+uint64_t
 picker_span_bytes(const struct level_table *level, struct picker_span span)
 {
     uint64_t bytes = 0;
@@ -195,7 +173,7 @@ picker_span_bytes(const struct level_table *level, struct picker_span span)
 
 /* ---- Targets and scores --------------------------------------------------------- */
 
-static uint64_t
+uint64_t
 picker_level_bytes(const struct level_table *level, bool unclaimed_only)
 {
     uint64_t bytes = 0;
@@ -259,7 +237,7 @@ picker_init(struct picker *picker, const struct level_table *levels, const struc
 {
     *picker = (struct picker){.levels = levels, .config = config};
     picker_set_targets(picker);
-    picker->score[0] = (double)levels[0].count / MAX(config->l0_trigger, 1U);
+    picker->score[0] = (double)picker_tier_count(&levels[0]) / MAX(config->l0_trigger, 1U);
     if (config->l0_bytes > 0) {
         double by_bytes = (double)picker_level_bytes(&levels[0], false) / (double)config->l0_bytes;
         picker->score[0] = MAX(picker->score[0], by_bytes);
@@ -278,8 +256,7 @@ picker_is_mostly_deletes(const struct segment_meta *meta, uint64_t now_ms)
     return meta->tombstone_count + compaction_expired_rows(meta, now_ms) > meta->row_count / 2;
 }
 
-/* Iterators have stepped over its deletes as often as a merge would. */
-static bool
+bool
 picker_is_worn(const struct level_table *level, size_t index)
 {
     const struct segment_meta *meta = level->segments[index];
@@ -339,7 +316,7 @@ picker_is_move(const struct picker *picker, const struct compaction_plan *plan)
     return plan->input_level > 0 || picker_l0_can_move(picker, plan);
 }
 
-static void
+void
 picker_make_plan(const struct picker *picker, uint32_t input_level, struct picker_span inputs,
                  uint32_t output_level, struct picker_span overlaps, double score,
                  struct compaction_plan *out)
@@ -361,147 +338,10 @@ picker_make_plan(const struct picker *picker, uint32_t input_level, struct picke
     out->drop = false;
 }
 
-static bool
+bool
 picker_span_fits(struct picker_span span)
 {
     return span.end - span.begin <= COMPACTION_INPUTS_MAX;
-}
-
-/* How many of the oldest segments of level 0 can be merged down: none while others are
- * merged, which would only have to follow, and none that are newer than a damaged one,
- * which stays (I3). */
-static size_t
-picker_l0_free_count(const struct level_table *level)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < level->count; i++) {
-        if (level->claimed[i]) {
-            return 0;
-        }
-        count = picker_is_taken(level, i) ? 0 : count + 1;
-    }
-    return count;
-}
-
-/* Level 0, all of it or its oldest part, into the base level. */
-static bool
-picker_plan_l0(struct picker *picker, struct compaction_plan *out)
-{
-    const struct level_table *level = &picker->levels[0];
-    const struct level_table *base = &picker->levels[picker->base];
-    uint32_t limit = picker->config->l0_inputs_max;
-    size_t named = limit != 0 ? MIN(limit, (uint32_t)COMPACTION_INPUTS_MAX) : COMPACTION_INPUTS_MAX;
-    for (size_t count = MIN(picker_l0_free_count(level), named); count > 0; count /= 2) {
-        struct picker_span inputs = {level->count - count, level->count};
-        struct picker_range range = picker_hull(level, inputs.begin, inputs.end);
-        struct picker_span overlaps = picker_span_of(base, range);
-        if (!picker_span_fits(overlaps)) {
-            continue;
-        }
-        if (picker_is_in_the_way(base, range, base, overlaps)) {
-            picker->l0_waits = true;
-            return false;
-        }
-        picker_make_plan(picker, 0, inputs, picker->base, overlaps, MAX(picker->score[0], 1.0), out);
-        return true;
-    }
-    return false;
-}
-
-/* How many of the newest `count` tiers are merged: down to the oldest that is no larger than
- * all newer ones together, so that a row is rewritten as often as the sizes double. If that
- * would take away few of them, as many as take the least writing for each that goes. */
-static size_t
-picker_choose_tiers(const struct level_table *level, size_t count, size_t least)
-{
-    size_t chosen = 0;
-    size_t cheapest = count;
-    double cost = 0.0;
-    uint64_t sum = level->segments[0]->size_bytes;
-    for (size_t i = 1; i < count; i++) {
-        uint64_t size = level->segments[i]->size_bytes;
-        chosen = size <= sum ? i + 1 : chosen;
-        sum += size;
-        double each = (double)sum / (double)i;
-        if (i + 1 >= least && (cheapest == count || each < cost)) {
-            cheapest = i + 1;
-            cost = each;
-        }
-    }
-    return chosen >= least ? chosen : cheapest;
-}
-
-/* The newest tiers of level 0 with one another, if so many can be that it is worth it. */
-static bool
-picker_plan_tiers(const struct picker *picker, struct compaction_plan *out)
-{
-    const struct level_table *level = &picker->levels[0];
-    const struct picker_config *config = picker->config;
-    uint32_t limit = config->l0_inputs_max;
-    size_t most = limit != 0 ? MIN(limit, (uint32_t)COMPACTION_INPUTS_MAX) : COMPACTION_INPUTS_MAX;
-    uint64_t bytes_max = config->l0_tier_bytes != 0 ? config->l0_tier_bytes : UINT64_MAX;
-    size_t count = 0;
-    uint64_t sum = 0;
-    while (count < MIN(level->count, most) && !picker_is_taken(level, count)) {
-        uint64_t size = level->segments[count]->size_bytes;
-        if (size > bytes_max - sum) {
-            break;
-        }
-        sum += size;
-        count++;
-    }
-    size_t least = MAX(config->l0_trigger / PICKER_TIERS_SHARE + 1, 2U);
-    if (config->l0_eighths == 0 || count < least) {
-        return false;
-    }
-    /* Those that came while others are merged wait until they make level 0 due by themselves. */
-    if (count < config->l0_trigger && count < level->count && level->claimed[count]) {
-        return false;
-    }
-    struct picker_span inputs = {0, picker_choose_tiers(level, count, least)};
-    picker_make_plan(picker, 0, inputs, 0, (struct picker_span){0}, MAX(picker->score[0], 1.0), out);
-    return true;
-}
-
-/* Is level 0, but for what is claimed, large enough beside the level that it goes into? */
-static bool
-picker_l0_goes_down(const struct picker *picker)
-{
-    const struct level_table *level = &picker->levels[0];
-    const struct picker_config *config = picker->config;
-    uint64_t bytes = picker_level_bytes(level, true);
-    bool is_large = config->l0_bytes > 0 && bytes >= config->l0_bytes;
-    if (config->l0_eighths == 0 || config->l0_trigger < 2 || is_large) {
-        return true;
-    }
-    uint64_t below = 0;
-    for (uint32_t i = picker->base; i < (config->lazy ? ESKER_LEVELS_MAX : picker->base + 1); i++) {
-        below += picker_level_bytes(&picker->levels[i], false);
-    }
-    if (!config->lazy && picker->base < PICKER_LAST) { /* it will soon be as large as it may be */
-        below = MAX(below, picker->target[picker->base]);
-    }
-    return 8.0 * (double)bytes >= (double)config->l0_eighths * (double)below;
-}
-
-/* Level 0 downwards, or its tiers with one another. Where the one cannot be the other may:
- * while the base level is busy, and where damage keeps all that is newer up here. */
-static bool
-picker_plan_level0(struct picker *picker, struct compaction_plan *out)
-{
-    const struct level_table *level = &picker->levels[0];
-    if (picker_l0_goes_down(picker)) {
-        return picker_plan_l0(picker, out) || picker_plan_tiers(picker, out);
-    }
-    if (picker_plan_tiers(picker, out)) {
-        return true;
-    }
-    for (size_t i = 0; i < level->count; i++) {
-        if (level->claimed[i]) {
-            return false; /* a merge that is under way makes it less */
-        }
-    }
-    return picker_plan_l0(picker, out);
 }
 
 /* The overlaps of segment `index` in the next level; false if claims or their number are in the way. */
@@ -609,18 +449,6 @@ picker_plan_level(const struct picker *picker, uint32_t level_no, struct compact
     }
     picker_make_plan(picker, level_no, inputs, level_no + 1, best_overlaps, picker->score[level_no], out);
     return true;
-}
-
-/* Level 0, if iterators lose time in one of its segments. */
-static bool
-picker_plan_worn_l0(struct picker *picker, struct compaction_plan *out)
-{
-    const struct level_table *level = &picker->levels[0];
-    bool worn = false;
-    for (size_t i = 0; i < level->count; i++) {
-        worn = worn || (picker_is_worn(level, i) && level->segments[i]->max_lsn < picker->config->gc_lsn);
-    }
-    return worn && picker_plan_l0(picker, out);
 }
 
 /* The oldest segment that is mostly deletes which can go, deepest level first. */

@@ -16,7 +16,8 @@
  *   0 -> 6 (1.00): b-d a-c | a-f   inputs | overlaps; `move` when trivial
  *
  * A segment is MIN-MAX:BYTES, MAX `*` = no upper bound; then in any order #ID
- * (else counted from 1), ! = claimed, x = damaged, sN = N steps lost, tN = N % deletes, @N = max_lsn.
+ * (else counted from 1), ! = claimed, x = damaged, sN = N steps lost, tN = N % deletes, @N = max_lsn,
+ * TN = of tier N, as its neighbours in level 0.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,6 +99,8 @@ parse_segment(struct table *table, size_t level, const char *text)
             meta->expiry_first_ms = strtoul(text + 1, &end, 10);
             meta->expiry_last_ms = strtoul(end + 1, &end, 10);
             text = end;
+        } else if (kind == 'T') {
+            meta->tier_id = number;
         } else if (kind == '@') {
             meta->max_lsn = number;
         } else {

@@ -57,7 +57,7 @@ struct toy_db {
     uint64_t held_lsn; /* deletes from here on stay, as if a snapshot were live; UINT64_MAX = none is */
     struct toy_job jobs[JOBS_MAX];
     size_t job_count;
-    uint64_t rows_written, moves, rewrites, tier_merges, waits;
+    uint64_t rows_written, moves, rewrites, tier_merges, tier_segments, waits;
 };
 
 static void
@@ -128,18 +128,19 @@ first_key(const struct toy_segment *segment)
     return key;
 }
 
-/* Level 0: newest first. */
+/* Level 0: the newest tier first, each by key. */
+static bool
+is_before(const struct toy_segment *a, const struct toy_segment *b)
+{
+    int order = a->meta.level == 0 ? segment_meta_compare_tiers(&a->meta, &b->meta) : 0;
+    return order != 0 ? order < 0 : first_key(a) < first_key(b);
+}
+
 static void
 level_insert(struct toy_level *level, struct toy_segment *segment)
 {
     size_t at = 0;
-    if (segment->meta.level == 0) {
-        while (at < level->count && level->segments[at]->meta.max_lsn > segment->meta.max_lsn) {
-            at++;
-        }
-    }
-    while (segment->meta.level > 0 && at < level->count &&
-           first_key(level->segments[at]) < first_key(segment)) {
+    while (at < level->count && is_before(level->segments[at], segment)) {
         at++;
     }
     level_add(level, segment, at);
@@ -188,10 +189,13 @@ assert_tree_is_right(const struct toy_db *db)
             assert_true(newest->lsn == 0 || newest->is_delete);
         }
     }
-    for (size_t i = 1; i < ESKER_LEVELS_MAX; i++) {
+    for (size_t i = 0; i < ESKER_LEVELS_MAX; i++) {
         for (size_t j = 1; j < db->levels[i].count; j++) {
             const struct toy_segment *left = db->levels[i].segments[j - 1];
             const struct toy_segment *right = db->levels[i].segments[j];
+            if (i == 0 && (right->meta.tier_id == 0 || left->meta.tier_id != right->meta.tier_id)) {
+                continue;
+            }
             uint32_t last = KEYS - 1;
             while (left->rows[last].lsn == 0) {
                 last--;
@@ -269,16 +273,16 @@ start_job(struct toy_db *db, const struct compaction_plan *plan)
     }
 }
 
-/* In level 0: what lies below older_lsn. */
+/* In level 0: what is older than the oldest input. */
 static bool
-deeper_may_hold(const struct toy_db *db, uint32_t level, uint64_t older_lsn, uint32_t key)
+deeper_may_hold(const struct toy_db *db, uint32_t level, const struct segment_meta *oldest, uint32_t key)
 {
     uint8_t text[KEY_LEN];
     key_text(key, text);
     for (size_t i = level == 0 ? 0 : level + 1; i < ESKER_LEVELS_MAX; i++) {
         for (size_t j = 0; j < db->levels[i].count; j++) {
             const struct segment_meta *meta = &db->levels[i].segments[j]->meta;
-            if ((i > 0 || meta->max_lsn < older_lsn) &&
+            if ((i > 0 || segment_meta_compare_tiers(oldest, meta) < 0) &&
                 bytes_compare(meta->min_key, bytes_make(text, KEY_LEN)) <= 0 &&
                 (meta->max_key.len == 0 || bytes_compare(meta->max_key, bytes_make(text, KEY_LEN)) >= 0)) {
                 return true;
@@ -292,14 +296,18 @@ static void
 merge_sources(struct toy_db *db, const struct toy_job *job)
 {
     struct toy_segment *output = NULL;
-    uint64_t older_lsn = UINT64_MAX;
-    for (size_t i = 0; i < job->source_count; i++) {
-        older_lsn = MIN(older_lsn, job->sources[i]->meta.max_lsn);
-    }
+    const struct segment_meta *newest_tier = &job->sources[0]->meta;
+    const struct segment_meta *oldest = &job->sources[job->input_count - 1]->meta;
+    uint64_t tier_id = db->next_id;
     for (uint32_t key = 0; key <= KEYS; key++) {
-        if (output != NULL &&
-            (key == KEYS || (job->output_level > 0 && output->meta.row_count >= db->config.segment_bytes))) {
+        if (output != NULL && (key == KEYS || output->meta.row_count >= db->config.segment_bytes)) {
             segment_seal(db, output, job->output_level);
+            if (job->output_level == 0) { /* one tier, where the newest of the inputs was */
+                output->meta.tier_id = tier_id;
+                output->meta.tier_lsn =
+                    newest_tier->tier_id != 0 ? newest_tier->tier_lsn : newest_tier->max_lsn;
+                db->tier_segments++;
+            }
             level_insert(&db->levels[job->output_level], output);
             output = NULL;
         }
@@ -310,7 +318,7 @@ merge_sources(struct toy_db *db, const struct toy_job *job)
             }
         }
         if (newest.lsn == 0 || (newest.is_delete && newest.lsn < db->held_lsn &&
-                                !deeper_may_hold(db, job->output_level, older_lsn, key))) {
+                                !deeper_may_hold(db, job->output_level, oldest, key))) {
             continue;
         }
         output = output == NULL ? segment_new() : output;
@@ -333,6 +341,7 @@ finish_job(struct toy_db *db, size_t index)
         for (size_t i = 0; i < job.source_count; i++) {
             job.sources[i]->claimed = false;
             job.sources[i]->meta.level = job.output_level;
+            job.sources[i]->meta.tier_id = 0;
             level_insert(&db->levels[job.output_level], job.sources[i]);
         }
         db->moves++;
@@ -372,6 +381,18 @@ finish_all(struct toy_db *db)
     }
 }
 
+static size_t
+tier_count(const struct toy_db *db)
+{
+    const struct toy_level *level = &db->levels[0];
+    size_t count = level->count;
+    for (size_t i = 1; i < level->count; i++) {
+        uint64_t tier_id = level->segments[i]->meta.tier_id;
+        count -= tier_id != 0 && tier_id == level->segments[i - 1]->meta.tier_id;
+    }
+    return count;
+}
+
 static void
 come_to_rest(struct toy_db *db)
 {
@@ -381,7 +402,7 @@ come_to_rest(struct toy_db *db)
         finish_all(db);
         assert_true(++steps < 5000);
     } while (try_start(db));
-    assert_true(db->levels[0].count < db->config.l0_trigger);
+    assert_true(tier_count(db) < db->config.l0_trigger);
 }
 
 static void
@@ -446,7 +467,7 @@ random_life(struct toy_db *db, unsigned steps)
             db->held_lsn = rng_below(&db->rng, 2) ? db->lsn + 1 : UINT64_MAX;
             change_policy(db);
         }
-        if (choice < 30 && db->levels[0].count < 30) {
+        if (choice < 30 && tier_count(db) < 30) {
             flush(db, 1 + (uint32_t)rng_below(&db->rng, 20), deletes_in_8);
         } else if (choice < 65) {
             (void)try_start(db);
@@ -470,6 +491,7 @@ compaction_pick__tree_is_right_whatever_runs_at_once(void **state)
     uint64_t moves = 0;
     uint64_t rewrites = 0;
     uint64_t tier_merges = 0;
+    uint64_t tier_segments = 0;
     uint64_t waits = 0;
     for (uint64_t seed = 1; seed <= 60; seed++) {
         db_init(db, seed);
@@ -477,11 +499,13 @@ compaction_pick__tree_is_right_whatever_runs_at_once(void **state)
         moves += db->moves;
         rewrites += db->rewrites;
         tier_merges += db->tier_merges;
+        tier_segments += db->tier_segments;
         waits += db->waits;
         finish_all(db);
         db_fini(db);
     }
     assert_true(moves > 100 && rewrites > 100 && tier_merges > 100 && waits > 100);
+    assert_true(tier_segments > 2 * tier_merges); /* many of them are of several */
     free(db);
 }
 

@@ -649,8 +649,10 @@ struct db_merge {
     esker_db *db;
     const struct version *version;
     uint32_t output_level;
-    uint64_t older_lsn; /* into level 0: what lies below this there is older than what is merged */
-    bool warm;          /* blocks that readers want stay in memory: segment_warm.c */
+    uint32_t
+        older_from; /* into level 0: the first segment of the version's that is older than what is merged */
+    bool is_flush;  /* one segment, however large */
+    bool warm;      /* blocks that readers want stay in memory: segment_warm.c */
     uint64_t *stripes;
     size_t stripe_count;
 };

@@ -39,7 +39,7 @@ struct compact_run {
     struct level_run *inputs, *overlaps; /* NULL before */
     uint64_t *drop_ids;                  /* everything claimed: inputs and overlaps */
     size_t drop_count;
-    uint64_t max_lsn, older_lsn; /* older_lsn: struct db_merge has what it is */
+    uint64_t max_lsn;
     uint64_t bytes_in, rows_in, started_ns;
     uint32_t opened; /* of inputs and overlaps: their indexes are in memory, or not needed */
     uint64_t input_rows, input_tombstones; /* of the input level */

@@ -7,7 +7,7 @@
  *  A1 No segment is read by two runs.
  *  A2 Runs that write into one level write disjoint ranges.
  *  A3 What a run writes into a level, and what another one takes out of it, is disjoint.
- *  A4 In level 0, whose order is its segments' age, A1 alone counts, and: of two runs that
+ *  A4 In level 0, whose order is its tiers' age, A1 alone counts, and: of two runs that
  *     take from it the one takes what is newer than all that the other takes, and only
  *     the older one may lead downwards.
  *
@@ -136,15 +136,22 @@ apart_is_installed(const struct compact_run *run, const struct version *now)
     return true;
 }
 
-/* A4. Level 0 is in order of max_lsn, newest first. */
+/* Is the tier of a newer than the one of b? */
+static bool
+apart_is_newer(const struct segment *a, const struct segment *b)
+{
+    return segment_meta_compare_tiers(segment_meta(a), segment_meta(b)) < 0;
+}
+
+/* A4. Level 0 is in order of tiers, the newest first. */
 static bool
 apart_in_level0(const struct compact_run *a, const struct compact_run *b)
 {
-    bool a_is_newer = segment_meta(apart_input(a, 0))->max_lsn > segment_meta(apart_input(b, 0))->max_lsn;
+    bool a_is_newer = apart_is_newer(apart_input(a, 0), apart_input(b, 0));
     const struct compact_run *newer = a_is_newer ? a : b;
     const struct compact_run *older = a_is_newer ? b : a;
-    uint64_t least = segment_meta(apart_input(newer, newer->plan->input_count - 1))->max_lsn;
-    return newer->plan->output_level == 0 && least > segment_meta(apart_input(older, 0))->max_lsn;
+    const struct segment *last = apart_input(newer, newer->plan->input_count - 1);
+    return newer->plan->output_level == 0 && apart_is_newer(last, apart_input(older, 0));
 }
 
 static bool

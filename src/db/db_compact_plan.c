@@ -181,7 +181,7 @@ plan_tiers_most(const struct version *version, uint32_t usual)
 static bool
 plan_has_debt(const struct version *version)
 {
-    return version->levels[0] != NULL && version->levels[0]->count > 2 * PLAN_TIERS;
+    return level_run_tiers(version->levels[0]) > 2 * PLAN_TIERS;
 }
 
 /* mu held. */
@@ -348,8 +348,8 @@ plan_pick_range(struct plan_tables *tables, const struct picker_config *config,
 static void
 plan_note_stuck_locked(esker_db *db, const struct version *version)
 {
-    const struct level_run *level0 = version->levels[0];
-    if (db->damaged_count > 0 && db->claimed_count == 0 && level0 != NULL && level0->count >= db->l0_stall) {
+    uint32_t tiers = level_run_tiers(version->levels[0]);
+    if (db->damaged_count > 0 && db->claimed_count == 0 && tiers >= db->l0_stall) {
         db->level0_stuck = true;
         cond_broadcast(&db->changed);
     }
@@ -429,7 +429,6 @@ compact_plan(esker_db *db, const struct compact_range *range, struct compact_run
     }
     run->db = db;
     run->awaited = range != NULL;
-    run->older_lsn = UINT64_MAX;
     run->started_ns = io_monotonic_ns(db->io);
     buf_init(&run->borders, &db->block_mem);
     run->plan = mem_alloc(&db->block_mem, sizeof *run->plan);

@@ -29,13 +29,12 @@ run_pick(struct compact_run *run, uint32_t level, const uint32_t *indexes, size_
         segments[i] = run->version->levels[level]->segments[indexes[i]];
         const struct segment_meta *meta = segment_meta(segments[i]);
         run->max_lsn = MAX(run->max_lsn, meta->max_lsn);
-        run->older_lsn = MIN(run->older_lsn, meta->max_lsn); /* level 0 is in order of max_lsn */
         run->bytes_in += meta->size_bytes;
         run->rows_in += meta->row_count;
         run->input_rows += level == run->plan->input_level ? meta->row_count : 0;
         run->input_tombstones += level == run->plan->input_level ? meta->tombstone_count : 0;
     }
-    esker_status status = level_run_create(&db->block_mem, segments, (uint32_t)count, out);
+    esker_status status = level_run_create(&db->block_mem, segments, (uint32_t)count, level == 0, out);
     mem_free(&db->block_mem, segments);
     return status;
 }
@@ -44,24 +43,21 @@ static esker_status
 run_source(struct compact_run *run, struct iter **out)
 {
     const struct mem *mem = &run->db->block_mem;
-    size_t most = run->inputs->count + 1;
+    size_t most = (size_t)run->inputs->tier_count + 1; /* the overlaps are one sorted run */
     struct iter **children = mem_alloc_array(mem, most, sizeof *children);
     if (children == NULL) {
         return FAIL_NO_MEMORY("merge inputs");
     }
     size_t count = 0;
     esker_status status = ESKER_OK;
-    if (run->plan->input_level == 0) {
-        for (uint32_t i = 0; i < run->inputs->count; i++) {
-            TRY_OUT(segment_iter_create(run->inputs->segments[i], false, &children[count]));
-            count++;
-        }
-    } else {
-        TRY_OUT(level_iter_create(run->inputs, false, mem, &children[count]));
+    for (uint32_t i = 0; i < run->inputs->count;) { /* a level is one sorted run, level 0 is many */
+        TRY_OUT(
+            level_iter_create_tier(run->inputs, &i, false, (struct iter_bounds){0}, mem, &children[count]));
         count++;
     }
-    if (run->overlaps->count > 0) {
-        TRY_OUT(level_iter_create(run->overlaps, false, mem, &children[count]));
+    for (uint32_t i = 0; i < run->overlaps->count;) {
+        TRY_OUT(
+            level_iter_create_tier(run->overlaps, &i, false, (struct iter_bounds){0}, mem, &children[count]));
         count++;
     }
     status = merge_iter_create(children, count, mem, out);
@@ -119,12 +115,11 @@ run_reserve_space(struct compact_run *run)
     return ESKER_OK;
 }
 
-/* What one part has open: all of level 0, one segment of a sorted level, and its output. */
+/* What one part has open: one segment of each tier or level, and its output. */
 static uint64_t
 run_files(const struct compact_run *run)
 {
-    uint64_t inputs = run->plan->input_level == 0 ? run->inputs->count : 1;
-    return inputs + (run->overlaps->count > 0) + 1;
+    return run->inputs->tier_count + (run->overlaps->count > 0) + 1;
 }
 
 /* So many parts that each is worth a thread's while, and twice as many as
@@ -132,9 +127,6 @@ run_files(const struct compact_run *run)
 static uint32_t
 run_wanted_parts(const struct compact_run *run)
 {
-    if (run->plan->output_level == 0) {
-        return 1; /* a tier is one segment */
-    }
     uint64_t by_size = run->bytes_in / (2 * run->db->segment_bytes);
     uint64_t most = run->db->compact_job_count > 1 ? 2 * run->db->compact_job_count : 1;
     most = MIN(most, run->db->merge_files_max / run_files(run));
@@ -171,7 +163,8 @@ static struct segment *
 run_begin_opens(struct compact_run *run)
 {
     bool split = run_wanted_parts(run) > 1 && compact_split_reads(run);
-    uint32_t inputs = split || run->plan->input_level == 0 ? run->inputs->count : 0;
+    bool all = split || run->inputs->tier_count == run->inputs->count;
+    uint32_t inputs = all ? run->inputs->count : 0;
     uint32_t overlaps = split ? run->overlaps->count : 0;
     uint32_t at = run->opened++;
     if (at < inputs) {
@@ -186,11 +179,11 @@ run_begin_parts(struct compact_run *run)
     esker_db *db = run->db;
     TRY(run_reserve_space(run));
     TRY(run_collect_below(run));
-    run->merge = (struct db_merge){.db = db,
-                                   .version = run->version,
-                                   .output_level = run->plan->output_level,
-                                   .older_lsn = run->older_lsn,
-                                   .warm = true};
+    run->merge = (struct db_merge){
+        .db = db, .version = run->version, .output_level = run->plan->output_level, .warm = true};
+    if (run->plan->input_level == 0) {
+        run->merge.older_from = run->plan->inputs[run->plan->input_count - 1] + 1;
+    }
     TRY(db_collect_stripes(db, run->max_lsn + 1, &run->merge.stripes, &run->merge.stripe_count));
     esker_status status = compact_split(run, run_wanted_parts(run));
     if (status != ESKER_OK && !status_lacks_files(status_last())) {
@@ -358,6 +351,8 @@ run_move(struct compact_run *run, struct install *install)
     for (size_t i = 0; i < count; i++) {
         metas[i] = *segment_meta(run->inputs->segments[i]);
         metas[i].level = run->plan->output_level;
+        metas[i].tier_lsn = 0;
+        metas[i].tier_id = 0;
     }
     install->edit.add_segments = metas;
     install->edit.add_segment_count = count;
@@ -394,6 +389,21 @@ run_gather(struct compact_run *run, struct compaction_result *out)
     return ESKER_OK;
 }
 
+/* Outputs in level 0 are one tier, in the place of the newest that was merged. */
+static void
+run_name_tier(const struct compact_run *run, struct compaction_result *result)
+{
+    if (run->plan->output_level > 0 || result->output_count <= 1) {
+        return; /* one segment is a tier by itself */
+    }
+    const struct segment_meta *newest = segment_meta(run->inputs->segments[0]);
+    for (size_t i = 0; i < result->output_count; i++) {
+        struct segment_meta *meta = &result->outputs[i]->meta;
+        meta->tier_lsn = newest->tier_id != 0 ? newest->tier_lsn : newest->max_lsn;
+        meta->tier_id = result->outputs[0]->meta.id;
+    }
+}
+
 static esker_status
 run_install(struct compact_run *run)
 {
@@ -417,15 +427,15 @@ run_install(struct compact_run *run)
     TRY_OUT(db_sync_outputs(db, &result));
     uint64_t bytes_out = result.bytes_written;
     uint64_t expired = result.rows_expired;
-    uint64_t outputs = result.output_count;
+    run_name_tier(run, &result);
+    bool makes_tier = run->plan->output_level == 0 && result.output_count > 0;
     TRY_OUT(db_install_outputs(db, &install, &result));
     add_relaxed(&db->compactions, 1);                       /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_read, run->bytes_in); /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_written, bytes_out);  /* relaxed: statistic */
     add_relaxed(&db->rows_expired, expired);                /* relaxed: statistic */
-    uint64_t tiers_gone = run->plan->input_level == 0 ? run->plan->input_count : 0;
-    uint64_t tiers_made = run->plan->output_level == 0 ? outputs : 0;
-    db_pace_merged(db, tiers_gone - MIN(tiers_made, tiers_gone), run->started_ns);
+    uint64_t tiers_gone = run->plan->input_level == 0 ? run->inputs->tier_count : 0;
+    db_pace_merged(db, tiers_gone - (makes_tier ? 1 : 0), run->started_ns);
     db_emit(db, ESKER_EVENT_COMPACTION, bytes_out, io_monotonic_ns(db->io) - run->started_ns, NULL);
 out:
     compaction_result_fini(&result, &db->block_mem);
@@ -450,12 +460,13 @@ run_shrinks(struct compact_run *run, const esker_error *story)
     }
     mutex_lock(&db->mu);
     bool level0 = run->plan->input_level == 0;
-    bool smaller = level0 && run->plan->input_count > 1;
+    uint32_t tiers = run->inputs != NULL ? run->inputs->tier_count : (uint32_t)run->plan->input_count;
+    bool smaller = level0 && tiers > 1;
     bool again = smaller || (files && !db->merge_files_shed);
     db->merge_files_shed |= files;
     db->merge_space_short |= !files && level0;
     if (smaller) {
-        db->l0_inputs_max = MIN(db->l0_inputs_max, (uint32_t)(run->plan->input_count / 2));
+        db->l0_inputs_max = MIN(db->l0_inputs_max, tiers / 2);
     } else if (!files && level0) {
         db->l0_inputs_max = db->merge_files_max;
     }
@@ -470,7 +481,7 @@ run_grows(struct compact_run *run)
     esker_db *db = run->db;
     mutex_lock(&db->mu);
     db->merge_files_shed = false;
-    if (run->plan->input_level == 0 && run->plan->input_count >= db->l0_inputs_max) {
+    if (run->plan->input_level == 0 && run->inputs->tier_count >= db->l0_inputs_max) {
         uint32_t more = db->merge_space_short ? db->l0_inputs_max : 1;
         db->l0_inputs_max = MIN(db->l0_inputs_max + more, db->merge_files_max);
         db->merge_space_short = db->merge_space_short && db->l0_inputs_max < db->merge_files_max;

@@ -101,7 +101,7 @@ flush_begin(esker_db *db)
         return FAIL_NO_MEMORY("a flush");
     }
     struct db_merge *merge = flush->merge;
-    *merge = (struct db_merge){.db = db, .version = flush->version, .older_lsn = UINT64_MAX};
+    *merge = (struct db_merge){.db = db, .version = flush->version, .is_flush = true};
     merge->warm = flush_is_read(db, window_tail_ops(load_relaxed(&window->tail))); /* relaxed: it is full */
     TRY(db_collect_stripes(db, flush_floor_lsn(window), &merge->stripes, &merge->stripe_count));
     TRY(memtable_iter_create(window->table, UINT64_MAX, &db->block_mem, &flush->source));

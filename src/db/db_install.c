@@ -78,23 +78,22 @@ install_current_ref(esker_db *db)
 
 /* ---- Levels --------------------------------------------------------------- */
 
-/* Level 0: newest first. */
-static int
-install_order_by_age(const void *a, const void *b)
-{
-    const struct segment_meta *left = segment_meta(*(struct segment *const *)a);
-    const struct segment_meta *right = segment_meta(*(struct segment *const *)b);
-    if (left->max_lsn != right->max_lsn) {
-        return left->max_lsn > right->max_lsn ? -1 : 1;
-    }
-    return (left->id < right->id) - (left->id > right->id);
-}
-
+/* Segments whose cut bounds are the same were made by one merge, in order of ids mostly. */
 static int
 install_order_by_key(const void *a, const void *b)
 {
-    return bytes_compare(segment_meta(*(struct segment *const *)a)->min_key,
-                         segment_meta(*(struct segment *const *)b)->min_key);
+    const struct segment_meta *left = segment_meta(*(struct segment *const *)a);
+    const struct segment_meta *right = segment_meta(*(struct segment *const *)b);
+    int order = bytes_compare(left->min_key, right->min_key);
+    return order != 0 ? order : (left->id > right->id) - (left->id < right->id);
+}
+
+static int
+install_order_by_tier(const void *a, const void *b)
+{
+    int order = segment_meta_compare_tiers(segment_meta(*(struct segment *const *)a),
+                                           segment_meta(*(struct segment *const *)b));
+    return order != 0 ? order : install_order_by_key(a, b);
 }
 
 static int
@@ -115,8 +114,8 @@ install_fill_level(esker_db *db, struct version *version, uint32_t level, struct
     if (count == 0) {
         return ESKER_OK;
     }
-    qsort(segments, count, sizeof *segments, level == 0 ? install_order_by_age : install_order_by_key);
-    TRY(level_run_create(&db->mem, segments, (uint32_t)count, &run));
+    qsort(segments, count, sizeof *segments, level == 0 ? install_order_by_tier : install_order_by_key);
+    TRY(level_run_create(&db->mem, segments, (uint32_t)count, level == 0, &run));
     version_set_level(version, level, run);
     level_run_unref(run);
     return ESKER_OK;
@@ -259,7 +258,11 @@ install_snapshot(esker_db *db, const struct version *version, struct edit *out)
         for (uint32_t i = 0; run != NULL && i < run->count; i++) {
             struct segment_meta *meta = &out->add_segments[out->add_segment_count++];
             *meta = *segment_meta(run->segments[i]);
-            meta->level = level; /* it may have moved */
+            if (level > 0) {
+                meta->level = level; /* it may have moved */
+                meta->tier_lsn = 0;
+                meta->tier_id = 0;
+            }
         }
     }
     return ESKER_OK;

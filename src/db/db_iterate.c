@@ -112,8 +112,7 @@ iterate_bytes(const struct esker_iter *it)
     enum { ITERATE_FIXED_BYTES = 1024, ITERATE_WINDOW_BYTES = 1536, ITERATE_RUN_BYTES = 256 };
 
     const struct version *version = it->version;
-    const struct level_run *level0 = version->levels[0];
-    uint64_t runs = (level0 != NULL ? level0->count : 0) + (uint64_t)__builtin_popcount(version->levels_used);
+    uint64_t runs = level_run_tiers(version->levels[0]) + (uint64_t)__builtin_popcount(version->levels_used);
     return sizeof *it + 2 * (it->lower.cap + it->upper.cap) + ITERATE_FIXED_BYTES +
            version->window_count * (uint64_t)ITERATE_WINDOW_BYTES + runs * ITERATE_RUN_BYTES;
 }

@@ -28,16 +28,9 @@ merge_next_id(void *ctx)
 
 /* Could one of the segments of level 0 that are older than what is merged hold the key? */
 static bool
-merge_level0_spans(const struct level_run *level0, uint64_t older_lsn, struct bytes key)
+merge_level0_spans(const struct level_run *level0, uint32_t older_from, struct bytes key)
 {
-    for (uint32_t i = 0; i < level0->count; i++) {
-        const struct segment_meta *meta = segment_meta(level0->segments[i]);
-        if (meta->max_lsn < older_lsn && bytes_compare(meta->min_key, key) <= 0 &&
-            (meta->max_key.len == 0 || bytes_compare(key, meta->max_key) <= 0)) {
-            return true;
-        }
-    }
-    return false;
+    return older_from < level0->count && level_run_next(level0, key, older_from) < level0->count;
 }
 
 /* The output's own level counts where it is level 0. */
@@ -46,7 +39,7 @@ merge_deeper(void *ctx, struct bytes key)
 {
     const struct db_merge *merge = ctx;
     const struct level_run *level0 = merge->version->levels[0];
-    if (merge->output_level == 0 && level0 != NULL && merge_level0_spans(level0, merge->older_lsn, key)) {
+    if (merge->output_level == 0 && level0 != NULL && merge_level0_spans(level0, merge->older_from, key)) {
         return true;
     }
     for (uint32_t level = merge->output_level + 1; level < ESKER_LEVELS_MAX; level++) {
@@ -74,8 +67,7 @@ db_merge_spec(struct db_merge *merge, struct iter *source, struct compaction_spe
                                     .output_level = merge->output_level,
                                     .now_ms = db_now_ms(db),
                                     .deeper = merge_deeper,
-                                    .segment_bytes_max =
-                                        merge->output_level == 0 ? UINT64_MAX : db->segment_bytes,
+                                    .segment_bytes_max = merge->is_flush ? UINT64_MAX : db->segment_bytes,
                                     .compression = db_compression(db),
                                     .block_bytes = db_block_bytes(db, merge->version),
                                     .cache = db->cache,

@@ -177,8 +177,7 @@ pace_debt_of(const esker_db *db, const struct version *version, const struct pic
              const uint64_t targets[ESKER_LEVELS_MAX])
 {
     struct pace_debt debt = {0};
-    const struct level_run *level0 = version->levels[0];
-    uint32_t count = level0 != NULL ? level0->count : 0;
+    uint32_t count = level_run_tiers(version->levels[0]);
     pace_worse(&debt, 0, db_pace_level0_share(count, config->l0_trigger, db->l0_stall));
     for (uint32_t level = 1; level + 1 < ESKER_LEVELS_MAX; level++) {
         uint64_t bytes = version->levels[level] != NULL ? version->levels[level]->size_bytes : 0;
@@ -196,7 +195,7 @@ pace_debt_bytes(const struct version *version, const struct picker_config *confi
 {
     uint64_t bytes = 0;
     const struct level_run *level0 = version->levels[0];
-    if (level0 != NULL && level0->count >= config->l0_trigger) {
+    if (level0 != NULL && level0->tier_count >= config->l0_trigger) {
         bytes = level0->size_bytes;
     }
     for (uint32_t level = 1; level + 1 < ESKER_LEVELS_MAX; level++) {
@@ -262,8 +261,7 @@ db_pace_update_locked(esker_db *db)
     uint64_t memory_rate = pace_memory_rate_locked(db, version);
     bool by_memory = memory_rate != 0 && memory_rate < rate;
     rate = by_memory ? memory_rate : rate;
-    const struct level_run *level0 = version->levels[0];
-    bool l0_behind = level0 != NULL && level0->count > config.l0_trigger;
+    bool l0_behind = level_run_tiers(version->levels[0]) > config.l0_trigger;
     bool waiting = version->window_count + 1 >= WINDOWS_LIVE_MAX;
     bool flush_behind = version->window_count >= WINDOWS_LIVE_MAX; /* and writers about to wait for it */
     uint64_t bytes = pace_debt_bytes(version, &config, targets);

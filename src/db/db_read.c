@@ -97,7 +97,11 @@ static void
 read_prefetch_level0(const struct lookup *lookup)
 {
     const struct level_run *run = lookup->version->levels[0];
-    for (uint32_t i = 0; run != NULL && i < run->count; i++) {
+    for (uint32_t i = 0; run != NULL; i++) {
+        i = UNLIKELY(run->by_next) ? level_run_next(run, lookup->key, i) : i;
+        if (i == run->count) {
+            break;
+        }
         segment_prefetch(run->segments[i], lookup->filter_hash);
     }
 }
@@ -424,7 +428,7 @@ read_changed_in_segments(esker_db *db, struct version *version, struct bytes key
     for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
         const struct level_run *run = version->levels[level];
         for (uint32_t i = 0; run != NULL; i++) {
-            i = level > 0 ? level_run_next(run, key, i) : i;
+            i = level_run_next(run, key, i);
             if (i == run->count) {
                 break;
             }

@@ -18,7 +18,7 @@ struct lookup {
     struct bytes value;
     struct frame_ref *frame; /* pinned (slow path) or NULL */
     /* Which segment is next, or is being asked. */
-    uint32_t level, index; /* index: in level 0, and where bounds touch */
+    uint32_t level, index; /* index: in level 0, and where by_next says so */
     struct segment_hit hit;
 };
 
@@ -61,9 +61,9 @@ read_segment_at(struct lookup *lookup)
         uint32_t level = (uint32_t)__builtin_ctz(ahead);
         const struct level_run *run = version->levels[level];
         uint32_t from = level == lookup->level ? lookup->index : 0;
-        uint32_t index = level == 0                ? from
-                         : UNLIKELY(run->touching) ? level_run_next(run, lookup->key, from)
-                                                   : level_run_seek(run, lookup->key);
+        uint32_t index = UNLIKELY(run->by_next) ? level_run_next(run, lookup->key, from)
+                         : level == 0           ? from
+                                                : level_run_seek(run, lookup->key);
         if (index < run->count) {
             lookup->level = level;
             lookup->index = index;
@@ -79,7 +79,7 @@ static inline void
 read_next_segment(struct lookup *lookup)
 {
     lookup->hit.place.stage = SEGMENT_STAGE_NONE;
-    if (lookup->level == 0 || UNLIKELY(lookup->version->levels[lookup->level]->touching)) {
+    if (lookup->level == 0 || UNLIKELY(lookup->version->levels[lookup->level]->by_next)) {
         lookup->index++;
     } else {
         lookup->level++;

@@ -83,9 +83,22 @@ repair_next_id(void *ctx)
     return repair->next_id++;
 }
 
-/* Every row of the source that is the newest of its key, deletes included. */
+/* In level 0 they stand where the segment stood of which they are left. */
+static void
+repair_keep_place(struct compaction_result *result, const struct segment_meta *tier)
+{
+    for (size_t i = 0; i < result->output_count; i++) {
+        struct segment_meta *meta = &result->outputs[i]->meta;
+        meta->tier_id = tier->tier_id != 0 ? tier->tier_id : tier->id;
+        meta->tier_lsn = MAX(tier->tier_id != 0 ? tier->tier_lsn : tier->max_lsn, meta->max_lsn);
+    }
+}
+
+/* Every row of the source that is the newest of its key, deletes included. tier (nullable): a segment of
+ * level 0 that they take the place of. */
 static esker_status
-repair_write(struct repair *repair, struct iter *source, uint32_t level, uint64_t *rows_in_out)
+repair_write(struct repair *repair, struct iter *source, uint32_t level, const struct segment_meta *tier,
+             uint64_t *rows_in_out)
 {
     esker_db *db = repair->db;
     struct compaction_result result = {0};
@@ -99,6 +112,9 @@ repair_write(struct repair *repair, struct iter *source, uint32_t level, uint64_
                                    .ctx = repair};
     memcpy(spec.uuid, db->uuid, sizeof spec.uuid);
     TRY(compaction_run(&spec, &result));
+    if (tier != NULL) {
+        repair_keep_place(&result, tier);
+    }
     *rows_in_out = result.rows_in;
     repair->rows_kept += result.rows_out;
     return buf_append(&repair->results, &result, sizeof result);
@@ -129,7 +145,9 @@ repair_salvage_segment(struct repair *repair, const struct segment_meta *meta)
     if (status != ESKER_OK && !repair_is_damage(status)) {
         goto out;
     }
-    status = status == ESKER_OK ? repair_write(repair, rows, meta->level, &count) : ESKER_OK;
+    status = status == ESKER_OK
+                 ? repair_write(repair, rows, meta->level, meta->level == 0 ? meta : NULL, &count)
+                 : ESKER_OK;
     if (status == ESKER_OK && count < meta->row_count) {
         char lower[REPAIR_KEY_TEXT];
         char upper[REPAIR_KEY_TEXT];
@@ -235,7 +253,7 @@ repair_write_logs(struct repair *repair)
         return ESKER_OK;
     }
     TRY(repair_log_iter(repair, &rows));
-    esker_status status = repair_write(repair, rows, 0, &count);
+    esker_status status = repair_write(repair, rows, 0, NULL, &count);
     iter_destroy(rows);
     repair_say(repair, "of the logs %llu rows are kept", (unsigned long long)count);
     return status;
@@ -338,7 +356,7 @@ repair_write_all(struct repair *repair)
     status = merge_iter_create((void *)sources.iters.ptr, children, &repair->db->mem, &merged);
     buf_clear(&sources.iters);
     TRY_OUT(status);
-    TRY_OUT(repair_write(repair, merged, ESKER_LEVELS_MAX - 1, &count));
+    TRY_OUT(repair_write(repair, merged, ESKER_LEVELS_MAX - 1, NULL, &count));
     repair_say(repair, "%llu rows were found, versions that others have replaced included",
                (unsigned long long)count);
 out:

@@ -272,9 +272,8 @@ bool
 db_reserve_release_for_merge(esker_db *db, uint64_t tombstones, uint64_t rows)
 {
     mutex_lock(&db->mu);
-    const struct level_run *level0 = load_acquire(&db->current)->levels[0]; /* pairs: CURRENT */
-    bool refused =
-        db->background.status == ESKER_NO_SPACE || (level0 != NULL && level0->count >= db->l0_stall);
+    uint32_t tiers = level_run_tiers(load_acquire(&db->current)->levels[0]); /* pairs: CURRENT */
+    bool refused = db->background.status == ESKER_NO_SPACE || tiers >= db->l0_stall;
     bool worth = refused && tombstones * RESERVE_TOMBSTONES >= rows;
     bool released = worth && db_reserve_release_locked(db);
     mutex_unlock(&db->mu);

@@ -392,8 +392,8 @@ rotate_install_locked(esker_db *db, struct window *next)
 static bool
 rotate_level0_full(const esker_db *db, const struct version *version)
 {
-    const struct level_run *level0 = version->levels[0];
-    return level0 != NULL && level0->count >= db->l0_stall + (db->reserve_spent ? L0_STALL_LEAST : 0);
+    uint32_t full = db->l0_stall + (db->reserve_spent ? L0_STALL_LEAST : 0);
+    return level_run_tiers(version->levels[0]) >= full;
 }
 
 static bool

@@ -298,7 +298,7 @@ alike_fill(esker_db *db)
     }
     /* pairs: CURRENT — one thread */
     const struct level_run *run = load_acquire(&db->current)->levels[ESKER_LEVELS_MAX - 1];
-    assert_true(run->count > 5 && run->touching);
+    assert_true(run->count > 5 && run->by_next);
     return end;
 }
 

@@ -34,6 +34,7 @@ stats_of_version(const struct version *version, esker_stats *stats)
         const struct level_run *run = version->levels[level];
         if (run != NULL) {
             stats->level_segments[level] = run->count;
+            stats->level_runs[level] = run->tier_count;
             stats->level_bytes[level] = run->size_bytes;
             stats->segments += run->count;
             stats->segment_bytes += run->size_bytes;
@@ -297,8 +298,8 @@ stats_draw_tree(const esker_stats *stats, struct stats_text *text)
         double share = stats->segment_bytes == 0 ? 0.0 : (double)bytes / (double)stats->segment_bytes;
         int width = (int)(share * (double)STATS_BAR + (bytes > 0 ? 0.999 : 0.0));
         stats_print(text, "%5" PRIu32 " %5" PRIu64 " %9" PRIu64 " %14" PRIu64 " %14" PRIu64 "  %.*s\n", level,
-                    level == 0 ? segments : MIN(segments, (uint64_t)1), segments, bytes,
-                    stats->level_target_bytes[level], MIN(width, (int)STATS_BAR), bar);
+                    stats->level_runs[level], segments, bytes, stats->level_target_bytes[level],
+                    MIN(width, (int)STATS_BAR), bar);
     }
     stats_print(text, "debt %" PRIu64 " bytes; write amplification %.2f, space amplification %.2f\n",
                 stats->debt_bytes, stats_write_amplification(stats), stats_space_amplification(stats));

@@ -22,19 +22,26 @@
 enum { TIERS_FLUSHES = 16, TIERS_BELOW = 2000, TIERS_LARGE = 600, TIERS_VALUE = 200 };
 
 static void
-tiers_open(struct sim_disk *disk, enum merge_policy policy, esker_db **db)
+tiers_open_with(struct sim_disk *disk, enum merge_policy policy, uint64_t segment_bytes, bool manual,
+                esker_db **db)
 {
     struct db_tuning tuning = {.merge_policy = policy,
                                .window_bytes_first = 1 << 20,
                                .window_bytes_max = 1 << 20,
-                               .segment_bytes = 1 << 20};
+                               .segment_bytes = segment_bytes};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
     options.memory_budget_bytes = 64 << 20;
     options.compression = ESKER_COMPRESS_NONE;
     assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
-    assert_int_equal(db_open_on(io, &options, &tuning, true, db), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &tuning, manual, db), ESKER_OK);
+}
+
+static void
+tiers_open(struct sim_disk *disk, enum merge_policy policy, esker_db **db)
+{
+    tiers_open_with(disk, policy, 1 << 20, true, db);
 }
 
 /* Values of one byte repeated, which says what was written. */
@@ -163,6 +170,159 @@ tiers__of_level_0_are_merged_with_one_another(void **state)
         }
     }
     assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+/* ---- Tiers of many segments ------------------------------------------------------ */
+
+enum { MANY_KEYS = 1500, MANY_SEGMENT = 16 << 10 };
+
+/* What is written by flush number `flush`, 1 the first: byte 0 means deleted or never put. */
+static uint8_t
+tiers_many_byte(uint32_t key, uint32_t flushes)
+{
+    for (uint32_t flush = flushes; flush > 0; flush--) {
+        if ((key + flush) % 3 == 0) {
+            return key % 7 == flush % 7 ? 0 : (uint8_t)(flush + 1);
+        }
+    }
+    return 1; /* what lies below */
+}
+
+static void
+tiers_many_flush(esker_db *db, uint32_t flush)
+{
+    for (uint32_t key = 0; key < MANY_KEYS; key++) {
+        if ((key + flush) % 3 != 0) {
+            continue;
+        }
+        if (key % 7 == flush % 7) {
+            tiers_delete(db, "many", key);
+        } else {
+            tiers_put(db, "many", key, (uint8_t)(flush + 1));
+        }
+    }
+    assert_int_equal(esker_flush(db), ESKER_OK);
+}
+
+/* Gets, many gets and walks both ways. */
+static void
+tiers_many_expect(esker_db *db, const esker_snapshot *snapshot, uint32_t flushes)
+{
+    static char keys[MANY_KEYS][24];
+    static esker_slice slices[MANY_KEYS];
+    static esker_value values[MANY_KEYS];
+    static esker_status statuses[MANY_KEYS];
+    esker_read_options options;
+    esker_iter *it = NULL;
+    esker_read_options_init(&options);
+    options.snapshot = snapshot;
+    for (uint32_t key = 0; key < MANY_KEYS; key++) {
+        tiers_expect(db, snapshot, "many", key, tiers_many_byte(key, flushes));
+        snprintf(keys[key], sizeof keys[key], "many%05u", key);
+        slices[key] = esker_str(keys[key]);
+    }
+    assert_int_equal(esker_multi_get(db, MANY_KEYS, slices, &options, values, statuses), ESKER_OK);
+    options.prefix = esker_str("many");
+    assert_int_equal(esker_iter_create(db, &options, &it), ESKER_OK);
+    esker_status status = esker_iter_first(it);
+    for (uint32_t key = 0; key < MANY_KEYS; key++) {
+        uint8_t byte = tiers_many_byte(key, flushes);
+        assert_int_equal(statuses[key], byte != 0 ? ESKER_OK : ESKER_NOT_FOUND);
+        if (byte == 0) {
+            continue;
+        }
+        assert_int_equal(((const uint8_t *)values[key].data)[0], byte);
+        esker_value_release(&values[key]);
+        assert_int_equal(status, ESKER_OK);
+        assert_memory_equal(esker_iter_key(it).data, keys[key], strlen(keys[key]));
+        status = esker_iter_next(it);
+    }
+    assert_int_equal(status, ESKER_END);
+    status = esker_iter_last(it);
+    for (uint32_t key = MANY_KEYS; key-- > 0;) {
+        if (tiers_many_byte(key, flushes) != 0) {
+            assert_int_equal(status, ESKER_OK);
+            assert_memory_equal(esker_iter_key(it).data, keys[key], strlen(keys[key]));
+            status = esker_iter_prev(it);
+        }
+    }
+    assert_int_equal(status, ESKER_END);
+    for (uint32_t key = 0; key < MANY_KEYS; key += 11) {
+        uint32_t next = key;
+        while (next < MANY_KEYS && tiers_many_byte(next, flushes) == 0) {
+            next++;
+        }
+        assert_int_equal(esker_iter_seek(it, slices[key]), next < MANY_KEYS ? ESKER_OK : ESKER_END);
+        if (next < MANY_KEYS) {
+            assert_memory_equal(esker_iter_key(it).data, keys[next], strlen(keys[next]));
+        }
+    }
+    esker_iter_destroy(it);
+}
+
+static void
+tiers__are_of_many_segments(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(9);
+    esker_db *db = NULL;
+    esker_snapshot *snapshot = NULL;
+    tiers_open_with(disk, MERGES_LAZY, MANY_SEGMENT, true, &db);
+    for (uint32_t key = 0; key < MANY_KEYS; key++) {
+        tiers_put(db, "many", key, 1);
+        for (uint32_t k = 0; k < 20; k++) { /* enough that level 0 does not go down */
+            tiers_put(db, "other", key * 20 + k, 1);
+        }
+    }
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    uint32_t flush = 0;
+    while (flush < TIERS_FLUSHES) {
+        tiers_many_flush(db, ++flush);
+        if (flush == 5) {
+            assert_int_equal(esker_snapshot_create(db, &snapshot), ESKER_OK);
+        }
+    }
+    tiers_merge(db);
+    const struct level_run *level0 = tiers_level(db, 0);
+    assert_int_equal(level0->tier_count, 1);
+    assert_true(level0->count >= 8);
+    for (uint32_t i = 0; i < level0->count; i++) {
+        assert_true(segment_meta(level0->segments[i])->size_bytes < 2 * MANY_SEGMENT);
+    }
+    tiers_many_expect(db, NULL, flush);
+    tiers_many_expect(db, snapshot, 5);
+    while (flush < 2 * TIERS_FLUSHES - 3) { /* over it, not enough for another merge */
+        tiers_many_flush(db, ++flush);
+    }
+    tiers_merge(db);
+    level0 = tiers_level(db, 0);
+    assert_int_equal(level0->tier_count, TIERS_FLUSHES - 2);
+    assert_true(level0->tier_end[level0->count - 1] - level0->tier_end[level0->tier_count - 2] >= 8);
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(db, &stats), ESKER_OK);
+    assert_int_equal(stats.level_runs[0], level0->tier_count);
+    tiers_many_expect(db, NULL, flush);
+    tiers_many_expect(db, snapshot, 5);
+    esker_snapshot_release(snapshot);
+    for (int life = 0; life < 3; life++) { /* with threads, whose merges are cut into parts */
+        assert_int_equal(esker_close(db), ESKER_OK);
+        tiers_open_with(disk, MERGES_LAZY, MANY_SEGMENT, life == 0, &db);
+        assert_true(life > 0 || tiers_level(db, 0)->tier_count == TIERS_FLUSHES - 2);
+        tiers_many_expect(db, NULL, flush);
+        for (uint32_t i = 0; i < 5; i++) {
+            tiers_many_flush(db, ++flush);
+        }
+        tiers_many_expect(db, NULL, flush);
+    }
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    assert_null(tiers_level(db, 0));
+    tiers_many_expect(db, NULL, flush);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    struct io *io = NULL;
+    assert_int_equal(io_sim_open(disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_verify_on(io, NULL, NULL), ESKER_OK);
     sim_disk_destroy(disk);
 }
 
@@ -309,6 +469,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiers__of_level_0_are_merged_with_one_another),
+        cmocka_unit_test(tiers__are_of_many_segments),
         cmocka_unit_test(tiers__their_number_follows_what_is_going_on),
         cmocka_unit_test(tiers__are_more_where_rows_are_large),
         cmocka_unit_test(tiers__a_filled_window_is_a_writer),

@@ -27,14 +27,16 @@ enum edit_tag {
     EDIT_TAG_DROP_LOG = 9,
     EDIT_TAG_SNAPSHOT = 10,
     EDIT_TAG_SKIPPABLE = 0x8000,
-    EDIT_TAG_SEGMENT_EXPIRY = 0x8001
+    EDIT_TAG_SEGMENT_EXPIRY = 0x8001,
+    EDIT_TAG_SEGMENT_TIER = 0x8002
 };
 
 enum {
     EDIT_FIELD_HEADER_BYTES = 8,
     EDIT_SEGMENT_FIXED_BYTES = 64,
     EDIT_TAIL_BYTES_MAX = 8,
-    EDIT_EXPIRY_BYTES = 24
+    EDIT_EXPIRY_BYTES = 24,
+    EDIT_TIER_BYTES = 16
 };
 
 static const char manifest_magic[8] = {'E', 'S', 'K', 'E', 'R', 'M', 'A', 'N'};
@@ -93,6 +95,16 @@ edit_expiry_is_sane(const struct segment_meta *segment)
 }
 
 static bool
+edit_tier_is_sane(const struct segment_meta *segment)
+{
+    if (segment->tier_id == 0) {
+        return segment->tier_lsn == 0;
+    }
+    return segment->level == 0 && segment->tier_id <= EDIT_NUMBER_MAX &&
+           segment->tier_lsn >= segment->max_lsn && segment->tier_lsn <= EDIT_NUMBER_MAX;
+}
+
+static bool
 edit_segment_is_sane(const struct segment_meta *segment)
 {
     return segment->id != 0 && segment->id <= EDIT_NUMBER_MAX && segment->size_bytes != 0 &&
@@ -101,6 +113,7 @@ edit_segment_is_sane(const struct segment_meta *segment)
            segment->min_lsn <= segment->max_lsn && segment->max_lsn <= EDIT_NUMBER_MAX &&
            segment->level < EDIT_LEVEL_COUNT && segment->min_key.len <= EDIT_KEY_BYTES_MAX &&
            segment->max_key.len <= EDIT_KEY_BYTES_MAX && edit_expiry_is_sane(segment) &&
+           edit_tier_is_sane(segment) &&
            (segment->max_key.len == 0 || bytes_compare(segment->min_key, segment->max_key) <= 0);
 }
 
@@ -124,13 +137,18 @@ edit_put_segment(struct buf *body, const struct segment_meta *segment)
     TRY(buf_append_bytes(body, segment->min_key));
     TRY(buf_append_bytes(body, segment->max_key));
     TRY(buf_pad(body, 8));
-    if (segment->expiring_count == 0) {
-        return ESKER_OK;
+    if (segment->expiring_count != 0) {
+        TRY(edit_put_head(body, EDIT_TAG_SEGMENT_EXPIRY, EDIT_EXPIRY_BYTES));
+        TRY(buf_append_u64(body, segment->expiring_count));
+        TRY(buf_append_u64(body, segment->expiry_first_ms));
+        TRY(buf_append_u64(body, segment->expiry_last_ms));
     }
-    TRY(edit_put_head(body, EDIT_TAG_SEGMENT_EXPIRY, EDIT_EXPIRY_BYTES));
-    TRY(buf_append_u64(body, segment->expiring_count));
-    TRY(buf_append_u64(body, segment->expiry_first_ms));
-    return buf_append_u64(body, segment->expiry_last_ms);
+    if (segment->tier_id != 0) {
+        TRY(edit_put_head(body, EDIT_TAG_SEGMENT_TIER, EDIT_TIER_BYTES));
+        TRY(buf_append_u64(body, segment->tier_lsn));
+        TRY(buf_append_u64(body, segment->tier_id));
+    }
+    return ESKER_OK;
 }
 
 static esker_status
@@ -259,13 +277,27 @@ edit_read_segment(struct bytes value, struct segment_meta *out)
 static esker_status
 edit_read_expiry(struct bytes value, struct segment_meta *segment)
 {
-    if (segment == NULL || value.len != EDIT_EXPIRY_BYTES || le64_load(value.ptr) == 0) {
+    if (segment == NULL || segment->expiring_count != 0 || segment->tier_id != 0 ||
+        value.len != EDIT_EXPIRY_BYTES || le64_load(value.ptr) == 0) {
         return ESKER_CORRUPT;
     }
     segment->expiring_count = le64_load(value.ptr);
     segment->expiry_first_ms = le64_load(value.ptr + 8);
     segment->expiry_last_ms = le64_load(value.ptr + 16);
     return edit_expiry_is_sane(segment) ? ESKER_OK : ESKER_CORRUPT;
+}
+
+/* The same, or behind its SEGMENT_EXPIRY. */
+static esker_status
+edit_read_tier(struct bytes value, struct segment_meta *segment)
+{
+    if (segment == NULL || segment->tier_id != 0 || value.len != EDIT_TIER_BYTES ||
+        le64_load(value.ptr + 8) == 0) {
+        return ESKER_CORRUPT;
+    }
+    segment->tier_lsn = le64_load(value.ptr);
+    segment->tier_id = le64_load(value.ptr + 8);
+    return edit_tier_is_sane(segment) ? ESKER_OK : ESKER_CORRUPT;
 }
 
 /* One number of exactly 8 bytes in [1, EDIT_NUMBER_MAX]. */
@@ -307,7 +339,8 @@ edit_read_wal_min(struct bytes value, struct edit *edit)
 }
 
 /* Reads one field into *edit; array elements only when `fill`, else they are checked and counted.
- * *segment_at: the segment that the field before added, in *segment unless it is filled in; NULL: none. */
+ * *segment_at: the segment that the field before added, or says more of, in *segment unless it is
+ * filled in; NULL: none. */
 static esker_status
 edit_read_field(const struct edit_field *field, bool fill, struct edit *edit, struct segment_meta *segment,
                 struct segment_meta **segment_at)
@@ -334,7 +367,10 @@ edit_read_field(const struct edit_field *field, bool fill, struct edit *edit, st
         edit->add_segment_count++;
         return edit_read_segment(field->value, *segment_at);
     case EDIT_TAG_SEGMENT_EXPIRY:
+        *segment_at = before;
         return edit_read_expiry(field->value, before);
+    case EDIT_TAG_SEGMENT_TIER:
+        return edit_read_tier(field->value, before);
     case EDIT_TAG_DROP_SEGMENT:
         TRY(edit_read_number(field->value, fill ? &edit->drop_segments[edit->drop_segment_count] : &id));
         edit->drop_segment_count++;

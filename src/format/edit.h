@@ -39,6 +39,9 @@
  * 0x8001 SEGMENT_EXPIRY u64 rows > 0, u64 first, u64 last: of the segment that the ADD_SEGMENT right before
  *                     adds: how many of its rows expire, and when the first and the last of them do
  *                     (milliseconds since 1970). rows <= that segment's; first <= last
+ * 0x8002 SEGMENT_TIER u64 lsn, u64 id > 0: of the segment of level 0 that the ADD_SEGMENT right before
+ *                     adds (or before its SEGMENT_EXPIRY): the tier that it belongs to.
+ *                     lsn >= that segment's max_lsn
  *  10 SNAPSHOT        empty; first field of a manifest's first edit: what follows is the whole state
  *
  * CURRENT: 64 bytes
@@ -73,8 +76,21 @@ struct segment_meta {
     uint32_t level;
     /* Rows that expire, and when the first and the last do, ms since 1970 UTC. Zeros: none, or not known. */
     uint64_t expiring_count, expiry_first_ms, expiry_last_ms;
+    /* In level 0: segments of one tier_id are one sorted run. 0: it is a tier of its own. */
+    uint64_t tier_lsn, tier_id;
     struct bytes min_key, max_key; /* conservative, <= 256 B; borrowed from wherever the struct came */
 };
+
+/* The order of level 0: tiers by LSN, then by id, the newest first; the segments of one by key. */
+static inline int
+segment_meta_compare_tiers(const struct segment_meta *a, const struct segment_meta *b)
+{
+    uint64_t a_lsn = a->tier_id != 0 ? a->tier_lsn : a->max_lsn;
+    uint64_t b_lsn = b->tier_id != 0 ? b->tier_lsn : b->max_lsn;
+    uint64_t a_id = a->tier_id != 0 ? a->tier_id : a->id;
+    uint64_t b_id = b->tier_id != 0 ? b->tier_id : b->id;
+    return a_lsn != b_lsn ? (a_lsn > b_lsn ? -1 : 1) : (a_id < b_id) - (a_id > b_id);
+}
 
 struct edit {
     uint64_t edit_no, prev_hash;

@@ -32,6 +32,8 @@ encode_sample(struct buf *body, bool is_snapshot)
          .expiring_count = 5,
          .expiry_first_ms = 77,
          .expiry_last_ms = UINT64_MAX,
+         .tier_lsn = 95,
+         .tier_id = 3,
          .min_key = bytes_make("aa", 2),
          .max_key = bytes_make("b", 1)},
         {.id = 5,
@@ -89,6 +91,9 @@ edit__round_trip(void **state)
         assert_int_equal(edit.add_segments[0].expiry_first_ms, 77);
         assert_int_equal(edit.add_segments[0].expiry_last_ms, UINT64_MAX);
         assert_int_equal(edit.add_segments[1].expiring_count, 0);
+        assert_int_equal(edit.add_segments[0].tier_lsn, 95);
+        assert_int_equal(edit.add_segments[0].tier_id, 3);
+        assert_int_equal(edit.add_segments[1].tier_id, 0);
         assert_true(bytes_equal(edit.add_segments[0].max_key, bytes_make("b", 1)));
         assert_int_equal(edit.add_segments[1].level, 6);
         assert_int_equal(edit.add_segments[1].max_key.len, 0);
@@ -195,6 +200,8 @@ static const struct edit_case edit_cases[] = {
     {"unknown tag", {11, 0, 8, {1}}, ESKER_UNSUPPORTED},
     {"unknown tag to skip", {0x8011, 0, 8, {1}}, ESKER_OK},
     {"unknown empty tag to skip", {0x8011, 0, 0, {0}}, ESKER_OK},
+    {"expiry of no segment", {0x8001, 0, 24, {1, 2, 3}}, ESKER_CORRUPT},
+    {"tier of no segment", {0x8002, 0, 16, {9, 4}}, ESKER_CORRUPT},
     {"length of 4 GiB", {0x8011, 0, UINT32_MAX, {1}}, ESKER_CORRUPT},
     {"good segment", SEGMENT(4, 100, 10, 2, 1, 9, 6, 0x00010001, 0x6261), ESKER_OK},
     {"segment 0", SEGMENT(0, 100, 10, 2, 1, 9, 0, 0x00010001, 0x6261), ESKER_CORRUPT},
@@ -235,6 +242,60 @@ edit__fields_one_by_one(void **state)
         esker_status status = edit_decode(buf_bytes(&body), &mem_default, &edit, &offset);
         if (status != edit_cases[i].status || (status != ESKER_OK && offset != 32)) {
             fail_msg("%s: %s at %u", edit_cases[i].name, esker_status_name(status), (unsigned)offset);
+        }
+        if (status == ESKER_OK) {
+            edit_fini(&edit, &mem_default);
+        }
+        buf_fini(&body);
+    }
+}
+
+/* What is said of a segment behind it: two fields, of which the last is judged. */
+static void
+edit__says_more_of_a_segment_right_behind_it(void **state)
+{
+    (void)state;
+
+    static const struct {
+        struct field first, second; /* tag 0: none */
+        uint64_t level;
+        esker_status status;
+    } cases[] = {
+        {{0x8002, 0, 16, {9, 4}}, {0}, 0, ESKER_OK},
+        {{0x8001, 0, 24, {1, 2, 3}}, {0x8002, 0, 16, {9, 4}}, 0, ESKER_OK},
+        {{0x8002, 0, 16, {EDIT_NUMBER_MAX, EDIT_NUMBER_MAX}}, {0}, 0, ESKER_OK},
+        {{0x8002, 0, 16, {9, 4}}, {0}, 1, ESKER_CORRUPT}, /* level 0 alone has tiers */
+        {{0x8002, 0, 16, {8, 4}}, {0}, 0, ESKER_CORRUPT}, /* below max_lsn */
+        {{0x8002, 0, 16, {9, 0}}, {0}, 0, ESKER_CORRUPT}, /* no id */
+        {{0x8002, 0, 16, {EDIT_NUMBER_MAX + 1, 4}}, {0}, 0, ESKER_CORRUPT},
+        {{0x8002, 0, 16, {9, EDIT_NUMBER_MAX + 1}}, {0}, 0, ESKER_CORRUPT},
+        {{0x8002, 0, 8, {9}}, {0}, 0, ESKER_CORRUPT},
+        {{0x8002, 0, 24, {9, 4, 0}}, {0}, 0, ESKER_CORRUPT},
+        {{0x8002, 0, 16, {9, 4}}, {0x8002, 0, 16, {9, 4}}, 0, ESKER_CORRUPT}, /* twice */
+        {{0x8001, 0, 24, {1, 2, 3}}, {0x8001, 0, 24, {1, 2, 3}}, 0, ESKER_CORRUPT},
+        {{0x8002, 0, 16, {9, 4}}, {0x8001, 0, 24, {1, 2, 3}}, 0, ESKER_CORRUPT}, /* the other way round */
+        {{0x8011, 0, 8, {1}}, {0x8002, 0, 16, {9, 4}}, 0, ESKER_CORRUPT},        /* not right behind it */
+    };
+
+    static const struct field edit_no = {1, 0, 8, {12}};
+    static const struct field prev_hash = {2, 0, 8, {0}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        struct field segment = SEGMENT(4, 100, 10, 2, 1, 9, cases[i].level, 0x00010001, 0x6261);
+        struct buf body;
+        buf_init(&body, &mem_default);
+        put_field(&body, &edit_no);
+        put_field(&body, &prev_hash);
+        segment.len = 66;
+        put_field(&body, &segment);
+        put_field(&body, &cases[i].first);
+        if (cases[i].second.tag != 0) {
+            put_field(&body, &cases[i].second);
+        }
+        struct edit edit;
+        uint64_t offset = 0;
+        esker_status status = edit_decode(buf_bytes(&body), &mem_default, &edit, &offset);
+        if (status != cases[i].status) {
+            fail_msg("case %zu: %s at %u", i, esker_status_name(status), (unsigned)offset);
         }
         if (status == ESKER_OK) {
             edit_fini(&edit, &mem_default);
@@ -400,6 +461,7 @@ main(void)
         cmocka_unit_test(edit__round_trip),
         cmocka_unit_test(edit__every_flip_and_cut_is_refused_or_sane),
         cmocka_unit_test(edit__fields_one_by_one),
+        cmocka_unit_test(edit__says_more_of_a_segment_right_behind_it),
         cmocka_unit_test(edit__needs_number_and_hash_and_clean_padding),
         cmocka_unit_test(edit__each_failed_allocation_leaves_nothing),
         cmocka_unit_test(edit_bound__long_keys_are_cut_conservatively),

@@ -69,6 +69,9 @@ inspect_edit_segment(struct inspect *inspect, const struct segment_meta *meta)
         inspect_line(inspect, "    %llu of its rows expire, from %llu to %llu ms", (ull)meta->expiring_count,
                      (ull)meta->expiry_first_ms, (ull)meta->expiry_last_ms);
     }
+    if (meta->tier_id > 0) {
+        inspect_line(inspect, "    of tier %llu, LSN %llu", (ull)meta->tier_id, (ull)meta->tier_lsn);
+    }
 }
 
 static void

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A sorted level as one iterator: its segments follow one another, and only
+ * A sorted level, or a tier of level 0, as one iterator: its segments follow one another, and only
  * the one that the position is in is open. Segment bounds are conservative, so
  * a segment may turn out to hold nothing on the wanted side; the walk goes on
  * to its neighbour, in which the key may lie as well.
  */
+#include "base/assert.h"
 #include "base/mem.h"
 #include "version/version.h"
 
@@ -12,6 +13,7 @@ struct level_iter {
     struct iter base;
     const struct mem *mem;
     const struct level_run *run;
+    uint32_t begin, end; /* of its segments */
     bool through_cache;
     struct iter_bounds bounds;
     uint32_t index; /* which segment `child` belongs to */
@@ -52,11 +54,11 @@ level_iter_settle(struct level_iter *level, esker_status status)
     return status;
 }
 
-/* The first row of segments [index, count). */
+/* The first row of segments [index, end). */
 static esker_status
 level_iter_first_from(struct level_iter *level, uint32_t index)
 {
-    for (; index < level->run->count; index++) {
+    for (; index < level->end; index++) {
         TRY(level_iter_open(level, index));
         esker_status status = iter_first(level->child);
         if (status != ESKER_END) {
@@ -66,11 +68,11 @@ level_iter_first_from(struct level_iter *level, uint32_t index)
     return ESKER_END;
 }
 
-/* The last row of segments [0, end). */
+/* The last row of segments [begin, end). */
 static esker_status
 level_iter_last_before(struct level_iter *level, uint32_t end)
 {
-    while (end > 0) {
+    while (end > level->begin) {
         end--;
         TRY(level_iter_open(level, end));
         esker_status status = iter_last(level->child);
@@ -84,21 +86,23 @@ level_iter_last_before(struct level_iter *level, uint32_t end)
 static esker_status
 level_iter_do_first(struct iter *it)
 {
-    return level_iter_first_from(level_iter_of(it), 0);
+    struct level_iter *level = level_iter_of(it);
+    return level_iter_first_from(level, level->begin);
 }
 
 static esker_status
 level_iter_do_last(struct iter *it)
 {
     struct level_iter *level = level_iter_of(it);
-    return level_iter_last_before(level, level->run->count);
+    return level_iter_last_before(level, level->end);
 }
 
 static esker_status
 level_iter_do_seek(struct iter *it, struct bytes key)
 {
     struct level_iter *level = level_iter_of(it);
-    for (uint32_t index = level_run_seek(level->run, key); index < level->run->count; index++) {
+    uint32_t index = level_run_seek_tier(level->run, key, level->begin, level->end);
+    for (; index < level->end; index++) {
         TRY(level_iter_open(level, index));
         esker_status status = iter_seek(level->child, key);
         if (status != ESKER_END) {
@@ -112,9 +116,9 @@ static esker_status
 level_iter_do_seek_before(struct iter *it, struct bytes key)
 {
     struct level_iter *level = level_iter_of(it);
-    uint32_t first = level_run_seek(level->run, key);
+    uint32_t first = level_run_seek_tier(level->run, key, level->begin, level->end);
     uint32_t end = first; /* behind the last one that may have something before the key */
-    while (end < level->run->count &&
+    while (end < level->end &&
            (end == first || bytes_compare(segment_meta(level->run->segments[end])->min_key, key) < 0)) {
         end++;
     }
@@ -187,8 +191,10 @@ static const struct iter_ops level_iter_ops = {
 };
 
 esker_status
-level_iter_create(const struct level_run *run, bool through_cache, const struct mem *mem, struct iter **out)
+level_iter_create(const struct level_run *run, uint32_t begin, uint32_t end, bool through_cache,
+                  const struct mem *mem, struct iter **out)
 {
+    ASSERT(begin <= end && end <= run->count);
     struct level_iter *level = mem_zalloc(mem, sizeof *level);
     if (level == NULL) {
         return FAIL_NO_MEMORY("an iterator");
@@ -196,6 +202,8 @@ level_iter_create(const struct level_run *run, bool through_cache, const struct 
     level->base.ops = &level_iter_ops;
     level->mem = mem;
     level->run = run;
+    level->begin = begin;
+    level->end = end;
     level->through_cache = through_cache;
     *out = &level->base;
     return ESKER_OK;
@@ -205,4 +213,21 @@ void
 level_iter_set_bounds(struct iter *it, struct iter_bounds bounds)
 {
     level_iter_of(it)->bounds = bounds;
+}
+
+esker_status
+level_iter_create_tier(const struct level_run *run, uint32_t *at, bool through_cache,
+                       struct iter_bounds bounds, const struct mem *mem, struct iter **out)
+{
+    uint32_t begin = *at;
+    uint32_t end = run->tier_end[begin];
+    if (end - begin > 1) {
+        TRY(level_iter_create(run, begin, end, through_cache, mem, out));
+        level_iter_set_bounds(*out, bounds);
+    } else {
+        TRY(segment_iter_create(run->segments[begin], through_cache, out));
+        segment_iter_set_bounds(*out, bounds);
+    }
+    *at = end;
+    return ESKER_OK;
 }

@@ -114,17 +114,47 @@ version_publish(_Atomic(struct version *) *current, struct version *next, uint64
     }
 }
 
+/* Is segment i of the same tier as the one before it? */
+static bool
+level_run_goes_on(const struct level_run *run, uint32_t i, bool is_level0)
+{
+    uint64_t tier_id = segment_meta(run->segments[i])->tier_id;
+    return !is_level0 || (tier_id != 0 && tier_id == segment_meta(run->segments[i - 1])->tier_id);
+}
+
+static void
+level_run_set_tiers(struct level_run *run, bool is_level0)
+{
+    bool touching = false;
+    uint32_t begin = 0;
+    for (uint32_t i = 1; i <= run->count; i++) {
+        if (i < run->count && level_run_goes_on(run, i, is_level0)) {
+            struct bytes before = segment_meta(run->segments[i - 1])->max_key;
+            touching |=
+                before.len == 0 || bytes_compare(before, segment_meta(run->segments[i])->min_key) >= 0;
+            continue;
+        }
+        run->tier_count++;
+        while (begin < i) {
+            run->tier_end[begin++] = i;
+        }
+    }
+    run->by_next = is_level0 ? run->tier_count < run->count : touching;
+}
+
 esker_status
-level_run_create(const struct mem *mem, struct segment *const *segments, uint32_t count,
+level_run_create(const struct mem *mem, struct segment *const *segments, uint32_t count, bool is_level0,
                  struct level_run **out)
 {
     size_t pointers = sizeof(struct segment *) * (size_t)count;
-    struct level_run *run = mem_alloc(mem, sizeof *run + pointers + sizeof(uint64_t) * (size_t)count);
+    size_t each = sizeof(uint64_t) + sizeof(uint32_t);
+    struct level_run *run = mem_alloc(mem, sizeof *run + pointers + each * (size_t)count);
     if (run == NULL) {
         return FAIL_NO_MEMORY("a level");
     }
     *run = (struct level_run){.count = count, .mem = mem};
     run->upper_prefix = (uint64_t *)(void *)((char *)run->segments + pointers);
+    run->tier_end = (uint32_t *)(void *)(run->upper_prefix + count);
     store_relaxed(&run->refs, 1); /* relaxed: not shared yet */
     for (uint32_t i = 0; i < count; i++) {
         segment_ref(segments[i]);
@@ -133,11 +163,8 @@ level_run_create(const struct mem *mem, struct segment *const *segments, uint32_
         run->size_bytes += meta->size_bytes;
         run->upper_prefix[i] =
             meta->max_key.len == 0 ? UINT64_MAX : bytes_prefix64(meta->max_key.ptr, meta->max_key.len);
-        if (i > 0) {
-            struct bytes before = segment_meta(segments[i - 1])->max_key;
-            run->touching |= before.len == 0 || bytes_compare(before, meta->min_key) >= 0;
-        }
     }
+    level_run_set_tiers(run, is_level0);
     *out = run;
     return ESKER_OK;
 }
@@ -162,19 +189,19 @@ level_run_unref(struct level_run *run)
     mem_free(run->mem, run);
 }
 
-uint32_t
-level_run_seek(const struct level_run *run, struct bytes key)
+/* Of segments [from, end), which are in order of keys. */
+static inline uint32_t
+level_run_seek_in(const struct level_run *run, struct bytes key, uint32_t from, uint32_t end)
 {
     uint64_t prefix = bytes_prefix64(key.ptr, key.len);
-    uint32_t from = 0;
-    uint32_t left = run->count;
+    uint32_t left = end - from;
     while (left > 0) { /* the first segment whose bound's prefix is not below the key's */
         uint32_t half = left / 2;
         bool below = run->upper_prefix[from + half] < prefix;
         from = below ? from + half + 1 : from;
         left = below ? left - half - 1 : half;
     }
-    while (from < run->count && run->upper_prefix[from] == prefix) {
+    while (from < end && run->upper_prefix[from] == prefix) {
         struct bytes max_key = segment_meta(run->segments[from])->max_key;
         if (max_key.len == 0 || bytes_compare(max_key, key) >= 0) {
             break;
@@ -185,11 +212,36 @@ level_run_seek(const struct level_run *run, struct bytes key)
 }
 
 uint32_t
+level_run_seek(const struct level_run *run, struct bytes key)
+{
+    return level_run_seek_in(run, key, 0, run->count);
+}
+
+uint32_t
+level_run_seek_tier(const struct level_run *run, struct bytes key, uint32_t begin, uint32_t end)
+{
+    return level_run_seek_in(run, key, begin, end);
+}
+
+uint32_t
 level_run_next(const struct level_run *run, struct bytes key, uint32_t from)
 {
-    uint32_t index = from > 0 ? from : level_run_seek(run, key);
-    bool ends = index >= run->count || bytes_compare(segment_meta(run->segments[index])->min_key, key) > 0;
-    return ends ? run->count : index;
+    while (from < run->count) {
+        uint32_t end = run->tier_end[from];
+        bool begins = from == 0 || run->tier_end[from - 1] == from;
+        uint32_t index = begins ? level_run_seek_in(run, key, from, end) : from;
+        if (index < end && bytes_compare(segment_meta(run->segments[index])->min_key, key) <= 0) {
+            return index;
+        }
+        from = end;
+    }
+    return run->count;
+}
+
+uint32_t
+level_run_tiers(const struct level_run *run)
+{
+    return run != NULL ? run->tier_count : 0;
 }
 
 esker_status
@@ -197,7 +249,7 @@ version_iter_create(const struct version *version, uint64_t limit_lsn, struct it
                     const struct mem *mem, struct iter **out)
 {
     const struct level_run *level0 = version->levels[0];
-    size_t most = version->window_count + (level0 != NULL ? level0->count : 0) + ESKER_LEVELS_MAX;
+    size_t most = (size_t)version->window_count + level_run_tiers(level0) + ESKER_LEVELS_MAX;
     struct iter **children = mem_alloc_array(mem, most, sizeof *children);
     if (children == NULL) {
         return FAIL_NO_MEMORY("an iterator");
@@ -211,14 +263,14 @@ version_iter_create(const struct version *version, uint64_t limit_lsn, struct it
         TRY_OUT(memtable_iter_create(version->windows[i]->table, limit_lsn, mem, &children[count]));
         count++;
     }
-    for (uint32_t i = 0; level0 != NULL && i < level0->count; i++) {
-        TRY_OUT(segment_iter_create(level0->segments[i], true, &children[count]));
-        segment_iter_set_bounds(children[count], bounds);
+    for (uint32_t i = 0; level0 != NULL && i < level0->count;) {
+        TRY_OUT(level_iter_create_tier(level0, &i, true, bounds, mem, &children[count]));
         count++;
     }
     for (uint32_t level = 1; level < ESKER_LEVELS_MAX; level++) {
         if (version->levels[level] != NULL) {
-            TRY_OUT(level_iter_create(version->levels[level], true, mem, &children[count]));
+            const struct level_run *run = version->levels[level];
+            TRY_OUT(level_iter_create(run, 0, run->count, true, mem, &children[count]));
             level_iter_set_bounds(children[count], bounds);
             count++;
         }

@@ -24,16 +24,20 @@
 #include "sync/mutex.h"
 #include "version/window.h"
 
-/* Sorted run of segments (level >= 1, by key), or level 0 (newest first). */
+/* One sorted run of segments (level >= 1), or level 0: a stack of sorted runs, its tiers, newest first. */
 struct level_run {
     _Atomic uint32_t refs; /* pairs: RUN_REFS */
     uint32_t count;
     const struct mem *mem;
     uint64_t size_bytes;
     uint64_t *upper_prefix; /* bytes_prefix64 of each max key; UINT64_MAX = no bound */
-    /* Sorted levels: bounds, which are rounded outwards, meet somewhere though the rows do not: keys that
+    uint32_t
+        *tier_end; /* of each segment: the index behind the last one of its tier; a sorted level is one */
+    uint32_t tier_count;
+    /* A lookup goes through level_run_next. Level 0: some tier has more than one segment; else each is
+     * asked. Others: bounds, which are rounded outwards, meet somewhere though the rows do not: keys that
      * share their first EDIT_KEY_BYTES_MAX bytes lie in neighbours. */
-    bool touching;
+    bool by_next;
     struct segment *segments[];
 };
 
@@ -90,23 +94,33 @@ struct version *version_list_oldest_ref(struct version_list *list, uint64_t *rep
 NODISCARD esker_status version_kept_bytes(const struct version *version, const struct version *current,
                                           uint64_t *bytes_out);
 
-/* A run of `count` segments, each referenced once more. One reference. */
+/* A run of `count` segments, each referenced once more, in their order: by key, or in level 0 as
+ * segment_meta_compare_tiers says. One reference. */
 NODISCARD esker_status level_run_create(const struct mem *mem, struct segment *const *segments,
-                                        uint32_t count, struct level_run **out);
+                                        uint32_t count, bool is_level0, struct level_run **out);
 void level_run_ref(struct level_run *run);
 void level_run_unref(struct level_run *run /* nullable */);
 
 /* For sorted levels: the index of the first segment whose max key is >= key; count if there is none.
  * Where bounds touch the key may be in one of those behind it. */
 uint32_t level_run_seek(const struct level_run *run, struct bytes key);
-/* Of those that may hold the key the first from `from` on, which is 0 or behind the last one that it
- * gave; count if there is none. */
+/* The same within segments [begin, end), a tier; end if there is none. */
+uint32_t level_run_seek_tier(const struct level_run *run, struct bytes key, uint32_t begin, uint32_t end);
+/* Any level. Of those that may hold the key the first from `from` on, which is 0 or behind the last one
+ * that it gave; count if there is none. */
 uint32_t level_run_next(const struct level_run *run, struct bytes key, uint32_t from);
 
-/* All rows of a sorted level, opening segments as it goes. The caller keeps the version. */
+uint32_t level_run_tiers(const struct level_run *run /* nullable */);
+
+/* All rows of segments [begin, end) of a run, which are a sorted level or a tier, opening segments as it
+ * goes. The caller keeps the version. */
 void level_iter_set_bounds(struct iter *it, struct iter_bounds bounds); /* as segment_iter_set_bounds */
-NODISCARD esker_status level_iter_create(const struct level_run *run, bool through_cache,
-                                         const struct mem *mem, struct iter **out);
+NODISCARD esker_status level_iter_create(const struct level_run *run, uint32_t begin, uint32_t end,
+                                         bool through_cache, const struct mem *mem, struct iter **out);
+/* The same of the tier that begins at segment *at, which moves behind it. */
+NODISCARD esker_status level_iter_create_tier(const struct level_run *run, uint32_t *at, bool through_cache,
+                                              struct iter_bounds bounds, const struct mem *mem,
+                                              struct iter **out);
 
 /* Every row of the version with LSN < limit_lsn in the windows, merged. bounds: as
  * segment_iter_set_bounds; rows outside are shown all the same. */

@@ -81,7 +81,7 @@ model_reset(void)
     window = mem_alloc(&model_mem, sizeof *window);
     window->base_lsn = WHOLE;
     store_relaxed(&window->refs, 1);
-    MODEL_CHECK(level_run_create(&model_mem, NULL, 0, &run) == ESKER_OK);
+    MODEL_CHECK(level_run_create(&model_mem, NULL, 0, true, &run) == ESKER_OK);
     run->size_bytes = WHOLE;
     list.oldest = list.newest = NULL;
     list.count = 0;
