@@ -21,6 +21,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/slab.h"
 #include "base/status.h"
 
 #include <cmocka.h>
@@ -638,6 +639,95 @@ compiler__align_up_reaches_the_next_multiple(void **state)
     assert_int_equal(align_up(4097, 4096), 8192);
 }
 
+/* ---- Slabs ---------------------------------------------------------------------- */
+
+enum { SLAB_PIECES = 64, SLAB_BYTES = 4096 };
+
+struct slab_piece {
+    uint8_t *ptr;
+    size_t size;
+    uint8_t fill;
+};
+
+static bool
+slab_piece_is_whole(const struct slab_piece *piece)
+{
+    for (size_t at = 0; at < piece->size; at++) {
+        if (piece->ptr[at] != piece->fill) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+slab__pieces_of_any_sizes_stay_apart(void **state)
+{
+    (void)state;
+    struct watch watch = {0};
+    struct mem mem = watch_mem(&watch);
+    struct slab *slab = slab_create(&mem, SLAB_BYTES);
+    assert_non_null(slab);
+    assert_int_equal(watch.live, 1);
+    struct slab_piece pieces[SLAB_PIECES] = {0};
+    struct rng rng = {.state = SEED};
+    for (int step = 0; step < 20000; step++) {
+        struct slab_piece *piece = &pieces[rng_below(&rng, COUNTOF(pieces))];
+        if (piece->ptr != NULL) {
+            assert_true(slab_piece_is_whole(piece));
+            mem_free(&slab->mem, piece->ptr);
+            piece->ptr = NULL;
+            continue;
+        }
+        bool lines = rng_below(&rng, 4) == 0;
+        piece->size = 1 + rng_below(&rng, step % 1000 == 0 ? 2 * (uint64_t)SLAB_BYTES : 200);
+        piece->fill = (uint8_t)step;
+        piece->ptr = lines ? mem_alloc_aligned(&slab->mem, CACHE_LINE_BYTES, piece->size)
+                           : mem_alloc(&slab->mem, piece->size);
+        assert_non_null(piece->ptr);
+        assert_int_equal((uintptr_t)piece->ptr % (lines ? CACHE_LINE_BYTES : SLAB_ALIGN), 0);
+        memset(piece->ptr, piece->fill, piece->size);
+    }
+    for (size_t i = 0; i < COUNTOF(pieces); i++) {
+        assert_true(pieces[i].ptr == NULL || slab_piece_is_whole(&pieces[i]));
+        mem_free(&slab->mem, pieces[i].ptr);
+    }
+    assert_int_equal(watch.live, 1);
+    slab_destroy(slab);
+    assert_int_equal(watch.live, 0);
+    slab_destroy(NULL);
+}
+
+static void
+slab__asks_its_parent_only_when_it_is_full(void **state)
+{
+    (void)state;
+    struct watch watch = {0};
+    struct mem mem = watch_mem(&watch);
+    struct slab *slab = slab_create(&mem, SLAB_BYTES);
+    size_t calls = watch.calls;
+    for (int round = 0; round < 100; round++) { /* empty again: all of it is there again */
+        void *first = mem_zalloc(&slab->mem, slab->size / 2);
+        void *second = mem_alloc(&slab->mem, slab->size / 4);
+        mem_free(&slab->mem, second); /* the last one taken makes room at once */
+        second = mem_alloc(&slab->mem, slab->size / 2 - SLAB_ALIGN);
+        mem_free(&slab->mem, first);
+        mem_free(&slab->mem, second);
+    }
+    assert_int_equal(watch.calls, calls);
+    void *all = mem_alloc(&slab->mem, slab->size);
+    void *more = mem_alloc(&slab->mem, 1);
+    assert_int_equal(watch.calls, calls + 1);
+    watch.fail_at = 1;
+    assert_null(mem_alloc(&slab->mem, 1));
+    assert_null(mem_alloc(&slab->mem, SIZE_MAX));
+    assert_null(slab_create(&mem, SLAB_BYTES));
+    mem_free(&slab->mem, more);
+    mem_free(&slab->mem, all);
+    slab_destroy(slab);
+    assert_int_equal(watch.live, 0);
+}
+
 int
 main(void)
 {
@@ -675,6 +765,8 @@ main(void)
         cmocka_unit_test(hash__numbers_are_stable),
         cmocka_unit_test(rng__is_reproducible_and_bounded),
         cmocka_unit_test(compiler__align_up_reaches_the_next_multiple),
+        cmocka_unit_test(slab__pieces_of_any_sizes_stay_apart),
+        cmocka_unit_test(slab__asks_its_parent_only_when_it_is_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

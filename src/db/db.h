@@ -63,6 +63,8 @@ struct stripe {
     _Atomic uint64_t puts_in_place; /* the last so many single ones, of few, were of keys in the window */
     _Atomic uint64_t deletes, gets_not_found;
     _Atomic uint64_t walks; /* iterators made, or brought to the newest state */
+    /* Memory of an iterator that is gone, for the next one; stays charged. NULL: none; pairs: ITER_SPARE */
+    _Atomic(struct slab *) iter_spare;
 } CACHE_ALIGNED;
 
 /* ASKED: close looks whether anything is in use; calls wait that moment out. */
@@ -205,6 +207,7 @@ struct esker_db {
     uint64_t recovery_ns, recovery_bytes;
     uint64_t correct_bytes; /* of db_tuning */
     struct stripe *stripes;
+    uint32_t iter_spares; /* so many of them may have an iter_spare */
 
     struct db_flush flush; /* owned by the flush job */
 
@@ -759,6 +762,12 @@ NODISCARD esker_status db_verify_on(struct io *io, esker_verify_fn *each_finding
 /* esker_repair over a given seam: takes over io (also on failure). allocator: nullable. */
 NODISCARD esker_status db_repair_on(struct io *io, const esker_allocator *allocator, esker_repair_fn *say,
                                     void *ctx);
+
+/* ---- db_iterate.c ----------------------------------------------------------- */
+
+void db_iterate_init(esker_db *db);
+/* Memory that waits for the next iterators goes. */
+void db_iterate_drop_spares(esker_db *db);
 
 /* ---- db_dead.c ------------------------------------------------------------ */
 

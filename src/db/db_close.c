@@ -110,6 +110,7 @@ db_teardown(esker_db *db)
      * drain, a call's exit (CALL_CLOSE), a handle's end (HANDLES_LIVE). */
     ASSERT(version_list_count(&db->versions) == 0);
     teardown_files(db);
+    db_iterate_drop_spares(db);
     window_spare_drop(&db->spare_memory, db->io, db->cache);
     if (db->cache != NULL) {
         block_cache_destroy(db->cache);

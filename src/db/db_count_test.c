@@ -2,8 +2,9 @@
 /*
  * Goal: what the fast paths do not do, by counting. esker_get_copy of what is
  * in memory: no locked instruction beyond the epoch section's, no system call,
- * no allocation. A put at PROCESS level in steady state: no system call in tail
- * mode, at most one per group in write mode.
+ * no allocation. An iterator over what is cached, made, placed and destroyed: no
+ * allocation, no system call, ten locked instructions. A put at PROCESS level in
+ * steady state: no system call in tail mode, at most one per group in write mode.
  * Method: a child runs a script of stretches, each between two breakpoint
  * instructions; its parent steps it through them one instruction at a time and
  * looks at each: a lock prefix, an exchange with memory, a system call. The
@@ -48,7 +49,9 @@ enum stretch {
     STRETCH_GET_AT_SNAPSHOT,
     STRETCH_GET_SEGMENT,
     STRETCH_GET_SEGMENT_ABSENT,
-    STRETCH_PUT_TAIL, /* PUTS of them */
+    STRETCH_ITER_SEGMENT,
+    STRETCH_ITER_BOTH, /* rows in the window, too */
+    STRETCH_PUT_TAIL,  /* PUTS of them */
     STRETCH_PUT_WRITE,
     STRETCH_COUNT
 };
@@ -245,6 +248,41 @@ child_gets(esker_db *db)
     child_must(hit == ESKER_OK && miss == ESKER_NOT_FOUND, "gets from the segment");
 }
 
+/* Ten rows from a key on. */
+static uint64_t
+child_walk(esker_db *db, esker_slice from)
+{
+    esker_iter *it = NULL;
+    esker_status status = esker_iter_create(db, NULL, &it);
+    status = status == ESKER_OK ? esker_iter_seek(it, from) : status;
+    uint64_t rows = 0;
+    for (; status == ESKER_OK && rows < 10; rows++) {
+        status = esker_iter_next(it);
+    }
+    esker_iter_destroy(it);
+    return rows;
+}
+
+/* Behind child_gets: one segment, and nothing in the window. */
+static void
+child_walks(esker_db *db)
+{
+    char name[16];
+    uint64_t rows = 0;
+    esker_slice from = child_key(7, name);
+    for (int i = 0; i < 3; i++) {
+        child_must(child_walk(db, from) == 10, "walk");
+    }
+    STRETCH(STRETCH_ITER_SEGMENT, rows = child_walk(db, from));
+    child_must(rows == 10, "a walk over a segment");
+    child_puts(db, NULL, 10, 2);
+    for (int i = 0; i < 3; i++) {
+        child_must(child_walk(db, from) == 10, "walk");
+    }
+    STRETCH(STRETCH_ITER_BOTH, rows = child_walk(db, from));
+    child_must(rows == 10, "a walk over a segment and a window");
+}
+
 static void
 child_main(const char *path_tail, const char *path_write)
 {
@@ -256,6 +294,7 @@ child_main(const char *path_tail, const char *path_write)
     child_puts(db, NULL, 0, KEYS);
     child_seeded();
     child_gets(db);
+    child_walks(db);
     child_puts(db, NULL, 0, KEYS);
     STRETCH(STRETCH_PUT_TAIL, child_puts(db, NULL, KEYS, PUTS));
     child_must(esker_close(db) == ESKER_OK, "close");
@@ -478,6 +517,26 @@ get_copy__from_memory_shares_nothing_and_asks_nobody(void **state)
     }
 }
 
+/* The section of the call, the version's count (2), the handles' (2), the memory's place (2), the section
+ * in which the block is found, its pin (2); and where rows were passed over, their count. */
+static void
+iterator__takes_no_lock_and_no_memory(void **state)
+{
+    (void)state;
+
+    enum { ITERATOR_LOCKED_MAX = 10 };
+
+    static const enum stretch walks[] = {STRETCH_ITER_SEGMENT, STRETCH_ITER_BOTH};
+
+    for (size_t i = 0; traced && i < COUNTOF(walks); i++) {
+        say(i == 0 ? "iterator, 10 rows, a segment" : "the same and a window", walks[i]);
+        assert_true(counted[walks[i]].steps > 500);
+        assert_true(counted[walks[i]].locked <= ITERATOR_LOCKED_MAX + i);
+        assert_int_equal(counted[walks[i]].syscalls, 0);
+        assert_int_equal(shared->allocations[walks[i]], 0);
+    }
+}
+
 static void
 put__at_process_level_asks_the_system_at_most_once(void **state)
 {
@@ -503,6 +562,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counting__sees_what_it_looks_for),
         cmocka_unit_test(get_copy__from_memory_shares_nothing_and_asks_nobody),
+        cmocka_unit_test(iterator__takes_no_lock_and_no_memory),
         cmocka_unit_test(put__at_process_level_asks_the_system_at_most_once),
     };
     return cmocka_run_group_tests(tests, count_setup, NULL);

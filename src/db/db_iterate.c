@@ -3,10 +3,23 @@
  * Iterators: a version reference, an LSN, and the visible rows of everything in
  * that version. They hold no epoch section, and what they keep alive is memory
  * and files, never the writers.
+ *
+ * All parts of an iterator stand in one piece of memory (base/slab.h), which goes
+ * to its thread's next iterator: making and destroying one takes no lock. The piece
+ * stays charged in between.
  */
 #include "iter/visible_iter.h"
 
+#include "base/slab.h"
 #include "db/db.h"
+
+enum {
+    ITERATE_FIXED_BYTES = 1536, /* the handle, and what shows its rows */
+    ITERATE_WINDOW_BYTES = 960,
+    ITERATE_RUN_BYTES = 832,
+    ITERATE_SLAB_MOST = 32 << 10,
+    ITERATE_SPARE_SHARE = 64 /* of the budget, for pieces that wait for the next iterator */
+};
 
 /* Where it stands when it stands on no entry: nowhere yet (or an error), or beyond one of the ends. */
 enum iterate_edge { EDGE_NONE, EDGE_START, EDGE_END };
@@ -19,13 +32,90 @@ struct esker_iter {
     uint64_t lsn;
     struct iter *rows;
     struct buf lower, upper;
-    uint64_t charged_bytes; /* to the budget, besides what iterators over segments charge themselves */
+    uint64_t charged_bytes; /* to the budget, beyond the slab and what iterators over segments charge */
     bool keys_only;
     bool positioned;
     enum iterate_edge edge;
-    struct buf keep; /* the key to return to, during refresh */
+    struct slab *slab; /* this struct stands in it */
+    struct buf keep;   /* the key to return to, during refresh */
     struct visible_dead dead;
 };
+
+/* ---- Memory --------------------------------------------------------------------- */
+
+/* What an iterator over the version takes, about, without what it reads ahead: its parts are of other
+ * rooms. */
+static uint64_t
+iterate_bytes(const struct version *version)
+{
+    uint64_t runs = level_run_tiers(version->levels[0]) + (uint64_t)__builtin_popcount(version->levels_used);
+    return ITERATE_FIXED_BYTES + version->window_count * (uint64_t)ITERATE_WINDOW_BYTES +
+           runs * ITERATE_RUN_BYTES;
+}
+
+static uint64_t
+iterate_slab_bytes(const struct slab *slab)
+{
+    return sizeof *slab + slab->size;
+}
+
+static void
+iterate_slab_free(esker_db *db, struct slab *slab)
+{
+    if (slab != NULL) {
+        block_cache_discharge(db->cache, MEMORY_ITERATORS, iterate_slab_bytes(slab));
+        slab_destroy(slab);
+    }
+}
+
+static _Atomic(struct slab *) *
+iterate_spare(esker_db *db, const struct thread_state *self)
+{
+    return &db->stripes[self->stripe % db->iter_spares].iter_spare;
+}
+
+/* For an iterator of about so many bytes: a piece that is left over, or a new one. NULL: no memory. */
+static struct slab *
+iterate_slab_take(esker_db *db, const struct thread_state *self, uint64_t bytes)
+{
+    uint64_t wanted = MIN(align_up(bytes, 512), (uint64_t)ITERATE_SLAB_MOST);
+    /* pairs: ITER_SPARE (both ends) — all that stood in it is gone before another thread uses it. */
+    struct slab *slab = exchange_seq(iterate_spare(db, self), NULL);
+    if (LIKELY(slab != NULL && iterate_slab_bytes(slab) >= wanted)) {
+        return slab;
+    }
+    iterate_slab_free(db, slab);
+    slab = slab_create(&db->block_mem, wanted);
+    if (slab != NULL) {
+        block_cache_charge(db->cache, MEMORY_ITERATORS, wanted);
+    }
+    return slab;
+}
+
+static void
+iterate_slab_give(esker_db *db, const struct thread_state *self, struct slab *slab)
+{
+    /* pairs: ITER_SPARE (both ends) */
+    iterate_slab_free(db, exchange_seq(iterate_spare(db, self), slab));
+}
+
+void
+db_iterate_init(esker_db *db)
+{
+    uint64_t share = db->options.memory_budget_bytes / ITERATE_SPARE_SHARE / ITERATE_SLAB_MOST;
+    db->iter_spares = (uint32_t)MIN(MAX(share, (uint64_t)1), (uint64_t)STRIPE_COUNT);
+}
+
+void
+db_iterate_drop_spares(esker_db *db)
+{
+    for (uint32_t i = 0; i < db->iter_spares; i++) {
+        /* pairs: ITER_SPARE (both ends) */
+        iterate_slab_free(db, exchange_seq(&db->stripes[i].iter_spare, NULL));
+    }
+}
+
+/* ---- Rows ------------------------------------------------------------------------- */
 
 static bool
 iterate_dead_find(void *ctx, struct bytes key, bool backward, struct buf *to)
@@ -95,7 +185,7 @@ iterate_set_bounds(struct esker_iter *it, const esker_read_options *options)
         TRY(buf_assign(&it->lower, prefix));
     }
     struct buf end;
-    buf_init(&end, &it->db->block_mem);
+    buf_init(&end, &it->slab->mem);
     esker_status status = iterate_prefix_end(prefix, &end);
     if (status == ESKER_OK && end.len > 0 &&
         (it->upper.len == 0 || bytes_compare(buf_bytes(&end), buf_bytes(&it->upper)) < 0)) {
@@ -103,18 +193,6 @@ iterate_set_bounds(struct esker_iter *it, const esker_read_options *options)
     }
     buf_fini(&end);
     return status;
-}
-
-/* What the iterator takes without its segments', about: the parts are of other rooms. */
-static uint64_t
-iterate_bytes(const struct esker_iter *it)
-{
-    enum { ITERATE_FIXED_BYTES = 1024, ITERATE_WINDOW_BYTES = 1536, ITERATE_RUN_BYTES = 256 };
-
-    const struct version *version = it->version;
-    uint64_t runs = level_run_tiers(version->levels[0]) + (uint64_t)__builtin_popcount(version->levels_used);
-    return sizeof *it + 2 * (it->lower.cap + it->upper.cap) + ITERATE_FIXED_BYTES +
-           version->window_count * (uint64_t)ITERATE_WINDOW_BYTES + runs * ITERATE_RUN_BYTES;
 }
 
 static void
@@ -129,16 +207,23 @@ iterate_charge(struct esker_iter *it, uint64_t bytes)
     it->charged_bytes = bytes;
 }
 
-/* Rows of the current version at the iterator's LSN. On failure nothing changed. */
-static esker_status
-iterate_attach(struct esker_iter *it, struct thread_state *self)
+/* Inside a section: what there is now. */
+static struct version *
+iterate_pin(esker_db *db, uint64_t *lsn_out)
 {
-    esker_db *db = it->db;
-    epoch_enter(self);
     struct version *version = load_acquire(&db->current); /* pairs: CURRENT */
     version_ref(version);
-    uint64_t lsn = MIN(load_acquire(&db->visible), version->end_lsn); /* pairs: VISIBLE */
-    epoch_exit(self);
+    *lsn_out = MIN(load_acquire(&db->visible), version->end_lsn); /* pairs: VISIBLE */
+    return version;
+}
+
+/* Rows of the version, whose reference it takes over, at `lsn` or the snapshot. On failure nothing changed,
+ * and the reference is given back. */
+static esker_status
+iterate_attach(struct esker_iter *it, struct thread_state *self, struct version *version, uint64_t lsn)
+{
+    esker_db *db = it->db;
+    const struct mem *mem = &it->slab->mem;
     if (it->snapshot != NULL) {
         lsn = it->snapshot->lsn;
     }
@@ -146,9 +231,9 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     struct iter *rows = NULL;
     struct visible_bounds bounds = {.lower = buf_bytes(&it->lower), .upper = buf_bytes(&it->upper)};
     struct iter_bounds reach = {.lower = bounds.lower, .upper = bounds.upper};
-    esker_status status = version_iter_create(version, lsn, reach, &db->block_mem, &source);
+    esker_status status = version_iter_create(version, lsn, reach, mem, &source);
     if (status == ESKER_OK) {
-        status = visible_iter_create(source, lsn, bounds, &db->block_mem, &rows);
+        status = visible_iter_create(source, lsn, bounds, mem, &rows);
     }
     if (status != ESKER_OK) {
         version_unref(version);
@@ -165,15 +250,18 @@ iterate_attach(struct esker_iter *it, struct thread_state *self)
     it->lsn = lsn;
     it->positioned = false;
     it->edge = EDGE_NONE;
-    iterate_charge(it, iterate_bytes(it));
+    uint64_t bytes = iterate_bytes(version) + 2 * (it->lower.cap + it->upper.cap);
+    iterate_charge(it, bytes - MIN(bytes, iterate_slab_bytes(it->slab)));
     db_load_ahead(db);
     counter_bump(&db_stripe(db, self)->walks, 1); /* relaxed: statistic */
     return ESKER_OK;
 }
 
 static void
-iterate_free(struct esker_iter *it)
+iterate_free(struct esker_iter *it, const struct thread_state *self)
 {
+    esker_db *db = it->db;
+    struct slab *slab = it->slab;
     iterate_drop_rows(it);
     iterate_charge(it, 0);
     if (it->version != NULL) {
@@ -186,51 +274,83 @@ iterate_free(struct esker_iter *it)
     buf_fini(&it->upper);
     buf_fini(&it->keep);
     it->magic = 0;
-    mem_free(&it->db->block_mem, it);
+    mem_free(&slab->mem, it);
+    iterate_slab_give(db, self, slab);
 }
 
 static esker_status
-iterate_create(esker_db *db, struct thread_state *self, const esker_read_options *options, esker_iter **out)
+iterate_options(struct esker_iter *it, const esker_read_options *options)
 {
-    if (options != NULL) {
-        TRY(db_check_read_options(db, options));
+    it->keys_only = options->keys_only;
+    if (options->snapshot != NULL) {
+        /* The cast drops const: a reference count is not part of what the caller sees. */
+        it->snapshot = (struct esker_snapshot *)(uintptr_t)options->snapshot;
+        db_snapshot_ref(it->snapshot);
     }
-    struct esker_iter *it = mem_zalloc(&db->block_mem, sizeof *it);
+    return iterate_set_bounds(it, options);
+}
+
+/* An iterator without rows. */
+static struct esker_iter *
+iterate_make(esker_db *db, const struct thread_state *self, const struct version *version)
+{
+    struct slab *slab = iterate_slab_take(db, self, iterate_bytes(version));
+    struct esker_iter *it = slab != NULL ? mem_zalloc(&slab->mem, sizeof *it) : NULL;
     if (it == NULL) {
-        return FAIL_NO_MEMORY("an iterator");
+        iterate_slab_free(db, slab);
+        return NULL;
     }
     it->magic = ITER_MAGIC;
     it->db = db;
+    it->slab = slab;
     it->dead = (struct visible_dead){.find = iterate_dead_find, .note = iterate_dead_note, .ctx = it};
-    buf_init(&it->lower, &db->block_mem);
-    buf_init(&it->upper, &db->block_mem);
-    buf_init(&it->keep, &db->block_mem);
-    esker_status status = ESKER_OK;
-    if (options != NULL) {
-        it->keys_only = options->keys_only;
-        if (options->snapshot != NULL) {
-            /* The cast drops const: a reference count is not part of what the caller sees. */
-            it->snapshot = (struct esker_snapshot *)(uintptr_t)options->snapshot;
-            db_snapshot_ref(it->snapshot);
-        }
-        TRY_OUT(iterate_set_bounds(it, options));
+    buf_init(&it->lower, &slab->mem);
+    buf_init(&it->upper, &slab->mem);
+    buf_init(&it->keep, &slab->mem);
+    return it;
+}
+
+/* Takes over the version's reference. */
+static esker_status
+iterate_create(esker_db *db, struct thread_state *self, const esker_read_options *options,
+               struct version *version, uint64_t lsn, esker_iter **out)
+{
+    struct esker_iter *it = NULL;
+    esker_status status = out == NULL       ? FAIL(ESKER_INVALID, "an output pointer is NULL")
+                          : options != NULL ? db_check_read_options(db, options)
+                                            : ESKER_OK;
+    if (status == ESKER_OK) {
+        it = iterate_make(db, self, version);
+        status = it == NULL ? FAIL_NO_MEMORY("an iterator") : ESKER_OK;
     }
-    TRY_OUT(iterate_attach(it, self));
+    if (status == ESKER_OK && options != NULL) {
+        status = iterate_options(it, options);
+    }
+    if (status != ESKER_OK) {
+        version_unref(version);
+    } else {
+        status = iterate_attach(it, self, version, lsn);
+    }
+    if (status != ESKER_OK) {
+        if (it != NULL) {
+            iterate_free(it, self);
+        }
+        return status;
+    }
     db_handle_made(&db->iterators_live);
     *out = it;
     return ESKER_OK;
-out:
-    iterate_free(it);
-    return status;
 }
 
 esker_status
 esker_iter_create(esker_db *db, const esker_read_options *options, esker_iter **out)
 {
     struct db_call call;
-    TRY(db_call_enter(db, &call));
-    esker_status status = out == NULL ? FAIL(ESKER_INVALID, "an output pointer is NULL")
-                                      : iterate_create(db, call.self, options, out);
+    uint64_t lsn;
+    TRY(db_call_enter_section(db, &call));
+    struct version *version = iterate_pin(db, &lsn);
+    epoch_exit(call.self);
+    esker_status status = iterate_create(db, call.self, options, version, lsn, out);
     db_call_exit(&call);
     return status;
 }
@@ -267,7 +387,7 @@ esker_iter_destroy(esker_iter *it)
         return;
     }
     esker_db *db = it->db;
-    iterate_free(it);
+    iterate_free(it, thread_state_get());
     db_handle_gone(&db->iterators_live);
 }
 
@@ -391,7 +511,12 @@ esker_iter_refresh(esker_iter *it)
     if (positioned) {
         TRY(buf_assign(&it->keep, it->rows->key));
     }
-    TRY(iterate_attach(it, thread_state_get()));
+    struct thread_state *self = thread_state_get();
+    uint64_t lsn;
+    epoch_enter(self);
+    struct version *version = iterate_pin(it->db, &lsn);
+    epoch_exit(self);
+    TRY(iterate_attach(it, self, version, lsn));
     if (edge != EDGE_NONE) {
         visible_iter_stand(it->rows, edge == EDGE_END);
         it->edge = edge;

@@ -282,6 +282,7 @@ open_start(esker_db *db, const struct db_tuning *tuning)
         return FAIL_NO_MEMORY("counters");
     }
     memset(db->stripes, 0, STRIPE_COUNT * sizeof *db->stripes);
+    db_iterate_init(db);
     db->hash_seed = db->io->ops->random64(db->io);
     open_derive_sizes(db, tuning);
     db->tail_mode = open_wants_tail(db);

@@ -86,6 +86,7 @@ rest_step(esker_db *db, struct thread_state *self, uint64_t share)
     uint64_t limit = rest_limit(db, self, share);
     db_reserve_rest(db);
     window_spare_drop(&db->spare_memory, db->io, db->cache);
+    db_iterate_drop_spares(db);
     if (rest_log_bytes(db) <= limit) {
         return ESKER_OK;
     }
@@ -168,6 +169,7 @@ db_shrink_logs(esker_db *db, struct thread_state *self)
     uint64_t limit = rest_limit(db, self, REST_SHARE);
     db_reserve_rest(db);
     window_spare_drop(&db->spare_memory, db->io, db->cache);
+    db_iterate_drop_spares(db);
     /* More than once: the next window may have been in the making, as large as the last. */
     for (unsigned round = 0; round < REST_ROUNDS && rest_log_bytes(db) > limit; round++) {
         (void)rest_want_small(db, true);

@@ -108,9 +108,9 @@ static uint16_t
 page_slot_link(uint8_t *slot)
 {
     uint16_t next;
-    page_unpoison(slot, sizeof next);
+    poison_clear(slot, sizeof next);
     memcpy(&next, slot, sizeof next);
-    page_poison(slot, sizeof next);
+    poison_set(slot, sizeof next);
     return next;
 }
 
@@ -161,9 +161,9 @@ page_slot_give(struct page_heap *heap, struct page_run *span, uint8_t *slot)
     if (span->used == class->slots) {
         page_span_push(class, span);
     }
-    page_unpoison(slot, sizeof(uint16_t)); /* the user may have asked for less */
+    poison_clear(slot, sizeof(uint16_t)); /* the user may have asked for less */
     page_slot_set_link(slot, span->free_slot);
-    page_poison(slot, bytes);
+    poison_set(slot, bytes);
     span->free_slot = (uint16_t)(offset / bytes + 1);
     span->used--;
     heap->used_bytes -= bytes;
@@ -205,7 +205,7 @@ page_heap_aligned_alloc(void *ctx, size_t alignment, size_t size)
                     : page_heap_alloc_locked(heap, size);
     mutex_unlock(&heap->runs.mutex);
     if (ptr != NULL) {
-        page_unpoison(ptr, size);
+        poison_clear(ptr, size);
     }
     return ptr;
 }

@@ -423,7 +423,7 @@ static void
 poison__covers_what_is_free(void **state)
 {
     (void)state;
-#ifdef PAGE_HEAP_POISONS
+#ifdef POISON_IS_SEEN
     static const size_t sizes[] = {100, 5000, 100000, (5 << 20) - 100};
     struct fixture fixture;
     fixture_init(&fixture);

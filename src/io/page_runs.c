@@ -211,7 +211,7 @@ page_runs_add_half(struct page_runs *runs, struct page_region *region, uint32_t 
     uint32_t first = page_half_first(page);
     struct page_run *run = page_run_set(region, first, page_half_end(page) - first, PAGE_RUN_CLEAN);
     page_runs_add_free(runs, run);
-    page_poison(page_run_start(run), (uint64_t)run->pages * PAGE_BYTES);
+    poison_set(page_run_start(run), (uint64_t)run->pages * PAGE_BYTES);
     return run;
 }
 
@@ -271,7 +271,7 @@ page_runs_drop_region(struct page_runs *runs, struct page_region *region)
     }
     runs->region_count--;
     page_runs_resident(runs, -((uint64_t)PAGE_REGION_HEAD_PAGES * PAGE_BYTES));
-    page_unpoison(region, PAGE_REGION_BYTES);
+    poison_clear(region, PAGE_REGION_BYTES);
     runs->io->ops->unmap_aligned(runs->io, region, PAGE_REGION_BYTES);
 }
 
@@ -368,7 +368,7 @@ page_runs_take(struct page_runs *runs, uint32_t pages)
 void
 page_runs_give(struct page_runs *runs, struct page_run *run)
 {
-    page_poison(page_run_start(run), (uint64_t)run->pages * PAGE_BYTES);
+    poison_set(page_run_start(run), (uint64_t)run->pages * PAGE_BYTES);
     page_runs_make_free(runs, run, PAGE_RUN_IDLE);
     if (runs->idle_pages > runs->idle_max_pages) {
         page_runs_discard(runs, runs->idle_max_pages - runs->idle_max_pages / 4);
@@ -387,7 +387,7 @@ page_runs_take_alone(struct page_runs *runs, uint64_t size)
     runs->alone_count++;
     page_runs_resident(runs, bytes);
     uint8_t *data = (uint8_t *)region + PAGE_BYTES;
-    page_poison(data + size, bytes - PAGE_BYTES - size);
+    poison_set(data + size, bytes - PAGE_BYTES - size);
     return data;
 }
 
@@ -399,7 +399,7 @@ page_runs_give_alone(struct page_runs *runs, void *ptr)
     ASSERT(bytes != 0 && ptr == (uint8_t *)region + PAGE_BYTES && runs->alone_count > 0);
     runs->alone_count--;
     page_runs_resident(runs, -bytes);
-    page_unpoison(region, bytes);
+    poison_clear(region, bytes);
     runs->io->ops->unmap_aligned(runs->io, region, bytes);
     return bytes;
 }

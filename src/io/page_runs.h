@@ -7,20 +7,10 @@
 #define ESKER_IO_PAGE_RUNS_H
 
 #include "base/assert.h"
+#include "base/poison.h"
 #include "io/page_heap.h"
 #include "sync/atomic.h"
 #include "sync/mutex.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define PAGE_HEAP_POISONS 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PAGE_HEAP_POISONS 1
-#endif
-#endif
-#ifdef PAGE_HEAP_POISONS
-#include <sanitizer/asan_interface.h>
-#endif
 
 enum {
     PAGE_BYTES = 4096,
@@ -115,28 +105,6 @@ static inline uint8_t *
 page_run_start(const struct page_run *run)
 {
     return (uint8_t *)page_region_of(run) + (uint64_t)page_run_index(run) * PAGE_BYTES;
-}
-
-static inline void
-page_poison(void *ptr, uint64_t bytes)
-{
-#ifdef PAGE_HEAP_POISONS
-    __asan_poison_memory_region(ptr, bytes);
-#else
-    (void)ptr;
-    (void)bytes;
-#endif
-}
-
-static inline void
-page_unpoison(void *ptr, uint64_t bytes)
-{
-#ifdef PAGE_HEAP_POISONS
-    __asan_unpoison_memory_region(ptr, bytes);
-#else
-    (void)ptr;
-    (void)bytes;
-#endif
 }
 
 #endif

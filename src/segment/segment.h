@@ -180,6 +180,10 @@ NODISCARD esker_status segment_load_ahead(struct segment *segment);
  * life. through_cache: false for merges, which must not disturb the cache:
  * reads ahead in its own buffers. */
 NODISCARD esker_status segment_iter_create(struct segment *segment, bool through_cache, struct iter **out);
+/* The same in the caller's memory, which the caller has charged. What it reads ahead, and room for long
+ * keys, is the segment's all the same, and charged here. */
+NODISCARD esker_status segment_iter_create_in(const struct mem *mem, struct segment *segment,
+                                              bool through_cache, struct iter **out);
 /* Before it is first positioned: nothing is read ahead that lies outside; what rows it shows stays the
  * same. Borrowed for the iterator's life. */
 void segment_iter_set_bounds(struct iter *it, struct iter_bounds bounds);

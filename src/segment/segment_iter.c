@@ -5,9 +5,13 @@
  * Through the cache, too, a longer walk reads ahead what is missing; the frames
  * are made from the buffer when the walk gets there.
  *
+ * A seek that finds index and block in memory is one section and one pin. What is
+ * loaded of the segment is held only by who goes on to another block; its index
+ * says the same whenever it is loaded, so a place in it stays what it is.
+ *
  * Keys are put together in key_buf: the block's common prefix is copied once
- * per block, so a step writes eight prefix bytes and the tail. It is made when a
- * block is entered, with room for any key of that block.
+ * per block, so a step writes eight prefix bytes and the tail. Where key_near is too
+ * short it is made when a block is entered, with room for any key of that block.
  *
  * Owned by one thread at a time; not safe for sharing.
  */
@@ -16,13 +20,15 @@
 
 enum {
     SEGMENT_KEY_ROOM = KEY_BYTES_MAX + 8 + ITER_RUN_TAIL_BYTES, /* prefix word and tail are stored whole */
-    SEGMENT_KEY_ROOM_LEAST = 128
+    SEGMENT_KEY_NEAR = 128
 };
 
 struct segment_iter {
     struct iter base;
     struct segment *segment;
-    struct segment_loaded *loaded; /* NULL until first positioned */
+    const struct mem *mem;
+    struct segment_loaded *loaded; /* NULL until it is needed; then referenced */
+    uint64_t charged_bytes;        /* for the iterator itself */
     bool through_cache;
     bool open; /* block is the one at `at` */
     /* Of the open block: the key of its first row does not stand in the block before, that of its last one
@@ -35,8 +41,9 @@ struct segment_iter {
     struct frame_ref *frame; /* through_cache: pinned while open */
     struct iter_bounds bounds;
     struct segment_ahead ahead; /* its buffers are made at first need */
-    uint8_t *key_buf;           /* NULL before the first row */
+    uint8_t *key_buf;           /* key_near, or a longer one */
     size_t key_cap;
+    uint8_t key_near[SEGMENT_KEY_NEAR];
 };
 
 static struct segment_iter *
@@ -129,14 +136,20 @@ segment_iter_open_block(struct segment_iter *it, struct segment_at at, bool back
 }
 
 /* Before each new positioning. */
-static esker_status
-segment_iter_start(struct segment_iter *it)
+static void
+segment_iter_leave(struct segment_iter *it)
 {
     it->borders = 0;
-    if (it->loaded != NULL) {
-        if (it->through_cache) {
-            segment_ahead_leave(&it->ahead);
-        }
+    if (it->loaded != NULL && it->through_cache) {
+        segment_ahead_leave(&it->ahead);
+    }
+}
+
+/* Before anything but what stands in the open block. */
+static esker_status
+segment_iter_hold(struct segment_iter *it)
+{
+    if (LIKELY(it->loaded != NULL)) {
         return ESKER_OK;
     }
     TRY(segment_load(it->segment, &it->loaded));
@@ -145,6 +158,70 @@ segment_iter_start(struct segment_iter *it)
                        it->through_cache ? MEMORY_ITERATORS : MEMORY_MERGES);
     segment_ahead_set_bounds(&it->ahead, it->bounds);
     return ESKER_OK;
+}
+
+static esker_status
+segment_iter_start(struct segment_iter *it)
+{
+    segment_iter_leave(it);
+    return segment_iter_hold(it);
+}
+
+/* ---- In memory ---------------------------------------------------------- */
+
+enum segment_near { SEGMENT_NEAR, SEGMENT_NEAR_END, SEGMENT_NEAR_NOT };
+
+/* In a section, with what is loaded: opens the block that a seek leads to, if it is cached. */
+static enum segment_near
+segment_iter_open_near(struct segment_iter *it, const struct segment_loaded *loaded, struct bytes key)
+{
+    struct segment_at at;
+    if (!segment_at_seek(loaded, key, &at)) {
+        return SEGMENT_NEAR_END;
+    }
+    struct frame_ref *frame = frame_table_get(&loaded->frames, segment_at_block_no(loaded, at));
+    if (frame == NULL) {
+        return SEGMENT_NEAR_NOT;
+    }
+    frame_prefetch(frame, 1);
+    struct segment_at before = at;
+    it->starts_key =
+        !segment_at_prev(loaded, &before) || block_lsn(&loaded->parts[before.part].block, before.row) == 0;
+    it->ends_key = block_lsn(&loaded->parts[at.part].block, at.row) == 0;
+    frame_pin(frame);
+    frame_touch(frame);
+    it->frame = frame;
+    it->block = frame->block;
+    it->at = at;
+    it->open = true;
+    return SEGMENT_NEAR;
+}
+
+/* The block that may hold the first key >= key, without waiting for anything. NOT: it is not in memory. */
+static enum segment_near
+segment_iter_seek_near(struct segment_iter *it, struct bytes key)
+{
+    struct thread_state *self = it->through_cache ? thread_state_get() : NULL;
+    if (self == NULL) {
+        return SEGMENT_NEAR_NOT;
+    }
+    segment_iter_leave(it);
+    segment_iter_close_block(it);
+    enum segment_near near = SEGMENT_NEAR_NOT;
+    epoch_enter(self);
+    struct segment_loaded *loaded = it->loaded;
+    if (loaded == NULL) {
+        loaded = load_acquire(&it->segment->loaded); /* pairs: SEGMENT_LOADED */
+    }
+    if (LIKELY(loaded != NULL && loaded->parts != NULL)) {
+        cache_holder_touch(&loaded->holder);
+        near = segment_iter_open_near(it, loaded, key);
+    }
+    epoch_exit(self);
+    if (near == SEGMENT_NEAR) {
+        block_cache_count_hit(it->segment->cache);
+    }
+    return near;
 }
 
 /* ---- Rows --------------------------------------------------------------- */
@@ -173,10 +250,12 @@ segment_iter_show(struct segment_iter *it, uint32_t row)
 static void
 segment_iter_drop_key(struct segment_iter *it)
 {
-    block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, it->key_cap);
-    mem_free(it->segment->mem, it->key_buf);
-    it->key_buf = NULL;
-    it->key_cap = 0;
+    if (it->key_buf != it->key_near) {
+        block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, it->key_cap);
+        mem_free(it->segment->mem, it->key_buf);
+    }
+    it->key_buf = it->key_near;
+    it->key_cap = sizeof it->key_near;
 }
 
 /* Room for every key of the block. Tails of different lengths are taken for one: an index
@@ -192,11 +271,12 @@ segment_iter_key_room(struct segment_iter *it)
         return ESKER_OK;
     }
     segment_iter_drop_key(it);
-    size_t cap = MIN(MAX(needed + needed / 2, (size_t)SEGMENT_KEY_ROOM_LEAST), (size_t)SEGMENT_KEY_ROOM);
-    it->key_buf = mem_alloc(it->segment->mem, cap);
-    if (it->key_buf == NULL) {
+    size_t cap = MIN(needed + needed / 2, (size_t)SEGMENT_KEY_ROOM);
+    uint8_t *room = mem_alloc(it->segment->mem, cap);
+    if (room == NULL) {
         return FAIL_NO_MEMORY("an iterator's key");
     }
+    it->key_buf = room;
     it->key_cap = cap;
     block_cache_charge(it->segment->cache, MEMORY_ITERATORS, cap);
     return ESKER_OK;
@@ -226,6 +306,7 @@ segment_iter_end(struct segment_iter *it)
 static esker_status
 segment_iter_enter_next(struct segment_iter *it, struct segment_at at)
 {
+    TRY(segment_iter_hold(it));
     if (!segment_at_next(it->loaded, &at)) {
         return segment_iter_end(it);
     }
@@ -238,6 +319,7 @@ segment_iter_enter_next(struct segment_iter *it, struct segment_at at)
 static esker_status
 segment_iter_enter_prev(struct segment_iter *it, struct segment_at at)
 {
+    TRY(segment_iter_hold(it));
     if (!segment_at_prev(it->loaded, &at)) {
         return segment_iter_end(it);
     }
@@ -268,15 +350,21 @@ static esker_status
 segment_iter_seek(struct iter *base, struct bytes key)
 {
     struct segment_iter *it = segment_iter_of(base);
-    TRY(segment_iter_start(it));
-    struct segment_at at;
-    esker_status status = segment_index_seek(&it->ahead.index, key, &at);
-    if (status != ESKER_OK) {
-        return status == ESKER_END ? segment_iter_end(it) : status;
+    enum segment_near near = segment_iter_seek_near(it, key);
+    if (near == SEGMENT_NEAR_END) {
+        return ESKER_END;
     }
-    TRY(segment_iter_open_block(it, at, false));
+    if (UNLIKELY(near == SEGMENT_NEAR_NOT)) {
+        struct segment_at at;
+        TRY(segment_iter_start(it));
+        esker_status status = segment_index_seek(&it->ahead.index, key, &at);
+        if (status != ESKER_OK) {
+            return status == ESKER_END ? segment_iter_end(it) : status;
+        }
+        TRY(segment_iter_open_block(it, at, false));
+    }
     uint32_t row = block_seek(&it->block, key);
-    return row < it->block.row_count ? segment_iter_enter(it, row) : segment_iter_enter_next(it, at);
+    return row < it->block.row_count ? segment_iter_enter(it, row) : segment_iter_enter_next(it, it->at);
 }
 
 static esker_status
@@ -348,8 +436,10 @@ segment_iter_destroy(struct iter *base)
     segment_ahead_fini(&it->ahead);
     segment_loaded_unref(it->loaded);
     segment_iter_drop_key(it);
-    block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, sizeof *it);
-    mem_free(it->segment->mem, it);
+    if (it->charged_bytes > 0) {
+        block_cache_discharge(it->segment->cache, MEMORY_ITERATORS, it->charged_bytes);
+    }
+    mem_free(it->mem, it);
 }
 
 static const struct iter_ops segment_iter_ops = {
@@ -365,17 +455,29 @@ static const struct iter_ops segment_iter_ops = {
 };
 
 esker_status
-segment_iter_create(struct segment *segment, bool through_cache, struct iter **out)
+segment_iter_create_in(const struct mem *mem, struct segment *segment, bool through_cache, struct iter **out)
 {
-    struct segment_iter *it = mem_zalloc(segment->mem, sizeof *it);
+    struct segment_iter *it = mem_zalloc(mem, sizeof *it);
     if (it == NULL) {
         return FAIL_NO_MEMORY("an iterator");
     }
     it->base.ops = &segment_iter_ops;
     it->segment = segment;
+    it->mem = mem;
     it->through_cache = through_cache;
-    block_cache_charge(segment->cache, MEMORY_ITERATORS, sizeof *it);
+    it->key_buf = it->key_near;
+    it->key_cap = sizeof it->key_near;
     *out = &it->base;
+    return ESKER_OK;
+}
+
+esker_status
+segment_iter_create(struct segment *segment, bool through_cache, struct iter **out)
+{
+    TRY(segment_iter_create_in(segment->mem, segment, through_cache, out));
+    struct segment_iter *it = segment_iter_of(*out);
+    it->charged_bytes = sizeof *it;
+    block_cache_charge(segment->cache, MEMORY_ITERATORS, it->charged_bytes);
     return ESKER_OK;
 }
 

@@ -35,7 +35,7 @@ level_iter_open(struct level_iter *level, uint32_t index)
     iter_destroy(level->child);
     level->child = NULL;
     level->index = index;
-    TRY(segment_iter_create(level->run->segments[index], level->through_cache, &level->child));
+    TRY(segment_iter_create_in(level->mem, level->run->segments[index], level->through_cache, &level->child));
     segment_iter_set_bounds(level->child, level->bounds);
     return ESKER_OK;
 }
@@ -225,7 +225,7 @@ level_iter_create_tier(const struct level_run *run, uint32_t *at, bool through_c
         TRY(level_iter_create(run, begin, end, through_cache, mem, out));
         level_iter_set_bounds(*out, bounds);
     } else {
-        TRY(segment_iter_create(run->segments[begin], through_cache, out));
+        TRY(segment_iter_create_in(mem, run->segments[begin], through_cache, out));
         segment_iter_set_bounds(*out, bounds);
     }
     *at = end;

@@ -123,7 +123,8 @@ NODISCARD esker_status level_iter_create_tier(const struct level_run *run, uint3
                                               struct iter **out);
 
 /* Every row of the version with LSN < limit_lsn in the windows, merged. bounds: as
- * segment_iter_set_bounds; rows outside are shown all the same. */
+ * segment_iter_set_bounds; rows outside are shown all the same. mem, which the caller charges, is
+ * used by whoever walks alone. */
 NODISCARD esker_status version_iter_create(const struct version *version, uint64_t limit_lsn,
                                            struct iter_bounds bounds, const struct mem *mem,
                                            struct iter **out);
