@@ -234,30 +234,36 @@ Nanoseconds of all threads of the process, background work included, per operati
 
 
 def readers(results):
-    """What a read costs its own thread beside a writer, in terms of the same readers alone."""
-    lines = {line["line"]: line["engines"] for line in results.lines}
+    """What a read costs its own thread beside a writer, and the same readers alone in the same cell."""
     rows = []
+
+    def row(title, workload, cost, times=None):
+        cells = []
+        for name in results.engines:
+            value = results.metric(workload, name, cost)
+            ratio = results.metric(workload, name, times) if times else None
+            cells.append("–" if value is None else
+                         f"{value:,.0f}" + (f" ×{ratio:.2f}" if ratio is not None else ""))
+        if any(cell != "–" for cell in cells):
+            rows.append([title] + cells)
+
     for count in (1, 2, 8, 32):
-        alone = lines.get("readrandom" if count == 1 else f"readrandom-{count}")
-        if alone is None:
-            continue
-        own = {name: alone[name]["own_cpu_ns_per_op"] for name in results.engines}
-        rows.append([f"{count}, alone"] + ["–" if own[name] is None else f"{own[name]:,.0f}"
-                                           for name in results.engines])
-        for series, what in ((f"mixed-{count} read", "10,000 writes/s"),
-                             (f"mixed-{count}-free read", "writes without pause")):
-            row = [f"{count}, {what}"]
-            for name in results.engines:
-                value = lines[series][name]["own_cpu_ns_per_op"] if series in lines else None
-                known = value is not None and own[name]
-                row.append(f"{value:,.0f} ×{value / own[name]:.2f}" if known else "–")
-            rows.append(row)
+        paced, free = f"mixed-{count}", f"mixed-{count}-free"
+        row(f"{count}, alone, at rest", free, "alone_cpu_ns")
+        row(f"{count}, beside 10,000 writes/s", paced, "beside_cpu_ns", "times_alone")
+        row(f"{count}, beside writes without pause", free, "beside_cpu_ns", "times_alone")
+        after = [results.metric(free, name, "times_after") for name in results.engines]
+        if any(value is not None for value in after):
+            rows.append([f"{count}, the same: times alone, right after"] +
+                        ["–" if value is None else f"×{value:.2f}" for value in after])
     return f"""
 ## Readers beside a writer
 
-Nanoseconds of processor time that the readers' own threads take per read, and how many times as much as the
-same readers take alone over the same records at rest. What the writer and the background take from the same
-processors is not in it, what they push out of the caches is, and so is the instrument's own cost.
+Nanoseconds of processor time that the readers' own threads take per read. ×N: times as much as the same
+readers took alone in the same cell, over the same records at rest, directly before. The last line of each
+number: times as much as they took in the pauses of the writer, right after it stopped, by turns: over the
+tree as it left it, with write buffers full and merges under way. What the writer and the background take from
+the same processors is in none of it; what they push out of the caches is, and the instrument itself.
 
 {table(["readers"] + results.engines, rows)}""" if rows else ""
 

@@ -39,10 +39,11 @@ enum lie {
     LIE_DELETE,       /* deletes do nothing */
     FAULT_GET,        /* a get fails */
     FAULT_DEATH,      /* a get kills the process */
-    FAULT_SLOW        /* one put takes SLOW_NS */
+    FAULT_SLOW,       /* one put takes SLOW_NS */
+    FAULT_DISTURBED   /* gets take DISTURBED_NS of processor time while there are three sessions */
 };
 
-enum { VALUE_BYTES = 100, LIE_STEP = 10, SLOW_NS = 80000000, SLOW_PUT = 300 };
+enum { VALUE_BYTES = 100, LIE_STEP = 10, SLOW_NS = 80000000, SLOW_PUT = 300, DISTURBED_NS = 300000 };
 
 enum { PHASE_TIMES_MOST = 100 };
 
@@ -64,7 +65,7 @@ struct toy_db {
     pthread_mutex_t lock;
     struct toy_table table;
     char path[BENCH_PATH_MAX];
-    uint64_t puts, gets, steps;
+    uint64_t puts, gets, steps, sessions;
 };
 
 struct toy_iter {
@@ -176,8 +177,12 @@ toy_close(void *handle)
 }
 
 static int
-toy_session_open(void *db, void **session_out)
+toy_session_open(void *handle, void **session_out)
 {
+    struct toy_db *db = handle;
+    (void)pthread_mutex_lock(&db->lock);
+    db->sessions++;
+    (void)pthread_mutex_unlock(&db->lock);
     *session_out = db;
     return BENCH_OK;
 }
@@ -185,7 +190,10 @@ toy_session_open(void *db, void **session_out)
 static void
 toy_session_close(void *session)
 {
-    (void)session;
+    struct toy_db *db = session;
+    (void)pthread_mutex_lock(&db->lock);
+    db->sessions--;
+    (void)pthread_mutex_unlock(&db->lock);
 }
 
 static int
@@ -233,6 +241,14 @@ toy_batch(void *handle, const struct bench_write *writes, size_t count)
     return BENCH_OK;
 }
 
+static uint64_t
+toy_cpu_ns(void)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+    return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
 static int
 toy_get_locked(struct toy_db *db, const struct toy_table *table, struct bytes key, uint8_t *buf,
                size_t *size_out)
@@ -245,6 +261,11 @@ toy_get_locked(struct toy_db *db, const struct toy_table *table, struct bytes ke
     }
     if (nth && current_lie == FAULT_DEATH) {
         (void)raise(SIGKILL);
+    }
+    if (current_lie == FAULT_DISTURBED && db->sessions > 2) {
+        uint64_t until_ns = toy_cpu_ns() + DISTURBED_NS;
+        while (toy_cpu_ns() < until_ns) {
+        }
     }
     if (nth && current_lie == LIE_PRESENT) {
         found = true;
@@ -613,6 +634,46 @@ paced_writer__charges_a_stall_to_every_write_it_delays(void **state)
     free(cells);
 }
 
+static double
+metric_of(const struct bench_result *result, const char *name)
+{
+    double value = -1;
+    for (uint32_t i = 0; i < result->metric_count; i++) {
+        if (strcmp(result->metrics[i].name, name) == 0) {
+            assert_true(value < 0); /* said once */
+            value = result->metrics[i].value;
+        }
+    }
+    assert_true(value >= 0);
+    return value;
+}
+
+/* Goal: what readers suffer from a writer shows beside what they take alone in the same cell, and
+ * is not lost in the sums. Method: gets of two readers take processor time while there is a third session. */
+static void
+mixed__tells_what_a_writer_costs_the_readers(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"mixed-2", "mixed-2-free"};
+    struct bench_cells *cells = cells_make();
+    cells->config.phase_ns = 100000000;
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        const struct bench_result *result = cell_under(cells, FAULT_DISTURBED, names[i]);
+        assert_int_equal(result->status, BENCH_CELL_DONE);
+        assert_true(metric_of(result, "alone_cpu_ns") < DISTURBED_NS);
+        assert_true(metric_of(result, "after_cpu_ns") < DISTURBED_NS);
+        assert_true(metric_of(result, "beside_cpu_ns") >= DISTURBED_NS);
+        assert_true(metric_of(result, "times_alone") > 1.0);
+        assert_true(metric_of(result, "times_after") > 1.0);
+        assert_true(metric_of(result, "context_switches") >= 0);
+        assert_int_equal(result->series_count, 2);
+        assert_int_equal(result->series[0].ops, result->series[0].latency.count);
+        assert_int_equal(result->ops, result->series[0].ops + result->series[1].ops);
+    }
+    bench_cells_close(cells, false);
+    free(cells);
+}
+
 int
 main(void)
 {
@@ -621,6 +682,7 @@ main(void)
         cmocka_unit_test(workloads__are_content_with_an_honest_engine),
         cmocka_unit_test(workloads__notice_each_kind_of_lie),
         cmocka_unit_test(cells__tell_failures_from_lies),
+        cmocka_unit_test(mixed__tells_what_a_writer_costs_the_readers),
         cmocka_unit_test(paced_writer__charges_a_stall_to_every_write_it_delays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

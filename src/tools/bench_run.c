@@ -234,7 +234,8 @@ run_worker_init(struct bench_run *run, struct bench_worker *worker, const struct
                 uint32_t index, uint32_t place)
 {
     *worker = (struct bench_worker){.run = run, .role = role, .index = index, .deadline = UINT64_MAX};
-    worker->rng.state = hash_mix(hash_mix(run->config->seed, run->round), place);
+    /* No two teams of a cell go the same way through the records. */
+    worker->rng.state = hash_mix(hash_mix(run->config->seed, run->round), (uint64_t)run->teams << 32 | place);
     worker->latency = calloc(1, sizeof *worker->latency);
     worker->value = calloc(1, BENCH_VALUE_BYTES_MAX);
     worker->read = calloc(1, BENCH_READ_CAP);
@@ -358,6 +359,7 @@ bench_team(struct bench_run *run, const struct bench_role *roles, uint32_t count
         return bench_fail(run, "out of memory");
     }
     team->run = run;
+    run->teams++;
     memcpy(team->roles, roles, count * sizeof *roles);
     int status = run_team_fill(team, count, measured);
     if (status == BENCH_OK) {

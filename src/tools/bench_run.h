@@ -101,6 +101,7 @@ struct bench_run {
     struct bench_keys keys;
     void *db;
     uint64_t round;
+    uint32_t teams; /* begun so far */
     atomic_bool stop;
     pthread_mutex_t lock; /* of result->status, reason, wrong */
 

@@ -12,6 +12,7 @@
 #include "tools/bench_work.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 enum {
     MIX_SLEEP_NS_MIN = 2000, /* closer than that, the writer waits in a loop */
@@ -93,23 +94,142 @@ mix_paced_role(struct bench_worker *worker)
     }
 }
 
+/* What readers take alone is measured in the same cell, on the same database, by turns: a machine that is
+ * slower a minute later would else be taken for the writer's doing. First the tree at rest; then beside the
+ * writer and right after it stops, when the tree is as it left it and background work goes on. A writer with
+ * a plan has one long turn: a stall is charged to writes until it ends. */
+enum { MIX_TURNS = 3, MIX_ALONE_SHARE = 4 };
+
+enum mix_slice { MIX_ALONE, MIX_BESIDE, MIX_AFTER, MIX_SLICES };
+
+struct mix_sums {
+    struct bench_result beside; /* with histograms */
+    uint64_t ops[MIX_SLICES], cpu_ns[MIX_SLICES];
+};
+
+static void
+mix_add_metrics(struct bench_result *sum, const struct bench_result *one)
+{
+    for (uint32_t i = 0; i < one->metric_count; i++) {
+        struct bench_metric *metric = &sum->metrics[i];
+        bool most = strcmp(one->metrics[i].name, "rss_max_bytes") == 0;
+        double value = one->metrics[i].value;
+        if (i >= sum->metric_count) {
+            *metric = one->metrics[i];
+        } else {
+            metric->value = most ? MAX(metric->value, value) : metric->value + value;
+        }
+    }
+    sum->metric_count = one->metric_count;
+}
+
+static void
+mix_add_beside(struct bench_result *sum, const struct bench_result *one)
+{
+    sum->ops += one->ops;
+    sum->wall_ns += one->wall_ns;
+    sum->cpu_ns += one->cpu_ns;
+    sum->series_count = one->series_count;
+    for (uint32_t i = 0; i < one->series_count; i++) {
+        struct bench_series *series = &sum->series[i];
+        memcpy(series->name, one->series[i].name, sizeof series->name);
+        series->ops += one->series[i].ops;
+        series->wall_ns += one->series[i].wall_ns;
+        series->cpu_ns += one->series[i].cpu_ns;
+        histogram_merge(&series->latency, &one->series[i].latency);
+    }
+    mix_add_metrics(sum, one);
+}
+
+/* Runs the roles, the readers first, and adds what they did to the slice's sums. */
+static int
+mix_slice(struct bench_run *run, const struct bench_role *roles, uint32_t count, enum mix_slice slice,
+          struct mix_sums *sums)
+{
+    struct bench_result *result = run->result;
+    result->metric_count = 0;
+    if (bench_team(run, roles, count, true) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    sums->ops[slice] += result->series[0].ops;
+    sums->cpu_ns[slice] += result->series[0].cpu_ns;
+    if (slice == MIX_BESIDE) {
+        mix_add_beside(&sums->beside, result);
+    }
+    return BENCH_OK;
+}
+
+static void
+mix_report(struct bench_run *run, const struct mix_sums *sums)
+{
+    static const char *const names[MIX_SLICES] = {"alone_cpu_ns", "beside_cpu_ns", "after_cpu_ns"};
+    const struct bench_result *beside = &sums->beside;
+    double each[MIX_SLICES];
+    struct bench_result *result = run->result;
+    result->ops = beside->ops;
+    result->wall_ns = beside->wall_ns;
+    result->cpu_ns = beside->cpu_ns;
+    result->series_count = beside->series_count;
+    result->metric_count = beside->metric_count;
+    memcpy(result->metrics, beside->metrics, sizeof beside->metrics);
+    memcpy(result->series, beside->series, sizeof beside->series);
+    result->value = (double)beside->series[0].ops * 1e9 / (double)MAX(beside->series[0].wall_ns, 1u);
+    for (uint32_t i = 0; i < MIX_SLICES; i++) {
+        each[i] = (double)sums->cpu_ns[i] / (double)MAX(sums->ops[i], 1u);
+        bench_set_metric(run, names[i], each[i]);
+    }
+    if (each[MIX_ALONE] > 0 && each[MIX_AFTER] > 0) {
+        bench_set_metric(run, "times_alone", each[MIX_BESIDE] / each[MIX_ALONE]);
+        bench_set_metric(run, "times_after", each[MIX_BESIDE] / each[MIX_AFTER]);
+    }
+}
+
+static int
+mix_measure(struct bench_run *run, const struct bench_role *read, const struct bench_role *write,
+            struct mix_sums *sums)
+{
+    struct bench_role beside[] = {*read, *write};
+    struct bench_role alone = *read;
+    uint32_t turns = run->config->ops != 0 || run->workload->arg2 != 0 ? 1 : MIX_TURNS;
+    beside[0].for_ns = beside[1].for_ns = read->for_ns / turns;
+    alone.for_ns = read->for_ns / MIX_ALONE_SHARE;
+    if (mix_slice(run, &alone, 1, MIX_ALONE, sums) != BENCH_OK) {
+        return BENCH_FAILED;
+    }
+    alone.for_ns /= turns;
+    for (uint32_t turn = 0; turn < turns; turn++) {
+        if (mix_slice(run, beside, COUNTOF(beside), MIX_BESIDE, sums) != BENCH_OK ||
+            mix_slice(run, &alone, 1, MIX_AFTER, sums) != BENCH_OK) {
+            return BENCH_FAILED;
+        }
+    }
+    mix_report(run, sums);
+    return BENCH_OK;
+}
+
 int
 bench_work_mixed(struct bench_run *run)
 {
     bool paced = run->workload->arg2 != 0;
+    uint64_t for_ns = run->config->phase_ns;
     struct mix_pace pace = {.records = run->keys.records,
                             .interval_ns = paced ? 1000000000ULL / run->workload->arg2 : 0};
-    const struct bench_role roles[] = {
-        {.name = "read", .fn = mix_read_role, .threads = run->workload->arg, .for_ns = run->config->phase_ns},
-        {.name = "write",
-         .fn = paced ? mix_paced_role : mix_write_role,
-         .threads = 1,
-         .for_ns = run->config->phase_ns,
-         .arg = &pace},
-    };
-    if (bench_open(run) != BENCH_OK || bench_warm(run) != BENCH_OK ||
-        bench_team(run, roles, COUNTOF(roles), true) != BENCH_OK ||
-        bench_check_count(run, run->keys.records) != BENCH_OK) {
+    const struct bench_role read = {
+        .name = "read", .fn = mix_read_role, .threads = run->workload->arg, .for_ns = for_ns};
+    const struct bench_role write = {.name = "write",
+                                     .fn = paced ? mix_paced_role : mix_write_role,
+                                     .threads = 1,
+                                     .for_ns = for_ns,
+                                     .arg = &pace};
+    struct mix_sums *sums = calloc(1, sizeof *sums);
+    if (sums == NULL) {
+        return bench_fail(run, "out of memory");
+    }
+    int status = bench_open(run) == BENCH_OK && bench_warm(run) == BENCH_OK
+                     ? mix_measure(run, &read, &write, sums)
+                     : BENCH_FAILED;
+    free(sums);
+    if (status != BENCH_OK || bench_check_count(run, run->keys.records) != BENCH_OK) {
         return BENCH_FAILED;
     }
     return bench_close(run);
