@@ -46,6 +46,9 @@
  *     a gap of another plan's inputs, and an output would lie across it.
  *     Level 0 needs no cover: into the base level only level 0 writes, one
  *     merge at a time (I3, I4).
+ *  I6 What is written into a level comes behind all that stays there in the list, which decides
+ *     where bounds do not (db_install.c, I4). So nothing stays that lies behind what is written and
+ *     whose bounds meet those of what is taken: it comes along.
  *
  * Bytes of damaged or hostile manifests can make bounds lie about order; then
  * plans are useless, but every index stays inside its table.
@@ -129,6 +132,16 @@ picker_span_of(const struct level_table *level, struct picker_range range)
     span.begin = picker_search(level, range.min, false);
     span.end = range.max.len == 0 ? level->count : picker_search(level, range.max, true);
     span.end = MAX(span.begin, span.end);
+    return span;
+}
+
+struct picker_span
+picker_with_next(const struct level_table *level, struct picker_span span)
+{
+    while (span.begin < span.end && span.end < level->count &&
+           !picker_max_is_below(level->segments[span.end - 1]->max_key, level->segments[span.end]->min_key)) {
+        span.end++;
+    }
     return span;
 }
 
@@ -351,7 +364,7 @@ picker_can_push(const struct picker *picker, uint32_t level_no, size_t index, st
     const struct level_table *level = &picker->levels[level_no];
     const struct level_table *next = &picker->levels[level_no + 1];
     struct picker_range range = picker_range_of(level->segments[index]);
-    *overlaps = picker_span_of(next, range);
+    *overlaps = picker_with_next(next, picker_span_of(next, range));
     return picker_span_fits(*overlaps) && !picker_is_in_the_way(next, range, next, *overlaps) &&
            !picker_is_in_the_way(level, range, next, *overlaps); /* I5; the segment itself included */
 }
@@ -458,23 +471,26 @@ picker_plan_deletes(struct picker *picker, struct compaction_plan *out)
     for (uint32_t level_no = PICKER_LAST; level_no > 0; level_no--) {
         const struct level_table *level = &picker->levels[level_no];
         size_t best = level->count;
+        struct picker_span inputs = {0};
         struct picker_span best_overlaps = {0};
         for (size_t i = 0; i < level->count; i++) {
             const struct segment_meta *meta = level->segments[i];
             struct picker_span overlaps = {0};
+            struct picker_span span = {i, i + 1};
+            span = level_no == PICKER_LAST ? picker_with_next(level, span) : span;
             bool is_older = best == level->count || meta->id < level->segments[best]->id;
             bool wanted = picker_is_mostly_deletes(meta, picker->config->now_ms) || picker_is_worn(level, i);
             if (!is_older || !wanted || meta->max_lsn >= picker->config->gc_lsn) {
                 continue;
             }
-            if (level_no == PICKER_LAST ? !picker_is_taken(level, i)
+            if (level_no == PICKER_LAST ? picker_span_fits(span) && !picker_span_is_claimed(level, span)
                                         : picker_can_push(picker, level_no, i, &overlaps)) {
                 best = i;
+                inputs = span;
                 best_overlaps = overlaps;
             }
         }
         if (best < level->count) {
-            struct picker_span inputs = {best, best + 1};
             uint32_t output_level = MIN(level_no + 1, (uint32_t)PICKER_LAST);
             picker_make_plan(picker, level_no, inputs, output_level, best_overlaps, 1.0, out);
             return true;

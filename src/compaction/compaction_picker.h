@@ -31,6 +31,8 @@ bool picker_max_is_below(struct bytes max, struct bytes key);
 struct picker_range picker_hull(const struct level_table *level, size_t begin, size_t end);
 /* What of a sorted level overlaps `range`; an empty span stands where it would be. */
 struct picker_span picker_span_of(const struct level_table *level, struct picker_range range);
+/* The same with what comes behind it as long as bounds meet (I6). */
+struct picker_span picker_with_next(const struct level_table *level, struct picker_span span);
 bool picker_span_fits(struct picker_span span);
 uint64_t picker_span_bytes(const struct level_table *level, struct picker_span span);
 uint64_t picker_level_bytes(const struct level_table *level, bool unclaimed_only);

@@ -104,7 +104,7 @@ picker_plan_l0(struct picker *picker, struct compaction_plan *out)
     for (size_t count = MIN(tiers_free_count(level), tiers_most(picker)); count > 0; count /= 2) {
         struct picker_span inputs = tiers_oldest(level, count);
         struct picker_range range = picker_hull(level, inputs.begin, inputs.end);
-        struct picker_span overlaps = picker_span_of(base, range);
+        struct picker_span overlaps = picker_with_next(base, picker_span_of(base, range));
         if (!picker_span_fits(overlaps) || !picker_span_fits(inputs)) {
             continue;
         }

@@ -9,6 +9,10 @@
  *     written.
  *  I3 manifest_mu serialises all changes of levels; windows also change under
  *     mu alone (rotation), so they are read again when the version is published.
+ *  I4 Bounds are cut to EDIT_KEY_BYTES_MAX bytes, so segments of one level may have the same. Then their
+ *     place in the list says which comes first, in memory and in the manifest alike: what an edit drops
+ *     leaves the list, what it adds comes behind. Whoever adds to a level sees to it that nothing stays
+ *     there which comes behind it and has the same bounds (compaction_picker.c, I6).
  *
  * When an edit cannot be written, nobody knows whether it is on disk (but for a
  * full disk, mostly: manifest.h): a new manifest with the state before it is
@@ -78,30 +82,54 @@ install_current_ref(esker_db *db)
 
 /* ---- Levels --------------------------------------------------------------- */
 
-/* Segments whose cut bounds are the same were made by one merge, in order of ids mostly. */
+struct install_place {
+    struct segment *segment;
+    size_t at; /* in the list: where nothing else decides (I4) */
+};
+
 static int
 install_order_by_key(const void *a, const void *b)
 {
-    const struct segment_meta *left = segment_meta(*(struct segment *const *)a);
-    const struct segment_meta *right = segment_meta(*(struct segment *const *)b);
-    int order = bytes_compare(left->min_key, right->min_key);
-    return order != 0 ? order : (left->id > right->id) - (left->id < right->id);
+    const struct install_place *left = a;
+    const struct install_place *right = b;
+    int order = bytes_compare(segment_meta(left->segment)->min_key, segment_meta(right->segment)->min_key);
+    return order != 0 ? order : (left->at > right->at) - (left->at < right->at);
 }
 
 static int
 install_order_by_tier(const void *a, const void *b)
 {
-    int order = segment_meta_compare_tiers(segment_meta(*(struct segment *const *)a),
-                                           segment_meta(*(struct segment *const *)b));
+    int order = segment_meta_compare_tiers(segment_meta(((const struct install_place *)a)->segment),
+                                           segment_meta(((const struct install_place *)b)->segment));
     return order != 0 ? order : install_order_by_key(a, b);
 }
 
 static int
 install_order_by_level(const void *a, const void *b)
 {
-    uint32_t left = segment_meta(*(struct segment *const *)a)->level;
-    uint32_t right = segment_meta(*(struct segment *const *)b)->level;
-    return (left > right) - (left < right);
+    const struct install_place *left = a;
+    const struct install_place *right = b;
+    uint32_t one = segment_meta(left->segment)->level;
+    uint32_t other = segment_meta(right->segment)->level;
+    return one != other ? (one > other) - (one < other) : (left->at > right->at) - (left->at < right->at);
+}
+
+static esker_status
+install_sort(esker_db *db, struct segment **segments, size_t count, int (*order)(const void *, const void *))
+{
+    struct install_place *places = mem_alloc_array(&db->mem, count, sizeof *places);
+    if (places == NULL) {
+        return FAIL_NO_MEMORY("a level");
+    }
+    for (size_t i = 0; i < count; i++) {
+        places[i] = (struct install_place){segments[i], i};
+    }
+    qsort(places, count, sizeof *places, order);
+    for (size_t i = 0; i < count; i++) {
+        segments[i] = places[i].segment;
+    }
+    mem_free(&db->mem, places);
+    return ESKER_OK;
 }
 
 /* A segment is where the version has it; the level of its meta is the one it
@@ -114,7 +142,7 @@ install_fill_level(esker_db *db, struct version *version, uint32_t level, struct
     if (count == 0) {
         return ESKER_OK;
     }
-    qsort(segments, count, sizeof *segments, level == 0 ? install_order_by_tier : install_order_by_key);
+    TRY(install_sort(db, segments, count, level == 0 ? install_order_by_tier : install_order_by_key));
     TRY(level_run_create(&db->mem, segments, (uint32_t)count, level == 0, &run));
     version_set_level(version, level, run);
     level_run_unref(run);
@@ -125,7 +153,7 @@ esker_status
 db_fill_levels(esker_db *db, struct version *version, struct segment **segments, size_t count)
 {
     if (count > 1) {
-        qsort(segments, count, sizeof *segments, install_order_by_level);
+        TRY(install_sort(db, segments, count, install_order_by_level));
     }
     size_t from = 0;
     while (from < count) {

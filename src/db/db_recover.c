@@ -50,6 +50,7 @@ recover_levels(struct recover_state *state, struct version *version)
         return FAIL_NO_MEMORY("the list of segments");
     }
     esker_status status = ESKER_OK;
+    recover_order_segments(state);
     /* Everything flushed; segments say less, since a put and its delete may both have gone. */
     db->history_floor = state->wal_min_lsn;
     for (size_t i = 0; i < state->segment_count; i++) {

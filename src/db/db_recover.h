@@ -9,7 +9,8 @@
 struct recover_segment {
     struct segment_meta meta;
     uint8_t keys[2 * EDIT_KEY_BYTES_MAX];
-    bool is_there; /* the directory has its file */
+    uint64_t added; /* in the order in which the edits do */
+    bool is_there;  /* the directory has its file */
 };
 
 struct recover_place {
@@ -24,6 +25,7 @@ struct recover_state {
     size_t segment_count, segment_cap;
     struct recover_place *index; /* db_recover_list.c */
     size_t index_cap, index_used;
+    uint64_t added; /* segments so far */
     uint64_t next_file_id, wal_min_gen, wal_min_lsn, durable_lsn;
     uint64_t seen_file_id; /* highest number among the directory's files */
     bool read_only;        /* logs are only looked at */
@@ -32,6 +34,9 @@ struct recover_state {
 /* ---- db_recover_list.c ---- */
 NODISCARD esker_status recover_add_segment(struct recover_state *state, const struct segment_meta *meta);
 void recover_drop_segment(struct recover_state *state, uint64_t id);
+/* Brings the list into the order in which the edits named what is left of it: of segments whose bounds do
+ * not tell which comes first (db_install.c, I4) that does. */
+void recover_order_segments(struct recover_state *state);
 /* NULL: it is not in the list. */
 struct recover_segment *recover_find_segment(const struct recover_state *state, uint64_t id);
 

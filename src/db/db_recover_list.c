@@ -7,6 +7,8 @@
  * The index is a table with linear probing. An id keeps its slot for good; place 0
  * says that it is not in the list now. Its size is bounded by the manifest's.
  */
+#include <stdlib.h>
+
 #include "base/hash.h"
 #include "db/db_recover.h"
 
@@ -87,6 +89,7 @@ recover_add_segment(struct recover_state *state, const struct segment_meta *meta
         return FAIL_NO_MEMORY("the list of segments");
     }
     segment->meta = *meta;
+    segment->added = state->added++;
     segment->is_there = false;
     if (meta->min_key.len > 0) {
         memcpy(segment->keys, meta->min_key.ptr, meta->min_key.len);
@@ -114,6 +117,25 @@ recover_drop_segment(struct recover_state *state, uint64_t id)
     state->segments[at] = state->segments[--state->segment_count];
     if (at < state->segment_count) {
         recover_index_set(state, state->segments[at]->meta.id, at + 1);
+    }
+}
+
+static int
+recover_order(const void *a, const void *b)
+{
+    uint64_t left = (*(struct recover_segment *const *)a)->added;
+    uint64_t right = (*(struct recover_segment *const *)b)->added;
+    return (left > right) - (left < right);
+}
+
+void
+recover_order_segments(struct recover_state *state)
+{
+    if (state->segment_count > 1) {
+        qsort(state->segments, state->segment_count, sizeof *state->segments, recover_order);
+    }
+    for (size_t i = 0; i < state->segment_count; i++) {
+        recover_index_set(state, state->segments[i]->meta.id, i + 1);
     }
 }
 

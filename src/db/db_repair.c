@@ -293,6 +293,7 @@ repair_logs_are_whole(struct repair *repair, bool *whole_out)
 static esker_status
 repair_segments(struct repair *repair, uint64_t *damaged_out)
 {
+    recover_order_segments(&repair->state);
     for (size_t i = 0; i < repair->state.segment_count; i++) {
         const struct segment_meta *meta = &repair->state.segments[i]->meta;
         char name[40];
@@ -300,7 +301,7 @@ repair_segments(struct repair *repair, uint64_t *damaged_out)
         repair->lsn_max = MAX(repair->lsn_max, meta->max_lsn);
         esker_status status = db_verify_segment(repair->db, meta);
         if (status == ESKER_OK) {
-            TRY(buf_append(&repair->kept, meta, sizeof *meta));
+            TRY(buf_append(&repair->listed, meta, sizeof *meta));
             repair->rows_kept += meta->row_count;
             continue;
         }
@@ -414,7 +415,7 @@ repair_fini(struct repair *repair)
     buf_fini(&repair->results);
     wal_salvaged_fini(&repair->salvaged);
     buf_fini(&repair->rows);
-    buf_fini(&repair->kept);
+    buf_fini(&repair->listed);
     buf_fini(&repair->gone);
     buf_fini(&repair->dropped);
     recover_state_fini(&repair->state);
@@ -425,7 +426,7 @@ static esker_status
 repair_closed(esker_db *db, esker_repair_fn *say, void *ctx)
 {
     struct repair repair = {.db = db, .say = say, .say_ctx = ctx, .state = {.db = db}, .next_id = 1};
-    struct buf *bufs[] = {&repair.dropped, &repair.rows, &repair.kept,
+    struct buf *bufs[] = {&repair.dropped, &repair.rows, &repair.listed,
                           &repair.results, &repair.gone, &repair.files.buf};
     for (size_t i = 0; i < COUNTOF(bufs); i++) {
         buf_init(bufs[i], &db->mem);

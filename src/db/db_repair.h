@@ -40,7 +40,7 @@ struct repair {
     uint64_t lsn_max;             /* no row has a higher LSN */
     struct buf rows;              /* struct array_row: what the logs hold, sorted once all are read */
     struct wal_salvaged salvaged; /* what `rows` points into */
-    struct buf kept;              /* struct segment_meta of segments that stay as they are */
+    struct buf listed;            /* struct segment_meta of all segments of the new state, in their order */
     struct buf results;           /* struct compaction_result of new ones */
     struct buf gone;              /* struct db_file: set aside at the end */
     uint64_t losses, rows_kept;

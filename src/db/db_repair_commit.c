@@ -109,21 +109,6 @@ repair_new_log(struct repair *repair, uint64_t number, uint64_t gen, uint64_t ba
     return status;
 }
 
-/* Kept segments, then new ones. */
-static esker_status
-repair_list_segments(const struct repair *repair, struct buf *out)
-{
-    const struct compaction_result *results = (const void *)repair->results.ptr;
-    TRY(buf_append_bytes(out, buf_bytes(&repair->kept)));
-    for (size_t i = 0; i < repair->results.len / sizeof *results; i++) {
-        for (size_t k = 0; k < results[i].output_count; k++) {
-            const struct segment_meta *meta = &results[i].outputs[k]->meta;
-            TRY(buf_append(out, meta, sizeof *meta));
-        }
-    }
-    return ESKER_OK;
-}
-
 static esker_status
 repair_write_state(struct repair *repair)
 {
@@ -132,29 +117,24 @@ repair_write_state(struct repair *repair)
     uint64_t gen = repair->salvaged.gen_max + 1;
     uint64_t base_lsn = align_up(repair->lsn_max + 1, LOG_PAGE_BYTES / LSN_BYTES);
     struct manifest *manifest = NULL;
-    struct buf metas;
     if (repair->manifest_no_max >= UINT32_MAX) {
         return FAIL(ESKER_TOO_LARGE, "no manifest number is left");
     }
-    buf_init(&metas, &db->mem);
-    esker_status status = ESKER_OK;
-    TRY_OUT(repair_list_segments(repair, &metas));
-    TRY_OUT(repair_new_log(repair, log_number, gen, base_lsn));
-    TRY_OUT(io_sync_dir(db->io));
+    TRY(repair_new_log(repair, log_number, gen, base_lsn));
+    TRY(io_sync_dir(db->io));
     struct edit snapshot = {.edit_no = repair->edit_no + 1,
                             .is_snapshot = true,
                             .next_file_id = repair->next_id,
                             .wal_min_gen = gen,
                             .wal_min_lsn = base_lsn,
                             .durable_lsn = base_lsn,
-                            .add_segments = (void *)metas.ptr,
-                            .add_segment_count = metas.len / sizeof(struct segment_meta),
+                            .add_segments = (void *)repair->listed.ptr,
+                            .add_segment_count = repair->listed.len / sizeof(struct segment_meta),
                             .add_logs = &log_number,
                             .add_log_count = 1};
-    status = manifest_create(db->io, &db->mem, db->uuid, repair->manifest_no_max + 1, &snapshot, &manifest);
+    esker_status status =
+        manifest_create(db->io, &db->mem, db->uuid, repair->manifest_no_max + 1, &snapshot, &manifest);
     manifest_destroy(manifest);
-out:
-    buf_fini(&metas);
     return status;
 }
 

@@ -117,7 +117,16 @@ repair_write(struct repair *repair, struct iter *source, uint32_t level, const s
     }
     *rows_in_out = result.rows_in;
     repair->rows_kept += result.rows_out;
-    return buf_append(&repair->results, &result, sizeof result);
+    esker_status status = buf_append(&repair->results, &result, sizeof result);
+    if (status != ESKER_OK) {
+        compaction_result_fini(&result, &db->mem);
+        return status;
+    }
+    for (size_t i = 0; i < result.output_count; i++) { /* they take the place of what they are made of */
+        const struct segment_meta *meta = &result.outputs[i]->meta;
+        TRY(buf_append(&repair->listed, meta, sizeof *meta));
+    }
+    return ESKER_OK;
 }
 
 static esker_status

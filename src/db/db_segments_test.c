@@ -358,6 +358,109 @@ segments__meet_where_keys_begin_alike(void **state)
     sim_disk_destroy(disk);
 }
 
+/* ---- Their order ------------------------------------------------------------------ */
+
+static void
+alike_put(esker_db *db, esker_slice key, size_t value_bytes)
+{
+    static const uint8_t value[SEGMENTS_VALUE_BYTES] = {0};
+    assert_int_equal(esker_put(db, key, esker_bytes(value, value_bytes), NULL), ESKER_OK);
+}
+
+/* So many keys, each behind the one before, and each is found. */
+static void
+alike_expect_order(esker_db *db, uint32_t count)
+{
+    esker_iter *it = NULL;
+    struct buf last;
+    buf_init(&last, &mem_default);
+    uint32_t seen = 0;
+    assert_int_equal(esker_iter_create(db, NULL, &it), ESKER_OK);
+    for (esker_status status = esker_iter_first(it); status == ESKER_OK; status = esker_iter_next(it)) {
+        size_t size;
+        esker_slice key = esker_iter_key(it);
+        assert_true(bytes_compare(buf_bytes(&last), bytes_make(key.data, key.size)) < 0);
+        assert_int_equal(buf_assign(&last, bytes_make(key.data, key.size)), ESKER_OK);
+        assert_int_equal(esker_get_copy(db, key, NULL, NULL, 0, &size), ESKER_TRUNCATED);
+        seen++;
+    }
+    assert_int_equal(seen, count);
+    esker_iter_destroy(it);
+    buf_fini(&last);
+}
+
+static esker_db *
+alike_reopen(esker_db *db, struct sim_disk *disk)
+{
+    if (db != NULL) {
+        assert_int_equal(esker_close(db), ESKER_OK);
+    }
+    segments_open(segments_sim(disk), &db);
+    return db;
+}
+
+/* What stood before them in the manifest's list is dropped; then one of them is written anew. */
+static void
+segments__that_begin_alike_stay_in_order(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(9);
+    esker_db *db = alike_reopen(NULL, disk);
+    alike_put(db, esker_str("A"), 10);
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    (void)alike_fill(db);
+    assert_int_equal(esker_delete(db, esker_str("other"), NULL), ESKER_OK); /* the last one of the list */
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    alike_put(db, esker_str("A"), 10);
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    alike_expect_order(db, ALIKE_KEYS / 2 + 1);
+    db = alike_reopen(db, disk);
+    alike_expect_order(db, ALIKE_KEYS / 2 + 1);
+    /* pairs: CURRENT — one thread */
+    const struct level_run *run = load_acquire(&db->current)->levels[ESKER_LEVELS_MAX - 1];
+    char name[40];
+    segment_file_name(segment_meta(run->segments[5])->id, name);
+    assert_true(run->count > 10);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    struct bytes content = {0};
+    assert_true(sim_disk_get(disk, name, &content));
+    sim_disk_flip(disk, name, content.len * 8 - 1); /* its end is rewritten without a loss */
+    assert_int_equal(db_repair_on(segments_sim(disk), NULL, NULL, NULL), ESKER_OK);
+    db = alike_reopen(NULL, disk);
+    alike_expect_order(db, ALIKE_KEYS / 2 + 1);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+/* A segment's last key is as long as a bound, and the next one's, cut, begins with it. What is written to the
+ * first alone makes it two; the second of them begins with that key, too. */
+static void
+segments__written_anew_stay_before_what_they_meet(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(10);
+    esker_db *db = alike_reopen(NULL, disk);
+    char key[ALIKE_LEN + 1];
+    for (uint32_t round = 0; round < 2; round++) {
+        (void)alike_key(0, key);
+        alike_put(db, esker_bytes(key, EDIT_KEY_BYTES_MAX - 1), 10);
+        alike_put(db, esker_bytes(key, EDIT_KEY_BYTES_MAX), SEGMENTS_VALUE_BYTES);
+        for (uint32_t i = 0; i < 4; i++) {
+            alike_put(db, alike_key(i, key), SEGMENTS_VALUE_BYTES);
+        }
+        assert_int_equal(esker_flush(db), ESKER_OK);
+    }
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    alike_expect_order(db, 6);
+    alike_put(db, esker_bytes(key, EDIT_KEY_BYTES_MAX - 1), SEGMENTS_VALUE_BYTES);
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    alike_expect_order(db, 6);
+    db = alike_reopen(db, disk);
+    alike_expect_order(db, 6);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 static void
 open__of_ten_thousand_segments(void **state)
 {
@@ -397,6 +500,8 @@ main(void)
         cmocka_unit_test(get__makes_do_with_the_descriptors_it_has),
         cmocka_unit_test(iterator__tries_again_without_descriptors),
         cmocka_unit_test(segments__meet_where_keys_begin_alike),
+        cmocka_unit_test(segments__that_begin_alike_stay_in_order),
+        cmocka_unit_test(segments__written_anew_stay_before_what_they_meet),
         cmocka_unit_test(open__of_ten_thousand_segments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
