@@ -368,7 +368,7 @@ ESKER_API ESKER_NODISCARD esker_status esker_get_copy(esker_db *db, esker_slice 
                                                       const esker_read_options *options /* nullable */,
                                                       void *buf, size_t cap, size_t *size_out);
 
-/* n gets at one point in time. Each status says what became of its key; values
+/* n gets at one point in time, by the clock too. Each status says what became of its key; values
  * of keys that were found must be released, whatever is returned.
  * Returns: OK when every status is OK or NOT_FOUND, else the first failure. When
  * the call as a whole is a mistake (INVALID, TOO_LARGE: an argument, or any key

@@ -406,8 +406,9 @@ void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64
 
 /* By which puts expire: the wall clock, milliseconds since 1970 UTC. Any thread. */
 uint64_t db_now_ms(esker_db *db);
-/* A PUT_EXPIRING's value: true, and cut to what was put, while it lives. */
-bool db_expiring_lives(esker_db *db, struct bytes *value);
+/* A PUT_EXPIRING's value: true, and cut to what was put, while it lives. *now_ms is what it is judged
+ * by; 0: the clock is read, and *now_ms set to what it says. */
+bool db_expiring_lives(esker_db *db, struct bytes *value, uint64_t *now_ms);
 /* In how long the next segment will have expired whole, DB_LOOK_NS to an hour; UINT64_MAX: none will. */
 uint64_t db_expiry_next_ns(esker_db *db, const struct version *version);
 /* Does the commit put something that expires? */

@@ -48,9 +48,12 @@ db_expiry_next_ns(esker_db *db, const struct version *version)
 }
 
 bool
-db_expiring_lives(esker_db *db, struct bytes *value)
+db_expiring_lives(esker_db *db, struct bytes *value, uint64_t *now_ms)
 {
-    if (entry_expiry_ms(*value) <= db_now_ms(db)) {
+    if (*now_ms == 0) {
+        *now_ms = MAX(db_now_ms(db), (uint64_t)1);
+    }
+    if (entry_expiry_ms(*value) <= *now_ms) {
         return false;
     }
     *value = entry_expiring_value(*value);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -214,6 +215,137 @@ ttl__iterators_judge_all_steps_by_one_time(void **state)
     esker_iter_destroy(it);
     expiry_close(&expiry);
 }
+
+enum { SLICE_KEYS = 1000 };
+
+/* With blocks that come slowly, so that their time is up while the call goes on. */
+static void
+ttl__many_keys_are_judged_by_one_time(void **state)
+{
+    (void)state;
+    static char names[SLICE_KEYS][8];
+    static esker_slice keys[SLICE_KEYS];
+    static esker_value values[SLICE_KEYS];
+    static esker_status statuses[SLICE_KEYS];
+    struct expiry expiry;
+    esker_batch *batch = NULL;
+    uint32_t gone = 0;
+    expiry_open(&expiry, 0);
+    expiry.options.memory_budget_bytes = 8 << 20; /* so that the keys are of several slices */
+    expiry_reopen(&expiry);
+    assert_int_equal(esker_batch_create(&batch), ESKER_OK);
+    for (uint32_t i = 0; i < SLICE_KEYS; i++) {
+        (void)snprintf(names[i], sizeof names[i], "%04u", i);
+        keys[i] = esker_str(names[i]);
+        assert_int_equal(esker_batch_put_ttl(batch, keys[i], keys[i], 500000), ESKER_OK);
+    }
+    assert_int_equal(esker_write(expiry.db, batch, NULL, NULL), ESKER_OK);
+    esker_batch_destroy(batch);
+    assert_int_equal(esker_flush(expiry.db), ESKER_OK);
+    for (uint32_t seconds = 0; seconds < 20; seconds += 1) {
+        expiry_set_clock(&expiry, START_MS + 490000);
+        expiry_reopen(&expiry);
+        expiry_set_clock(&expiry, START_MS + 500000 - 1000 * seconds);
+        assert_true(sim_disk_script(expiry.disk, "read:1:delay=1000:sticky"));
+        assert_int_equal(esker_multi_get(expiry.db, SLICE_KEYS, keys, NULL, values, statuses), ESKER_OK);
+        sim_disk_heal(expiry.disk);
+        for (uint32_t i = 0; i < SLICE_KEYS; i++) {
+            assert_int_equal(statuses[i], statuses[0]);
+            if (statuses[i] == ESKER_OK) {
+                esker_value_release(&values[i]);
+            }
+        }
+        gone += statuses[0] == ESKER_NOT_FOUND ? 1 : 0;
+    }
+    assert_true(gone > 0 && gone < 20);
+    expiry_close(&expiry);
+}
+
+/* ---- Leases ----------------------------------------------------------------------------- */
+
+/* A clock that is asked for the nth time from now on: before it answers, the lease is renewed, a
+ * moment before its time would have been up; and when it answers, that moment has passed. */
+static struct {
+    struct io_ops ops;
+    const struct io_ops *below;
+    struct expiry *expiry;
+    uint32_t nth; /* 0: it does nothing */
+    uint64_t expires_ms;
+} lease;
+
+static void *
+lease_renew(void *arg)
+{
+    expiry_put(lease.expiry, "lease", "renewed", 5000);
+    return arg;
+}
+
+static uint64_t
+lease_wall_ns(struct io *io)
+{
+    if (lease.nth > 0 && --lease.nth == 0) {
+        pthread_t other; /* who asks may be in a section, and those do not nest */
+        expiry_set_clock(lease.expiry, lease.expires_ms - 10);
+        assert_int_equal(pthread_create(&other, NULL, lease_renew, NULL), 0);
+        assert_int_equal(pthread_join(other, NULL), 0);
+        expiry_set_clock(lease.expiry, lease.expires_ms + 10);
+    }
+    return lease.below->wall_ns(io);
+}
+
+static esker_status
+lease_get(uint32_t how)
+{
+    char copy[16];
+    size_t size = 0;
+    esker_value values[2] = {0};
+    esker_status statuses[2];
+    esker_slice keys[2] = {esker_str("lease"), esker_str("lease")};
+    esker_status status;
+    if (how == 0) {
+        return esker_get_copy(lease.expiry->db, keys[0], NULL, copy, sizeof copy, &size);
+    }
+    if (how == 1) {
+        status = esker_get(lease.expiry->db, keys[0], NULL, &values[0]);
+        esker_value_release(&values[0]);
+        return status;
+    }
+    assert_int_equal(esker_multi_get(lease.expiry->db, 2, keys, NULL, values, statuses), ESKER_OK);
+    assert_int_equal(statuses[0], statuses[1]);
+    esker_value_release(&values[0]);
+    esker_value_release(&values[1]);
+    return statuses[0];
+}
+
+static void
+ttl__a_lease_that_is_renewed_in_time_is_never_gone(void **state)
+{
+    (void)state;
+    for (uint32_t at = 0; at < 3 * 4 * 3;
+         at++) { /* the way to read, which look at the clock, and the place */
+        struct expiry expiry;
+        expiry_open(&expiry, 0);
+        expiry_put(&expiry, "lease", "first", 5000);
+        if (at / 12 > 0) {
+            assert_int_equal(esker_flush(expiry.db), ESKER_OK);
+        }
+        if (at / 12 > 1) {
+            expiry_reopen(&expiry);
+        }
+        lease.expiry = &expiry;
+        lease.expires_ms = expiry.now_ms + 5000;
+        lease.below = expiry.db->io->ops;
+        lease.ops = *lease.below;
+        lease.ops.wall_ns = lease_wall_ns;
+        lease.nth = at / 3 % 4 + 1;
+        expiry.db->io->ops = &lease.ops;
+        assert_int_equal(lease_get(at % 3), ESKER_OK);
+        expiry.db->io->ops = lease.below;
+        expiry_close(&expiry);
+    }
+}
+
+/* ---- The clock -------------------------------------------------------------------------- */
 
 static void
 ttl__what_is_gone_stays_gone_when_the_clock_is_set_back(void **state)
@@ -582,6 +714,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ttl__a_put_is_gone_when_its_time_is_up),
         cmocka_unit_test(ttl__iterators_judge_all_steps_by_one_time),
+        cmocka_unit_test(ttl__many_keys_are_judged_by_one_time),
+        cmocka_unit_test(ttl__a_lease_that_is_renewed_in_time_is_never_gone),
         cmocka_unit_test(ttl__what_is_gone_stays_gone_when_the_clock_is_set_back),
         cmocka_unit_test(ttl__the_default_the_write_and_the_entry),
         cmocka_unit_test(ttl__limits_and_older_callers),

@@ -194,6 +194,24 @@ db_check_read_options(const esker_db *db, const esker_read_options *options)
     return ESKER_OK;
 }
 
+/* What a get at the newest state found had expired by a time later than that state, and may have been
+ * put anew between the two. So it looks again, by the same time, at a state that is later: what has
+ * expired there was gone at one moment of the call. Begins the section again. */
+static bool
+read_again(struct lookup *lookup, struct thread_state *self, const struct esker_snapshot *snapshot,
+           esker_status status)
+{
+    if (LIKELY(status != ESKER_NOT_FOUND || lookup->now_ms == 0) || snapshot != NULL) {
+        return false;
+    }
+    struct lookup before = *lookup;
+    read_lookup_init(lookup, before.db, before.key);
+    lookup->fill_cache = before.fill_cache;
+    lookup->now_ms = before.now_ms;
+    epoch_enter(self);
+    return true;
+}
+
 /* ---- Copying get ------------------------------------------------------------ */
 
 static esker_status
@@ -209,8 +227,8 @@ read_copy_out(const struct lookup *lookup, void *buf, size_t cap, size_t *size_o
 
 /* Enters inside the section that the call began, returns outside of it. */
 static esker_status
-read_get_copy(esker_db *db, struct thread_state *self, struct lookup *lookup,
-              const struct esker_snapshot *snapshot, void *buf, size_t cap, size_t *size_out)
+read_get_copy(struct thread_state *self, struct lookup *lookup, const struct esker_snapshot *snapshot,
+              void *buf, size_t cap, size_t *size_out)
 {
     enum entry_op op = ENTRY_DELETE;
     esker_status status = ESKER_NOT_FOUND;
@@ -234,7 +252,6 @@ read_get_copy(esker_db *db, struct thread_state *self, struct lookup *lookup,
         }
         epoch_exit(self);
     }
-    read_count(db, self, status >= 0 && status != ESKER_NOT_FOUND, lookup->from_memtable);
     return status;
 }
 
@@ -252,7 +269,11 @@ esker_get_copy(esker_db *db, esker_slice key, const esker_read_options *options,
         status = FAIL(ESKER_INVALID, "an output pointer is NULL");
     }
     if (LIKELY(status == ESKER_OK)) {
-        status = read_get_copy(db, call.self, &lookup, snapshot, buf, cap, size_out);
+        status = read_get_copy(call.self, &lookup, snapshot, buf, cap, size_out);
+        if (UNLIKELY(read_again(&lookup, call.self, snapshot, status))) {
+            status = read_get_copy(call.self, &lookup, snapshot, buf, cap, size_out);
+        }
+        read_count(db, call.self, status >= 0 && status != ESKER_NOT_FOUND, lookup.from_memtable);
     } else {
         epoch_exit(call.self);
     }
@@ -374,7 +395,6 @@ read_get(esker_db *db, struct thread_state *self, struct lookup *lookup,
     } else {
         epoch_exit(self);
     }
-    read_count(db, self, status == ESKER_OK, lookup->from_memtable);
     return status;
 }
 
@@ -392,6 +412,10 @@ esker_get(esker_db *db, esker_slice key, const esker_read_options *options, eske
     }
     if (LIKELY(status == ESKER_OK)) {
         status = read_get(db, call.self, &lookup, snapshot, value_out);
+        if (UNLIKELY(read_again(&lookup, call.self, snapshot, status))) {
+            status = read_get(db, call.self, &lookup, snapshot, value_out);
+        }
+        read_count(db, call.self, status == ESKER_OK, lookup.from_memtable);
     } else {
         epoch_exit(call.self);
     }

@@ -15,6 +15,7 @@ struct lookup {
     bool fill_cache;
     bool from_memtable;
     bool past_windows; /* the key is in none of them; the slow path goes on in the runs */
+    uint64_t now_ms;   /* what expiring rows are judged by; 0 = the time at which the first is met */
     struct bytes value;
     struct frame_ref *frame; /* pinned (slow path) or NULL */
     /* Which segment is next, or is being asked. */
@@ -34,6 +35,7 @@ read_lookup_init(struct lookup *lookup, esker_db *db, struct bytes key)
     lookup->fill_cache = true;
     lookup->from_memtable = false;
     lookup->past_windows = false;
+    lookup->now_ms = 0;
     lookup->value = bytes_make(NULL, 0);
     lookup->frame = NULL;
     lookup->level = 0;
@@ -48,7 +50,7 @@ static inline bool
 read_is_put(struct lookup *lookup, enum entry_op op)
 {
     return LIKELY(op == ENTRY_PUT) ||
-           (op == ENTRY_PUT_EXPIRING && db_expiring_lives(lookup->db, &lookup->value));
+           (op == ENTRY_PUT_EXPIRING && db_expiring_lives(lookup->db, &lookup->value, &lookup->now_ms));
 }
 
 /* The segment at the lookup's place, or the next that may hold the key; NULL: there is none. */

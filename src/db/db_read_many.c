@@ -11,16 +11,20 @@
  * until the slice ends: more of them would leave the cache no room, and each block
  * would be read and decompressed again for almost every key.
  *
+ * All of them are judged by one time, too: a time at which the LSN was the newest, so
+ * that what is seen was there together at one moment of the call.
+ *
  * The version is referenced throughout; epoch sections are entered only while
  * frames and indexes are looked at, for a few keys each.
  */
 #include "db/db_read_internal.h"
 
 enum {
-    MANY_GROUP = 16,   /* keys whose misses are overlapped */
-    MANY_FETCH = 128,  /* blocks that are asked for together */
-    MANY_SLICE = 4096, /* keys that are under way together; fewer on a small budget, */
-    MANY_PIN_SHARE = 2 /* of which blocks that they pin take at most this share */
+    MANY_GROUP = 16,    /* keys whose misses are overlapped */
+    MANY_FETCH = 128,   /* blocks that are asked for together */
+    MANY_SLICE = 4096,  /* keys that are under way together; fewer on a small budget, */
+    MANY_PIN_SHARE = 2, /* of which blocks that they pin take at most this share */
+    MANY_CLOCK_TRIES = 8
 };
 
 enum many_state { MANY_OPEN = 0, MANY_FOUND, MANY_ABSENT, MANY_FAILED, MANY_WAITING };
@@ -305,6 +309,19 @@ many_get_slice(struct many *many, const struct lookup *base, const esker_slice k
     return many_values(many, values_out, statuses_out);
 }
 
+/* Inside a section: version, LSN and time. The clock is read before and after the LSN, until both
+ * say the same millisecond; a snapshot's LSN is of no moment. */
+static void
+many_begin(struct lookup *base, const struct esker_snapshot *snapshot)
+{
+    uint64_t now_ms = db_now_ms(base->db);
+    for (uint32_t tries = 0; tries < MANY_CLOCK_TRIES && base->now_ms != now_ms; tries++) {
+        base->now_ms = now_ms;
+        read_begin(base, snapshot);
+        now_ms = snapshot == NULL ? db_now_ms(base->db) : now_ms;
+    }
+}
+
 static esker_status
 many_get(struct many *many, size_t n, const esker_slice keys[], const esker_read_options *options,
          esker_value values_out[], esker_status statuses_out[])
@@ -316,7 +333,7 @@ many_get(struct many *many, size_t n, const esker_slice keys[], const esker_read
     }
     struct lookup base = {.db = many->db, .fill_cache = options == NULL || options->fill_cache};
     epoch_enter(many->self);
-    read_begin(&base, options != NULL ? options->snapshot : NULL);
+    many_begin(&base, options != NULL ? options->snapshot : NULL);
     version_ref(base.version);
     epoch_exit(many->self);
     many->version = base.version;
