@@ -16,7 +16,7 @@
 
 #include "crash_states.h"
 
-enum { PROGRESS_SECONDS = 10 };
+static const double progress_seconds = 10;
 
 static bool
 parse_workload(const char *text, struct workload *out)
@@ -129,7 +129,7 @@ main_wait(uint64_t parts)
             exit(1);
         }
         (void)main_goes_on(); /* tells the others to stop */
-        if (wall_seconds() - told >= PROGRESS_SECONDS) {
+        if (wall_seconds() - told >= progress_seconds) {
             told = wall_seconds();
             main_tell(began, failures);
         }
