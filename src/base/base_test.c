@@ -182,6 +182,20 @@ status__restore_puts_a_story_back(void **state)
 }
 
 static void
+status__a_cause_is_told_once(void **state)
+{
+    (void)state;
+    (void)FAIL_OS(ENOSPC, "log-000001", 77, "cannot write");
+    esker_error cause = *status_last();
+    assert_int_equal(status_because(ESKER_POISONED, "refused", &cause), ESKER_POISONED);
+    assert_string_equal(status_last()->message, "refused: cannot write: No space left on device");
+    assert_int_equal(status_last()->status, ESKER_POISONED);
+    assert_int_equal(status_last()->os_errno, ENOSPC);
+    assert_int_equal(status_last()->offset, 77);
+    assert_string_equal(status_last()->file, "log-000001");
+}
+
+static void
 status__every_name_is_known(void **state)
 {
     (void)state;
@@ -738,6 +752,7 @@ main(void)
         cmocka_unit_test(status__long_texts_are_cut_and_terminated),
         cmocka_unit_test(status__short_error_struct_is_filled_up_to_its_size),
         cmocka_unit_test(status__restore_puts_a_story_back),
+        cmocka_unit_test(status__a_cause_is_told_once),
         cmocka_unit_test(status__every_name_is_known),
         cmocka_unit_test(status__try_lets_only_ok_pass),
         cmocka_unit_test(mem__arrays_that_do_not_fit_are_null),

@@ -12,8 +12,8 @@ const char *
 esker_status_name(esker_status status)
 {
     switch (status) {
-#define STATUS_NAME(name, number, sentence)                                                        \
-    case ESKER_##name:                                                                             \
+#define STATUS_NAME(name, number, sentence)                                                                  \
+    case ESKER_##name:                                                                                       \
         return #name;
         ESKER_STATUS_LIST(STATUS_NAME)
 #undef STATUS_NAME
@@ -25,8 +25,8 @@ static const char *
 status_sentence(esker_status status)
 {
     switch (status) {
-#define STATUS_SENTENCE(name, number, sentence)                                                    \
-    case ESKER_##name:                                                                             \
+#define STATUS_SENTENCE(name, number, sentence)                                                              \
+    case ESKER_##name:                                                                                       \
         return sentence;
         ESKER_STATUS_LIST(STATUS_SENTENCE)
 #undef STATUS_SENTENCE
@@ -94,6 +94,15 @@ status_restore(const esker_error *error)
     last_error = *error;
     last_error.struct_size = sizeof last_error;
     return error->status;
+}
+
+esker_status
+status_because(esker_status status, const char *words, const esker_error *cause)
+{
+    esker_error error = *cause;
+    error.status = status;
+    snprintf(error.message, sizeof error.message, "%s: %.120s", words, cause->message);
+    return status_restore(&error);
 }
 
 void

@@ -21,6 +21,8 @@ NODISCARD esker_status status_fail(esker_status status, int os_errno, const char
  * errors and put back by status_restore in the thread that meets them. */
 const esker_error *status_last(void);
 esker_status status_restore(const esker_error *error);
+/* The same story as the cause of another status, with words in front of it. */
+esker_status status_because(esker_status status, const char *words, const esker_error *cause);
 /* Did it fail for want of descriptors? */
 bool status_lacks_files(const esker_error *error);
 
