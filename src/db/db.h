@@ -794,8 +794,9 @@ NODISCARD esker_status db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint
 NODISCARD esker_status db_check_read_options(const esker_db *db, const esker_read_options *options);
 /* Does key have a version (put or delete) with LSN in [since, limit)? Looks at
  * memory only unless rows that new are already in segments. Where the answer
- * is lost to history it is yes. The caller holds the version, not a section. */
-NODISCARD esker_status db_changed_since(esker_db *db, struct thread_state *self, struct version *version,
-                                        struct bytes key, uint64_t since, uint64_t limit, bool *changed_out);
+ * is lost to history it is yes. The caller holds the version, not a section.
+ * asked: since when the key should be unchanged; below `since` where it is known to be until then. */
+NODISCARD esker_status db_changed_since(esker_db *db, struct version *version, struct bytes key,
+                                        uint64_t asked, uint64_t since, uint64_t limit, bool *changed_out);
 
 #endif

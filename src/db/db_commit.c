@@ -184,16 +184,16 @@ commit_fill(esker_db *db, const struct thread_state *self, const struct commit *
 
 /* OK, or CONFLICT: a required key has a version in [max(unchanged_since, since), limit). */
 static esker_status
-commit_check_requires(esker_db *db, struct thread_state *self, struct version *version,
-                      const struct esker_batch *batch, uint64_t since, uint64_t limit)
+commit_check_requires(esker_db *db, struct version *version, const struct esker_batch *batch, uint64_t since,
+                      uint64_t limit)
 {
     const struct batch_require *requires = (const struct batch_require *)(const void *)batch->requires.ptr;
     size_t count = batch->requires.len / sizeof *requires;
     for (size_t i = 0; i < count; i++) {
         struct bytes key = bytes_make(batch->require_keys.ptr + requires[i].key_offset, requires[i].key_len);
         bool changed = false;
-        uint64_t from = MAX(requires[i].unchanged_since, since);
-        TRY(db_changed_since(db, self, version, key, from, limit, &changed));
+        uint64_t asked = requires[i].unchanged_since;
+        TRY(db_changed_since(db, version, key, asked, MAX(asked, since), limit, &changed));
         if (changed) {
             return FAIL(ESKER_CONFLICT, "a required key has changed since LSN %llu",
                         (unsigned long long) requires[i].unchanged_since);
@@ -209,7 +209,7 @@ commit_look_first(esker_db *db, struct thread_state *self, const struct commit *
     struct version *version = db_current_ref(db, self);
     /* pairs: VISIBLE */
     *seen_out = MIN(load_acquire(&db->visible), version->end_lsn);
-    esker_status status = commit_check_requires(db, self, version, commit->batch, 0, *seen_out);
+    esker_status status = commit_check_requires(db, version, commit->batch, 0, *seen_out);
     version_unref(version);
     return status;
 }
@@ -222,7 +222,7 @@ commit_judge(esker_db *db, struct thread_state *self, const struct commit *commi
     uint64_t lsn = window_lsn(place->window, place->offset);
     db_wait_visible(db, self, lsn);
     struct version *now = db_current_ref(db, self);
-    esker_status status = commit_check_requires(db, self, now, commit->batch, seen, lsn);
+    esker_status status = commit_check_requires(db, now, commit->batch, seen, lsn);
     version_unref(now);
     if (status == ESKER_OK) {
         commit_fill(db, self, commit, place);
@@ -280,10 +280,9 @@ commit_oversize(esker_db *db, struct thread_state *self, const struct commit *co
         window_set_applied(window, 0);
     }
     commit_write_pad(db, window, place->frame_bytes);
+    db_ratchet(db, self); /* over the PAD, too: else nobody may flush the window, and writers wait for it */
     if (status == ESKER_OK) {
         *end_lsn_out = window_lsn(window, 0) + place->frame_bytes / LSN_BYTES;
-    } else {
-        db_ratchet(db, self);
     }
     window_unref(window);
     return status;

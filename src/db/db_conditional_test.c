@@ -4,7 +4,8 @@
  * nothing at its own place in the order.
  * Method: batches beyond a quarter of a window, one with a requirement that does
  * not hold; then threads that count up one key with such batches, each from
- * what it read, beside plain writers: no count is lost.
+ * what it read, beside plain writers: no count is lost; and the look that a batch takes at
+ * its turn at a key that nobody has, when a flush has ended since its first look.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -95,6 +96,67 @@ large__is_whole_or_nothing(void **state)
     assert_int_equal(esker_destroy(path), ESKER_OK);
 }
 
+/* Its window ends with a PAD: where that stays out of sight nobody flushes the window, and those who
+ * have to wait for a flush before they can write wait for ever. */
+static void
+large__leaves_nothing_out_of_sight(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/esker-conditional-XXXXXX";
+    conditional_open(path);
+    for (uint32_t i = 0; i < 4; i++) {
+        esker_lsn lsn = 0;
+        assert_int_equal(write_large(i, i == 0 ? 0 : esker_visible_lsn(db), 1, &lsn), ESKER_OK);
+        struct version *version = db_current_ref(db, thread_state_get());
+        assert_true(lsn < version->windows[0]->end_lsn); /* there is a PAD */
+        assert_true(esker_visible_lsn(db) == version->windows[0]->end_lsn);
+        version_unref(version);
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    assert_int_equal(esker_destroy(path), ESKER_OK);
+}
+
+/* ---- Keys that nobody has ---------------------------------------------------------- */
+
+/* As a batch's second look: the first one saw no version below `seen`. */
+static bool
+absent_has_changed(esker_lsn asked, esker_lsn seen)
+{
+    bool changed = false;
+    struct version *version = db_current_ref(db, thread_state_get());
+    assert_int_equal(db_changed_since(db, version, bytes_of_slice(esker_str("nobody")), asked, seen,
+                                      esker_visible_lsn(db), &changed),
+                     ESKER_OK);
+    version_unref(version);
+    return changed;
+}
+
+/* A flush ends between a batch's first look and its turn, and no history is kept since the first. */
+static void
+absent__stays_absent_beside_a_flush(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/esker-conditional-XXXXXX";
+    esker_snapshot *snapshot = NULL;
+    conditional_open(path);
+    assert_int_equal(esker_put(db, esker_str("a"), esker_str("1"), NULL), ESKER_OK);
+    assert_int_equal(esker_snapshot_create(db, &snapshot), ESKER_OK);
+    esker_lsn asked = esker_snapshot_lsn(snapshot);
+    assert_int_equal(esker_put(db, esker_str("a"), esker_str("2"), NULL), ESKER_OK);
+    esker_lsn seen = esker_visible_lsn(db);
+    assert_int_equal(esker_put(db, esker_str("a"), esker_str("3"), NULL), ESKER_OK);
+    assert_int_equal(esker_flush(db), ESKER_OK);
+    assert_false(absent_has_changed(0, seen));
+    assert_false(absent_has_changed(asked, seen));
+    assert_true(absent_has_changed(asked + 1, seen)); /* nobody knows */
+    esker_snapshot_release(snapshot);
+    assert_true(absent_has_changed(asked, seen));
+    assert_int_equal(esker_close(db), ESKER_OK);
+    assert_int_equal(esker_destroy(path), ESKER_OK);
+}
+
+/* ---- Counting ---------------------------------------------------------------------- */
+
 static uint64_t
 counter_at(esker_lsn *since)
 {
@@ -161,6 +223,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(large__is_whole_or_nothing),
+        cmocka_unit_test(large__leaves_nothing_out_of_sight),
+        cmocka_unit_test(absent__stays_absent_beside_a_flush),
         cmocka_unit_test(large__counts_are_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

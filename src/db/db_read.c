@@ -474,10 +474,9 @@ read_changed_in_segments(esker_db *db, struct version *version, struct bytes key
 }
 
 esker_status
-db_changed_since(esker_db *db, struct thread_state *self, struct version *version, struct bytes key,
-                 uint64_t since, uint64_t limit, bool *changed_out)
+db_changed_since(esker_db *db, struct version *version, struct bytes key, uint64_t asked, uint64_t since,
+                 uint64_t limit, bool *changed_out)
 {
-    (void)self;
     uint64_t hash = memtable_hash(key, db->hash_seed);
     for (uint32_t i = 0; i < version->window_count; i++) {
         const struct window *window = version->windows[i];
@@ -494,10 +493,11 @@ db_changed_since(esker_db *db, struct thread_state *self, struct version *versio
     bool seen = false;
     *changed_out = false;
     TRY(read_changed_in_segments(db, version, key, since, limit, &seen, changed_out));
-    if (!seen && since != 0) {
-        /* Nothing at all: unless history since then is complete, what was there then may have
-         * been deleted, and both merged away. Since 0 means that there be nothing. */
-        *changed_out = !db_history_is_exact(db, since);
+    if (!seen && asked != 0) {
+        /* Nothing at all: unless history since either is complete, what was there then may have
+         * been deleted, and both merged away. Asked 0 means that there be nothing. A merge may
+         * have ended since `since` was taken, which no snapshot keeps; one at `asked` may. */
+        *changed_out = !db_history_is_exact(db, asked) && !db_history_is_exact(db, since);
     }
     return ESKER_OK;
 }

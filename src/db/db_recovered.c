@@ -14,14 +14,6 @@
 #include "base/mutant.h"
 #include "db/db.h"
 
-/* What waits here is visible: NO_SPACE and the like would say that nothing was written. */
-static esker_status
-recovered_flush_failed(const esker_error *story)
-{
-    return status_fail(ESKER_IO, story->os_errno, story->file[0] != 0 ? story->file : NULL, story->offset,
-                       "recovered rows cannot be flushed: %.120s", story->message);
-}
-
 /* The flush failed so: may there be room now? mu held, let go meanwhile. */
 static bool
 recovered_finds_room_locked(esker_db *db, esker_status failed)
@@ -45,7 +37,8 @@ recovered_wait(esker_db *db, uint64_t lsn, uint64_t deadline_ns)
             continue;
         }
         if (db->background.status != ESKER_OK) {
-            status = recovered_flush_failed(&db->background);
+            /* What waits here is visible: NO_SPACE and the like would say that nothing was written. */
+            status = status_because(ESKER_IO, "recovered rows cannot be flushed", &db->background);
             break;
         }
         job_kick(&db->flush_job);

@@ -38,8 +38,7 @@ sync_poison_story(esker_db *db)
     mutex_lock(&db->mu);
     esker_error story = db->poison_cause;
     mutex_unlock(&db->mu);
-    return status_fail(ESKER_POISONED, story.os_errno, story.file[0] != 0 ? story.file : NULL, story.offset,
-                       "writes are refused until reopened; first cause: %.120s", story.message);
+    return status_because(ESKER_POISONED, "writes are refused until reopened; first cause", &story);
 }
 
 esker_status

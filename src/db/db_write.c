@@ -192,7 +192,8 @@ write_empty(esker_db *db, struct thread_state *self, const esker_batch *batch, e
     for (size_t i = 0; i < count && status == ESKER_OK; i++) {
         struct bytes key = bytes_make(batch->require_keys.ptr + requires[i].key_offset, requires[i].key_len);
         bool changed = false;
-        status = db_changed_since(db, self, version, key, requires[i].unchanged_since, lsn, &changed);
+        uint64_t asked = requires[i].unchanged_since;
+        status = db_changed_since(db, version, key, asked, asked, lsn, &changed);
         if (status == ESKER_OK && changed) {
             status = FAIL(ESKER_CONFLICT, "a required key has changed since LSN %llu",
                           (unsigned long long) requires[i].unchanged_since);
