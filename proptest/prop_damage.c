@@ -8,26 +8,36 @@
  * passes is all there.
  * Method: a small database in three states (closed; its process killed; its
  * power lost after everything was written out), every file, bits of every n-th
- * byte and cuts at every n-th length, each on a clone of the disk. What is read
+ * byte and cuts at every n-th length, each on a clone of the disk; and the reserve
+ * of one that was closed on a nearly full disk, where every damage does no harm. What is read
  * afterwards must be the state after all commits or, where the power was lost,
  * after some that include what was durable and is recorded to have been: what
  * is gone then is counted as a tail that cannot be told from a torn one.
  *
  *   prop_damage [seed [n [state]]]    n = 1: a bit of every byte; n = 0: every bit
  *                                     and every length, as with ESKER_LONG_TESTS set;
- *                                     state: 0 to 2 for one of the three
+ *                                     state: 0 to 3 for one of the four
  */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "db/db_files.h"
 #include "io/io_sim.h"
 
 enum { KEYS = 24, COMMITS = 60, FILES_MAX = 32, VALUE_MAX = 300 };
 
 static const struct db_tuning tuning = {
     .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384};
+
+/* On a disk of so many bytes a reserve is kept. */
+enum { FULL_BYTES = 256 << 10 };
+
+static const struct db_tuning full_tuning = {
+    .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384, .reserve = true};
+
+static bool run_full;
 
 /* value[c][k]: the commit that wrote what key k has after commit c; 0 = absent. */
 static uint8_t value[COMMITS + 1][KEYS];
@@ -63,7 +73,7 @@ open_db(struct sim_disk *disk, esker_db **out)
     options.memory_budget_bytes = 8 << 20;
     options.compression = (int)(run_seed % 4);
     check(io_sim_open(disk, &mem_default, &io) == ESKER_OK, "no handle");
-    return db_open_on(io, &options, &tuning, true, out);
+    return db_open_on(io, &options, run_full ? &full_tuning : &tuning, true, out);
 }
 
 static esker_slice
@@ -112,7 +122,7 @@ commit_one(esker_db *db, struct rng *rng, bool sync)
     esker_batch_destroy(batch);
 }
 
-enum state { STATE_CLOSED, STATE_KILLED, STATE_POWER };
+enum state { STATE_CLOSED, STATE_KILLED, STATE_POWER, STATE_FULL };
 
 /* Merged and unmerged segments, more than one log, some of it synced. */
 static struct sim_disk *
@@ -123,6 +133,8 @@ make_database(enum state state)
     esker_db *db = NULL;
     commits = 0;
     durable = proven = 0;
+    run_full = state == STATE_FULL;
+    sim_disk_set_capacity(disk, run_full ? FULL_BYTES : 0);
     check(open_db(disk, &db) == ESKER_OK, "the database does not open");
     while (commits < COMMITS) {
         commit_one(db, &rng, commits % 17 == 9);
@@ -139,7 +151,7 @@ make_database(enum state state)
             durable = proven = commits;
         }
     }
-    if (state == STATE_CLOSED) {
+    if (state == STATE_CLOSED || state == STATE_FULL) {
         check(esker_close(db) == ESKER_OK, "a close failed");
         proven = commits;
         return disk;
@@ -368,10 +380,32 @@ sweep_file(struct sim_disk *good, const char *state, const struct sim_file_info 
     }
 }
 
+/* Every file; of a full disk the reserve, which the others do not have. */
+static void
+sweep_state(enum state state, const char *name, uint32_t stride, struct counts *counts)
+{
+    struct sim_file_info files[FILES_MAX];
+    struct sim_disk *good = make_database(state);
+    size_t count = sim_disk_files(good, files, FILES_MAX);
+    uint32_t swept = 0;
+    check(count <= FILES_MAX, "more files than expected");
+    for (size_t k = 0; k < count; k++) {
+        if (state != STATE_FULL || strcmp(files[k].name, DB_RESERVE_NAME) == 0) {
+            sweep_file(good, name, &files[k], stride, counts);
+            swept++;
+        }
+    }
+    check(swept > 0, "a full disk without a reserve");
+    sim_disk_destroy(good);
+    check(counts->shorter == 0 || state == STATE_POWER, "a tail is gone that was proven");
+    check(state != STATE_FULL || counts->found + counts->refused + counts->told == 0,
+          "a damaged reserve is told as damage");
+}
+
 int
 main(int argc, char **argv)
 {
-    static const char *const states[] = {"closed", "killed", "power lost"};
+    static const char *const states[] = {"closed", "killed", "power lost", "reserve"};
     run_seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint32_t stride = argc > 2                             ? (uint32_t)strtoul(argv[2], NULL, 10)
                       : getenv("ESKER_LONG_TESTS") != NULL ? 0
@@ -381,15 +415,7 @@ main(int argc, char **argv)
     struct counts sum = {0};
     for (uint32_t i = first; i < end; i++) {
         struct counts counts = {0};
-        struct sim_file_info files[FILES_MAX];
-        struct sim_disk *good = make_database((enum state)i);
-        size_t count = sim_disk_files(good, files, FILES_MAX);
-        check(count <= FILES_MAX, "more files than expected");
-        for (size_t k = 0; k < count; k++) {
-            sweep_file(good, states[i], &files[k], stride, &counts);
-        }
-        sim_disk_destroy(good);
-        check(counts.shorter == 0 || i == STATE_POWER, "a tail is gone that was proven");
+        sweep_state((enum state)i, states[i], stride, &counts);
         printf(
             "seed %llu, %s: %llu found by verify; %llu refused at open, %llu told when read, %llu harmless,"
             " %llu a shorter tail, none wrong\n",
@@ -400,6 +426,7 @@ main(int argc, char **argv)
         sum.told += counts.told;
         sum.harmless += counts.harmless;
     }
-    check(sum.refused > 100 && sum.told > 20 && sum.harmless > 100, "a sweep that shows nothing");
+    check(first == STATE_FULL || (sum.refused > 100 && sum.told > 20 && sum.harmless > 100),
+          "a sweep that shows nothing");
     return 0;
 }

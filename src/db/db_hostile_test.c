@@ -24,76 +24,17 @@
 
 #include "base/rng.h"
 #include "db/db.h"
+#include "db/db_files.h"
+#include "db/test_counted_mem.h"
 #include "format/segment_format.h"
 #include "io/io_sim.h"
 
 static uint64_t hostile_seed = 11;
 
+/* So small that a reserve is kept, and with room for what the trials write. */
+enum { DISK_BYTES = 384 << 10 };
+
 enum { FILES_MAX = 24, KEYS = 40, HOSTILE_BYTES = 1024, MEMORY_MOST = 1 << 20, NOISES = 12 };
-
-/* ---- Counted memory: the engine's heap and its page memory ------------------------ */
-
-static uint64_t memory_now, memory_most;
-
-static void
-memory_add(uint64_t bytes)
-{
-    memory_now += bytes;
-    memory_most = MAX(memory_most, memory_now);
-}
-
-/* The size stands in front of what is handed out. */
-static void *
-counted_aligned_alloc(void *ctx, size_t alignment, size_t size)
-{
-    (void)ctx;
-    size_t front = MAX(alignment, (size_t)16);
-    uint8_t *whole = aligned_alloc(front, (front + size + front - 1) / front * front);
-    if (whole == NULL) {
-        return NULL;
-    }
-    memcpy(whole + front - 16, &size, sizeof size);
-    memcpy(whole + front - 8, &front, sizeof front);
-    memory_add(size);
-    return whole + front;
-}
-
-static void *
-counted_alloc(void *ctx, size_t size)
-{
-    return counted_aligned_alloc(ctx, 16, size);
-}
-
-static void
-counted_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    size_t size;
-    size_t front;
-    memcpy(&size, (uint8_t *)ptr - 16, sizeof size);
-    memcpy(&front, (uint8_t *)ptr - 8, sizeof front);
-    memory_now -= size;
-    free((uint8_t *)ptr - front);
-}
-
-static const esker_allocator counted_allocator = {counted_alloc, counted_aligned_alloc, counted_free, NULL};
-static const struct io_ops *pages_real;
-static struct io_ops pages_ops;
-
-static int
-counted_map_memory(struct io *io, uint64_t len, void **out)
-{
-    int failed = pages_real->map_memory(io, len, out);
-    memory_add(failed == 0 ? len : 0);
-    return failed;
-}
-
-static void
-counted_unmap_memory(struct io *io, void *ptr, uint64_t len)
-{
-    memory_now -= len;
-    pages_real->unmap_memory(io, ptr, len);
-}
 
 /* ---- The database -------------------------------------------------------------------- */
 
@@ -101,7 +42,7 @@ static esker_status
 hostile_open(struct sim_disk *disk, esker_db **out)
 {
     static const struct db_tuning tuning = {
-        .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384};
+        .window_bytes_first = 4096, .window_bytes_max = 8192, .segment_bytes = 16384, .reserve = true};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
@@ -157,6 +98,7 @@ database_create(uint64_t seed)
     struct sim_disk *disk = sim_disk_create(seed);
     esker_db *db = NULL;
     char name[16];
+    sim_disk_set_capacity(disk, DISK_BYTES);
     assert_int_equal(hostile_open(disk, &db), ESKER_OK);
     database_write(db, false);
     assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
@@ -170,6 +112,7 @@ database_create(uint64_t seed)
     }
     assert_int_equal(esker_close(db), ESKER_OK);
     assert_int_equal(memory_now, 0);
+    assert_true(sim_disk_exists(disk, DB_RESERVE_NAME));
     return disk;
 }
 
@@ -251,6 +194,21 @@ trial_expect_refusal(const struct trial *trial, esker_status status)
     }
 }
 
+/* A reserve is nothing but zeros: what is not is somebody else's, and stays as it is. */
+static void
+expect_foreign_reserve_kept(struct sim_disk *disk, const char *name, struct bytes put)
+{
+    struct bytes content = {0};
+    bool zeros = true;
+    for (size_t i = 0; i < MIN(put.len, (size_t)DB_FILE_HEAD_BYTES); i++) {
+        zeros = zeros && put.ptr[i] == 0;
+    }
+    if (strcmp(name, DB_RESERVE_NAME) == 0 && !zeros) {
+        assert_true(sim_disk_get(disk, name, &content));
+        assert_true(content.len == put.len && memcmp(content.ptr, put.ptr, put.len) == 0);
+    }
+}
+
 /* bytes NULL: the file is missing. */
 static void
 trial_run(struct trial *trial, const uint8_t *bytes, size_t len)
@@ -280,8 +238,9 @@ trial_run(struct trial *trial, const uint8_t *bytes, size_t len)
         bool segment = strstr(trial->name, ".seg") != NULL;
         trial->told_later += segment ? 1 : 0;
         trial->harmless += segment ? 0 : 1;
-        assert_true(segment || strcmp(trial->name, "LOCK") == 0);
+        assert_true(segment || strcmp(trial->name, "LOCK") == 0 || strcmp(trial->name, DB_RESERVE_NAME) == 0);
         assert_int_equal(esker_close(db), ESKER_OK);
+        expect_foreign_reserve_kept(disk, trial->name, bytes_make(bytes, bytes != NULL ? len : 0));
     }
     assert_int_equal(memory_now, 0);
     sim_disk_copy(trial->good, trial->name, disk, trial->name);
@@ -301,7 +260,7 @@ for_each_file(trial_fn *each, uint32_t *refused_out)
     struct sim_file_info files[FILES_MAX];
     size_t count = sim_disk_files(good, files, COUNTOF(files));
     struct rng rng = {hostile_seed};
-    assert_in_range(count, 7, FILES_MAX); /* CURRENT, LOCK, a manifest, logs, segments */
+    assert_in_range(count, 8, FILES_MAX); /* CURRENT, LOCK, RESERVE, a manifest, logs, segments */
     for (size_t i = 0; i < count; i++) {
         struct trial trial = {.good = good, .name = files[i].name};
         each(&trial, &rng);
@@ -547,7 +506,7 @@ missing_trials(struct trial *trial, struct rng *rng)
     (void)rng;
     if (strcmp(trial->name, "LOCK") != 0) {
         trial_run(trial, NULL, 0);
-        assert_int_equal(trial->refused, 1);
+        assert_int_equal(trial->refused, strcmp(trial->name, DB_RESERVE_NAME) == 0 ? 0 : 1);
     }
 }
 
@@ -586,11 +545,13 @@ static void
 doubled_trials(struct trial *trial, struct rng *rng)
 {
     static const char *const names[] = {"0000000000000077.seg", "log-000077", "manifest-00000077",
-                                        "CURRENT.tmp"};
+                                        "CURRENT.tmp", DB_RESERVE_NAME};
     (void)rng;
     for (size_t i = 0; i < COUNTOF(names); i++) {
         struct sim_disk *disk = sim_disk_clone(trial->good);
         esker_db *db = NULL;
+        struct bytes content = {0};
+        assert_true(sim_disk_get(trial->good, trial->name, &content));
         sim_disk_copy(trial->good, trial->name, disk, names[i]);
         for (int life = 0; life < 2; life++) {
             assert_int_equal(hostile_open(disk, &db), ESKER_OK);
@@ -599,6 +560,7 @@ doubled_trials(struct trial *trial, struct rng *rng)
             assert_int_equal(esker_flush(db), ESKER_OK);
             database_write(db, true);
             assert_int_equal(esker_close(db), ESKER_OK);
+            expect_foreign_reserve_kept(disk, names[i], content);
         }
         sim_disk_destroy(disk);
     }
@@ -717,6 +679,45 @@ irregular__files_are_refused_without_waiting(void **state)
     }
 }
 
+/* What has the reserve's name is no part of the database: nobody waits for it, follows or removes it. */
+static void
+irregular__reserves_are_left_alone(void **state)
+{
+    (void)state;
+    static const uint8_t zeros[DB_FILE_HEAD_BYTES];
+    for (int what = 0; what < 5; what++) {
+        char dir[64];
+        char name[40];
+        char path[128];
+        char moved[80];
+        struct stat before;
+        struct stat after;
+        esker_db *db = NULL;
+        irregular_create(dir, DB_RESERVE_NAME, name);
+        snprintf(path, sizeof path, "%s/%s", dir, name);
+        snprintf(moved, sizeof moved, "%s.good", dir);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        assert_int_equal(fwrite(zeros, 1, sizeof zeros, file), sizeof zeros);
+        assert_int_equal(fclose(file), 0);
+        assert_int_equal(link(path, moved), 0);
+        replace_by(path, what, moved);
+        assert_int_equal(lstat(path, &before), 0);
+        assert_int_equal(esker_verify(dir, NULL, NULL), ESKER_OK);
+        assert_int_equal(esker_open(dir, NULL, &db), ESKER_OK);
+        assert_int_equal(esker_put(db, esker_str("key"), esker_str("value"), NULL), ESKER_OK);
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        assert_int_equal(lstat(path, &after), 0);
+        assert_int_equal(after.st_ino, before.st_ino);
+        assert_int_equal(stat(moved, &after), 0);
+        assert_int_equal(after.st_size, sizeof zeros);
+        assert_int_equal(what == 3 ? rmdir(path) : unlink(path), 0);
+        assert_int_equal(unlink(moved), 0);
+        assert_int_equal(esker_destroy(dir), ESKER_OK);
+    }
+}
+
 /* ---- Strangers ---------------------------------------------------------------------------------------- */
 
 /* Names like ours over what is not ours, and what is nobody's. */
@@ -788,6 +789,7 @@ main(int argc, char **argv)
         cmocka_unit_test(foreign__files_of_the_same_name_are_refused),
         cmocka_unit_test(doubled__files_do_no_harm),
         cmocka_unit_test(irregular__files_are_refused_without_waiting),
+        cmocka_unit_test(irregular__reserves_are_left_alone),
         cmocka_unit_test(strangers__in_the_directory_are_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
