@@ -7,7 +7,11 @@
  * Method: random operations with windows of a few KiB, checked one by one
  * against the map; the same operations on the simulated disk, posix and
  * io_uring in one thread each, with equal digests of all answers; and once more
- * with background threads, where only the map is asked.
+ * with background threads, where only the map is asked. Each run mixes some shapes of
+ * keys that lie at a border of something: of the prefixes that are compared first, of
+ * bounds in the manifest, of what a key may be; and values at the borders of blocks,
+ * windows and batches with a window of their own. From time to time every key is asked
+ * for in every way there is.
  *
  *   prop_db_model [seed [runs [operations]]]
  */
@@ -21,178 +25,11 @@
 #include "base/rng.h"
 #include "db/db.h"
 #include "io/io_sim.h"
+#include "db_map.h"
 
-enum {
-    KEYS_WANTED = 160,
-    KEY_MAX = 1600,
-    VALUE_MAX = 6000,
-    COMMITS_MAX = 20000,
-    VERSIONS_MAX = 120000,
-    BATCH_MAX = 24,
-    SNAPSHOTS_MAX = 6,
-    ITERS_MAX = 5
-};
+enum { KEY_MAX = KEY_BYTES_MAX, BATCH_MAX = 24, SNAPSHOTS_MAX = 6, ITERS_MAX = 5 };
 
-static const struct db_tuning small_tuning = {
-    .window_bytes_first = 4096, .window_bytes_max = 16384, .segment_bytes = 16384};
-
-static uint64_t run_seed;
-static const char *run_where = "";
-static uint64_t run_step;
-
-static void
-wrong(const char *what)
-{
-    esker_error error;
-    esker_error_init(&error);
-    esker_last_error(&error);
-    fprintf(stderr, "seed %llu on %s, step %llu: %s (last error: %s %s %s)\n", (unsigned long long)run_seed,
-            run_where, (unsigned long long)run_step, what, esker_status_name(error.status), error.file,
-            error.message);
-    abort();
-}
-
-static void
-check(bool holds, const char *what)
-{
-    if (!holds) {
-        wrong(what);
-    }
-}
-
-/* ---- The map ------------------------------------------------------------------- */
-
-struct key {
-    uint8_t bytes[KEY_MAX];
-    size_t len;
-};
-
-struct version_of {
-    uint32_t commit;
-    uint32_t size;
-    uint32_t older; /* index, 0 = none */
-    bool is_delete;
-};
-
-static struct {
-    struct key keys[KEYS_WANTED];
-    uint32_t key_count;
-    uint32_t newest[KEYS_WANTED];
-    struct version_of versions[VERSIONS_MAX];
-    uint32_t version_count;
-    esker_lsn end[COMMITS_MAX];   /* of commit c, or somewhat behind it; 0: before the first one */
-    esker_lsn begin[COMMITS_MAX]; /* its end is known to lie behind this: put and delete do not tell */
-    uint32_t commits;
-} map;
-
-static int
-key_compare(const void *a, const void *b)
-{
-    const struct key *left = a;
-    const struct key *right = b;
-    return bytes_compare(bytes_make(left->bytes, left->len), bytes_make(right->bytes, right->len));
-}
-
-/* Zero bytes, keys that continue others, long common beginnings, a few long ones. */
-static void
-map_make_keys(struct rng *rng)
-{
-    static const uint8_t letters[] = {0x00, 0x01, 'a', 'b', 0xFE, 0xFF};
-    memset(&map, 0, sizeof map);
-    map.version_count = 1;
-    for (uint32_t i = 0; i < KEYS_WANTED; i++) {
-        struct key *key = &map.keys[i];
-        size_t common = rng_below(rng, 3) == 0 ? 40 : 0;
-        key->len = common + 1 + rng_below(rng, 7);
-        key->len += rng_below(rng, 40) == 0 ? 300 + rng_below(rng, 1200) : 0;
-        memset(key->bytes, 'c', common);
-        for (size_t at = common; at < key->len; at++) {
-            key->bytes[at] = letters[rng_below(rng, COUNTOF(letters))];
-        }
-    }
-    qsort(map.keys, KEYS_WANTED, sizeof map.keys[0], key_compare);
-    for (uint32_t i = 0; i < KEYS_WANTED; i++) {
-        if (i == 0 || key_compare(&map.keys[map.key_count - 1], &map.keys[i]) != 0) {
-            map.keys[map.key_count++] = map.keys[i];
-        }
-    }
-}
-
-static void
-map_add(uint32_t key, bool is_delete, uint32_t size)
-{
-    check(map.version_count < VERSIONS_MAX, "the test's own table is full");
-    map.versions[map.version_count] = (struct version_of){
-        .commit = map.commits, .size = size, .older = map.newest[key], .is_delete = is_delete};
-    map.newest[key] = map.version_count++;
-}
-
-/* What a reader behind commit `at` finds; NULL = nothing. */
-static const struct version_of *
-map_find(uint32_t key, uint32_t at)
-{
-    uint32_t index = map.newest[key];
-    while (index != 0 && map.versions[index].commit > at) {
-        index = map.versions[index].older;
-    }
-    return index != 0 && !map.versions[index].is_delete ? &map.versions[index] : NULL;
-}
-
-static bool
-map_changed_after(uint32_t key, uint32_t at)
-{
-    return map.newest[key] != 0 && map.versions[map.newest[key]].commit > at;
-}
-
-/* The newest commit that a reader at lsn sees whole. */
-static uint32_t
-map_commit_at(esker_lsn lsn)
-{
-    uint32_t commit = map.commits;
-    while (commit > 0 && map.end[commit] > lsn) {
-        commit--;
-    }
-    return commit;
-}
-
-/* May a reader at lsn see one commit more than map_commit_at says? */
-static bool
-map_is_unsure_at(esker_lsn lsn)
-{
-    uint32_t next = map_commit_at(lsn) + 1;
-    return next <= map.commits && lsn > map.begin[next] && lsn < map.end[next];
-}
-
-static esker_slice
-key_slice(uint32_t key)
-{
-    return esker_bytes(map.keys[key].bytes, map.keys[key].len);
-}
-
-static uint64_t
-value_seed(uint32_t key, uint32_t commit)
-{
-    return (uint64_t)key << 32 | commit;
-}
-
-static void
-value_make(uint32_t key, uint32_t commit, uint32_t size, uint8_t *out)
-{
-    struct rng rng = {value_seed(key, commit)};
-    uint64_t word = rng_next(&rng);
-    for (uint32_t i = 0; i < size; i++) {
-        out[i] = (uint8_t)(word >> (i % 8 * 8)) ^ (uint8_t)(i / 64);
-    }
-}
-
-static void
-value_check(uint32_t key, const struct version_of *version, const void *data, size_t size)
-{
-    static uint8_t wanted[VALUE_MAX];
-    check(size == version->size, "a value of another size");
-    value_make(key, version->commit, version->size, wanted);
-    check(size == 0 || memcmp(data, wanted, size) == 0, "another value");
-}
+enum { WINDOW_FIRST = 4096, WINDOW_MOST = 16384 };
 
 /* ---- The database under test ------------------------------------------------------ */
 
@@ -258,6 +95,9 @@ world_open(struct world *world)
 {
     esker_options options;
     esker_options_init(&options);
+    struct db_tuning tuning = {.window_bytes_first = WINDOW_FIRST,
+                               .window_bytes_max = WINDOW_MOST,
+                               .segment_bytes = (uint64_t)WINDOW_MOST >> (run_seed / 3 % 4 * 2)};
     options.memory_budget_bytes = 8 << 20;
     options.compression = (int)((run_seed + run_seed / 4) % 4);
     options.durability = 1 + (int)(run_seed % 4);
@@ -266,7 +106,7 @@ world_open(struct world *world)
     esker_status status = world->below == BELOW_SIM ? io_sim_open(world->disk, &mem_default, &io)
                                                     : io_open_dir(world->path, true, kind, &mem_default, &io);
     check(status == ESKER_OK, "no directory");
-    status = db_open_on(io, &options, &small_tuning, world->below != BELOW_THREADS, &world->db);
+    status = db_open_on(io, &options, &tuning, world->below != BELOW_THREADS, &world->db);
     check(status == ESKER_OK, "the database does not open");
 }
 
@@ -284,8 +124,14 @@ pick_write_options(struct world *world)
 static uint32_t
 pick_size(struct world *world)
 {
+    static const uint32_t edges[] = {
+        WINDOW_FIRST / 4, WINDOW_FIRST, WINDOW_MOST / 4, WINDOW_MOST, 2 * WINDOW_MOST, 64, 256};
     uint64_t kind = pick(world, 40);
-    return (uint32_t)(kind == 0 ? pick(world, VALUE_MAX) : kind < 4 ? pick(world, 900) : pick(world, 50));
+    if (kind == 1) { /* with the headers before it, or without */
+        uint32_t edge = edges[pick(world, COUNTOF(edges))];
+        return edge + 2 - (uint32_t)pick(world, pick(world, 2) == 0 ? 5 : 80) % edge;
+    }
+    return (uint32_t)(kind == 0 ? pick(world, 6000) : kind < 4 ? pick(world, 900) : pick(world, 50));
 }
 
 static void
@@ -307,7 +153,7 @@ do_put_or_delete(struct world *world)
     esker_write_options options = pick_write_options(world);
     esker_lsn begin = esker_visible_lsn(world->db);
     map.commits++;
-    map_add(key, is_delete, size);
+    map_add(key, is_delete, size, 0);
     value_make(key, map.commits, size, value);
     esker_slice bytes = esker_bytes(value, size);
     esker_status status = is_delete ? esker_delete(world->db, key_slice(key), &options)
@@ -326,8 +172,9 @@ pick_commit(struct world *world)
 struct plan {
     uint32_t count, keys[BATCH_MAX], sizes[BATCH_MAX];
     bool deletes[BATCH_MAX];
-    bool changed;   /* a required key has changed */
-    bool excusable; /* one is absent, so that the engine may not know any more */
+    uint64_t expires[BATCH_MAX]; /* 0: never; 1: before it is written */
+    bool changed;                /* a required key has changed */
+    bool excusable;              /* one is absent, so that the engine may not know any more */
 };
 
 static void
@@ -345,6 +192,24 @@ plan_requires(struct world *world, esker_batch *batch, struct plan *plan)
 }
 
 static void
+plan_add(struct world *world, esker_batch *batch, struct plan *plan, uint32_t i, esker_slice value)
+{
+    static const uint64_t ends[] = {1, 1, ESKER_TTL_NONE / 2, ESKER_TTL_NONE / 2 - 1, ESKER_TTL_NONE - 1};
+    esker_slice key = key_slice(plan->keys[i]);
+    esker_status status;
+    if (plan->deletes[i]) {
+        status = esker_batch_delete(batch, key);
+    } else if (pick(world, 6) == 0) {
+        uint64_t end = ends[pick(world, COUNTOF(ends))];
+        status = esker_batch_put_until(batch, key, value, end);
+        plan->expires[i] = end >= ESKER_TTL_NONE / 2 ? 0 : end;
+    } else {
+        status = esker_batch_put(batch, key, value);
+    }
+    check(status == ESKER_OK, "a batch does not grow");
+}
+
+static void
 do_batch(struct world *world)
 {
     static uint8_t value[VALUE_MAX];
@@ -357,10 +222,7 @@ do_batch(struct world *world)
         plan.sizes[i] = pick_size(world) / 4;
         plan.deletes[i] = pick(world, 4) == 0;
         value_make(plan.keys[i], map.commits + 1, plan.sizes[i], value);
-        esker_slice key = key_slice(plan.keys[i]);
-        check((plan.deletes[i] ? esker_batch_delete(batch, key)
-                               : esker_batch_put(batch, key, esker_bytes(value, plan.sizes[i]))) == ESKER_OK,
-              "a batch does not grow");
+        plan_add(world, batch, &plan, i, esker_bytes(value, plan.sizes[i]));
     }
     esker_lsn end = 0;
     esker_write_options options = pick_write_options(world);
@@ -375,7 +237,7 @@ do_batch(struct world *world)
         if (plan.count > 0) {
             map.commits++;
             for (uint32_t i = 0; i < plan.count; i++) {
-                map_add(plan.keys[i], plan.deletes[i], plan.sizes[i]);
+                map_add(plan.keys[i], plan.deletes[i], plan.sizes[i], plan.expires[i]);
             }
             committed(world, end, end);
         }
@@ -508,8 +370,16 @@ pick_bound(struct world *world, uint8_t buf[KEY_MAX + 1])
     const struct key *key = &map.keys[pick_key(world)];
     size_t len = pick(world, 3) == 0 ? pick(world, key->len + 1) : key->len;
     memcpy(buf, key->bytes, len);
-    if (pick(world, 4) == 0) {
-        buf[len++] = (uint8_t)pick(world, 256);
+    uint64_t how = pick(world, 16);
+    if (how < 4) {
+        buf[len++] = how == 0 ? 0x00 : how == 1 ? 0xFF : (uint8_t)pick(world, 256);
+    } else if (how == 4 && len > 0) {
+        buf[len - 1]++;
+    } else if (how == 5 && len > 0) {
+        buf[len - 1]--;
+    } else if (how == 6) {
+        len = pick(world, 2) == 0 ? pick(world, 10) : EDIT_KEY_BYTES_MAX - 1 + pick(world, 3);
+        memset(buf, pick(world, 2) == 0 ? 0xFF : 0x00, len);
     }
     return esker_bytes(buf, len);
 }
@@ -530,7 +400,8 @@ iter_bounds(struct world *world, struct held_iter *held, esker_read_options *opt
     }
     if (pick(world, 4) == 0) {
         options->prefix = pick_bound(world, buf[2]);
-        options->prefix.size = MIN(options->prefix.size, (size_t)1 + pick(world, 3));
+        size_t most = pick(world, 3) == 0 ? KEY_MAX : 1 + pick(world, 3);
+        options->prefix.size = MIN(options->prefix.size, most);
         struct bytes prefix = bytes_of_slice(options->prefix);
         uint32_t from = first_key_not_below(options->prefix);
         uint32_t to = from;
@@ -600,6 +471,7 @@ iter_look(struct world *world, const struct held_iter *held, esker_status status
     const struct version_of *version = map_find(held->key, held->at);
     check(bytes_equal(bytes_of_slice(key), bytes_of_slice(key_slice(held->key))), "another key");
     check(esker_iter_value_size(held->it) == version->size, "an iterator's value has another size");
+    check(esker_iter_expires_ms(held->it) == version->expires_ms, "a row that expires at another time");
     status = esker_iter_value(held->it, &value);
     if (held->keys_only) {
         check(status == ESKER_INVALID, "keys only, and yet a value");
@@ -671,6 +543,85 @@ do_iter(struct world *world)
     }
 }
 
+/* ---- Everything, in every way -------------------------------------------------------------------- */
+
+static void
+sweep_gets(struct world *world, const esker_read_options *options, uint32_t at)
+{
+    static esker_slice keys[2 * KEYS_WANTED];
+    static esker_value values[2 * KEYS_WANTED];
+    static esker_status statuses[2 * KEYS_WANTED];
+    uint32_t count = 2 * map.key_count; /* each of them twice */
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = key_slice(i % map.key_count);
+    }
+    check(esker_multi_get(world->db, count, keys, options, values, statuses) == ESKER_OK,
+          "a multi-get failed");
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t key = i % map.key_count;
+        const struct version_of *version = map_find(key, at);
+        esker_value value = {0};
+        size_t size = 0;
+        check(statuses[i] == (version != NULL ? ESKER_OK : ESKER_NOT_FOUND), "a sweep's multi-get is wrong");
+        check(esker_get(world->db, keys[i], options, &value) == statuses[i], "a sweep's get is wrong");
+        esker_status copied = esker_get_copy(world->db, keys[i], options, NULL, 0, &size);
+        check((copied == ESKER_NOT_FOUND) == (version == NULL), "a sweep's copy is wrong");
+        if (version != NULL) {
+            value_check(key, version, values[i].data, values[i].size);
+            value_check(key, version, value.data, value.size);
+            check(size == version->size, "a sweep's copy has another size");
+            esker_value_release(&values[i]);
+            esker_value_release(&value);
+        }
+    }
+}
+
+/* Up, down, to each key, and round at each. */
+static void
+sweep_walks(struct world *world, const esker_read_options *options, uint32_t at)
+{
+    struct held_iter held = {.at = at, .to = map.key_count};
+    check(esker_iter_create(world->db, options, &held.it) == ESKER_OK, "no iterator");
+    esker_status status = esker_iter_first(held.it);
+    for (bool more = iter_forward(&held, 0);; more = iter_forward(&held, held.key + 1)) {
+        iter_look(world, &held, status, more);
+        if (!more) {
+            break;
+        }
+        status = esker_iter_next(held.it);
+    }
+    status = esker_iter_last(held.it);
+    for (bool more = iter_backward(&held, map.key_count);; more = iter_backward(&held, held.key)) {
+        iter_look(world, &held, status, more);
+        if (!more) {
+            break;
+        }
+        status = esker_iter_prev(held.it);
+    }
+    for (uint32_t key = 0; key < map.key_count; key++) {
+        status = esker_iter_seek(held.it, key_slice(key));
+        bool found = iter_forward(&held, key);
+        iter_look(world, &held, status, found);
+        status = esker_iter_prev(held.it);
+        iter_look(world, &held, status, iter_backward(&held, found ? held.key : map.key_count));
+        status = esker_iter_seek_for_prev(held.it, key_slice(key));
+        found = iter_backward(&held, key + 1);
+        iter_look(world, &held, status, found);
+        status = esker_iter_next(held.it);
+        iter_look(world, &held, status, iter_forward(&held, found ? held.key + 1 : 0));
+    }
+    esker_iter_destroy(held.it);
+}
+
+static void
+do_sweep(struct world *world)
+{
+    esker_read_options options;
+    uint32_t at = reader_options(world, &options);
+    sweep_gets(world, &options, at);
+    sweep_walks(world, &options, at);
+}
+
 /* ---- Upkeep ------------------------------------------------------------------------------------------ */
 
 static void
@@ -681,6 +632,9 @@ do_compact(struct world *world)
     esker_slice upper = pick_bound(world, buf[1]);
     bool all = pick(world, 2) == 0;
     check(esker_compact(world->db, all ? NULL : &lower, all ? NULL : &upper) == ESKER_OK, "a merge failed");
+    if (pick(world, 2) == 0) {
+        do_sweep(world);
+    }
 }
 
 static void
@@ -702,13 +656,7 @@ do_reopen(struct world *world)
     world_let_go(world);
     check(esker_close(world->db) == ESKER_OK, "a close failed");
     world_open(world);
-    for (uint32_t key = 0; key < map.key_count; key += 7) {
-        size_t size = 0;
-        esker_status status = esker_get_copy(world->db, key_slice(key), NULL, NULL, 0, &size);
-        const struct version_of *version = map_find(key, map.commits);
-        check((status == ESKER_NOT_FOUND) == (version == NULL), "a reopen loses or finds a key");
-        check(version == NULL || (status >= 0 && size == version->size), "a reopen changes a value");
-    }
+    do_sweep(world);
 }
 
 static void
@@ -734,9 +682,11 @@ one_operation(struct world *world)
     } else if (what < 393) {
         check(esker_sync(world->db) == ESKER_OK, "a sync failed");
         check(esker_durable_lsn(world->db) >= map.end[map.commits], "synced and not durable");
-    } else if (what < 399) {
+    } else if (what < 396) {
         while (world->below != BELOW_THREADS && pick(world, 3) != 0 && workers_run_one()) {
         }
+    } else if (what < 398) {
+        do_sweep(world);
     } else {
         do_reopen(world);
     }
@@ -774,8 +724,8 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint64_t runs = argc > 2 ? strtoull(argv[2], NULL, 10) : 4;
-    uint64_t operations = argc > 3 ? strtoull(argv[3], NULL, 10) : 1500;
+    uint64_t runs = argc > 2 ? strtoull(argv[2], NULL, 10) : 8;
+    uint64_t operations = argc > 3 ? strtoull(argv[3], NULL, 10) : 400;
     for (uint64_t i = 0; i < runs; i++) {
         run_seed = seed + i;
         uint64_t digest = one_world(BELOW_SIM, run_seed, operations);
