@@ -6,7 +6,8 @@
  *   fuzz_regress_x [--mutations N] FILE|DIRECTORY...
  *
  * Each input runs as it is, then at a spread of truncations, then N times
- * with a few bytes changed. All of it follows from the file's bytes, so a
+ * with a few bytes changed; those that libFuzzer kept for what they reach, named
+ * found-*, are changed already and run as they are. All of it follows from the file's bytes, so a
  * failure comes back on every run. When the target crashes, or spends more than
  * ten seconds of CPU time on one input, the input that did it is left in
  * regress-crash.bin and named on stderr.
@@ -174,8 +175,9 @@ regress_path(const char *path, size_t mutations)
     for (int i = 0; i < count; i++) {
         char name[NAME_BYTES_MAX];
         int used = snprintf(name, sizeof name, "%s/%s", path, entries[i]->d_name);
+        bool found = strncmp(entries[i]->d_name, "found-", strlen("found-")) == 0;
         if (entries[i]->d_name[0] != '.' && used > 0 && (size_t)used < sizeof name) {
-            done = regress_file(name, mutations) && done;
+            done = regress_file(name, found ? 0 : mutations) && done;
         }
         free(entries[i]);
     }
