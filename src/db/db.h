@@ -406,8 +406,7 @@ void db_write_frame(esker_db *db, struct window *window, uint64_t offset, uint64
 
 /* By which puts expire: the wall clock, milliseconds since 1970 UTC. Any thread. */
 uint64_t db_now_ms(esker_db *db);
-/* A PUT_EXPIRING's value: true, and cut to what was put, while it lives. *now_ms is what it is judged
- * by; 0: the clock is read, and *now_ms set to what it says. */
+/* A PUT_EXPIRING's value: true, and cut to what was put, while it lives by *now_ms; 0: the clock sets it. */
 bool db_expiring_lives(esker_db *db, struct bytes *value, uint64_t *now_ms);
 /* In how long the next segment will have expired whole, DB_LOOK_NS to an hour; UINT64_MAX: none will. */
 uint64_t db_expiry_next_ns(esker_db *db, const struct version *version);
@@ -792,10 +791,9 @@ NODISCARD esker_status db_collect_stripes(esker_db *db, uint64_t floor_lsn, uint
 /* ---- db_read.c ------------------------------------------------------------ */
 
 NODISCARD esker_status db_check_read_options(const esker_db *db, const esker_read_options *options);
-/* Does key have a version (put or delete) with LSN in [since, limit)? Looks at
- * memory only unless rows that new are already in segments. Where the answer
- * is lost to history it is yes. The caller holds the version, not a section.
- * asked: since when the key should be unchanged; below `since` where it is known to be until then. */
+/* Does key have a version (put or delete) with LSN in [since, limit)? Looks at memory only unless rows
+ * that new are in segments. Where the answer is lost to history it is yes. The caller holds the version,
+ * no section. asked: since when it should be unchanged; below `since` where it is known to be until then. */
 NODISCARD esker_status db_changed_since(esker_db *db, struct version *version, struct bytes key,
                                         uint64_t asked, uint64_t since, uint64_t limit, bool *changed_out);
 

@@ -29,7 +29,8 @@ static const struct main_command main_commands[] = {
     {"load", tool_load, "load DB [--format tsv|jsonl|deb822] [FILE]",
      "store the records of FILE or standard input",
      "tsv: key, tab, value, with the escapes of scan. jsonl: {\"key\": ..., \"value\": ...},\n"
-     "or key_b64 and value_b64. deb822: Debian's Packages and status files; the key is\n"
+     "or key_b64 and value_b64, and \"expires_ms\": N, milliseconds since 1970, where a row expires.\n"
+     "deb822: Debian's Packages and status files; the key is\n"
      "Package/Version/Architecture and the value the stanza. Without --format the\n"
      "file's name decides (.jsonl, Packages), else tsv. At a bad record load stops;\n"
      "what came before it is stored.\n"},
