@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/rng.h"
+#include "base/test_digits.h"
 #include "db/db.h"
 #include "edge_oracle.h"
 #include "io/io_sim.h"
@@ -139,7 +140,7 @@ image_read(esker_db *db, struct image *out)
         while (status == ESKER_OK) {
             esker_slice key = esker_iter_key(it);
             esker_slice value;
-            uint32_t index = (uint32_t)strtoul((const char *)key.data + 3, NULL, 10);
+            uint32_t index = test_digits(key.data, key.size, 3);
             if (key.size != 5 || index >= KEYS || esker_iter_value(it, &value) != ESKER_OK ||
                 out->id[index] != le32_load(value.data) || out->size[index] != value.size) {
                 fail("scan and get differ");

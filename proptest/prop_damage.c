@@ -22,6 +22,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
+#include "base/test_digits.h"
 #include "db/db.h"
 #include "db/db_files.h"
 #include "io/io_sim.h"
@@ -232,7 +233,8 @@ read_by_scan(esker_db *db, struct answers *answers, bool reverse)
     esker_status status = reverse ? esker_iter_last(it) : esker_iter_first(it);
     for (; status == ESKER_OK; status = reverse ? esker_iter_prev(it) : esker_iter_next(it)) {
         esker_slice bytes;
-        uint32_t key = (uint32_t)strtoul((const char *)esker_iter_key(it).data + 3, NULL, 10);
+        esker_slice found = esker_iter_key(it);
+        uint32_t key = test_digits(found.data, found.size, 3);
         check(esker_iter_value(it, &bytes) == ESKER_OK, "no value");
         check(key < KEYS && (reverse ? key < next : key >= next), "a scan goes astray");
         for (; reverse ? next > key + 1 : next < key; next += reverse ? (uint32_t)-1 : 1) {

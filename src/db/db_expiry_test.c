@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "base/test_digits.h"
 #include "db/db.h"
 #include "io/io_sim.h"
 
@@ -582,7 +583,8 @@ model_write(struct model *model)
 static uint32_t
 model_key_at(const esker_iter *it)
 {
-    return (uint32_t)strtoul((const char *)esker_iter_key(it).data + 3, NULL, 10);
+    esker_slice key = esker_iter_key(it);
+    return test_digits(key.data, key.size, 3);
 }
 
 static void

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/rng.h"
+#include "base/test_digits.h"
 #include "db/db.h"
 #include "db/db_files.h"
 #include "db/test_counted_mem.h"
@@ -142,7 +143,8 @@ database_read(esker_db *db, const char *hostile)
     esker_status status;
     for (status = esker_iter_first(it); status == ESKER_OK; status = esker_iter_next(it)) {
         esker_slice bytes;
-        uint32_t key = (uint32_t)strtoul((const char *)esker_iter_key(it).data + 3, NULL, 10);
+        esker_slice found = esker_iter_key(it);
+        uint32_t key = test_digits(found.data, found.size, 3);
         assert_int_equal(esker_iter_value(it, &bytes), ESKER_OK);
         assert_true(value_of(key, value));
         assert_true(bytes.size == strlen(value) && memcmp(bytes.data, value, bytes.size) == 0);
