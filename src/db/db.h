@@ -652,10 +652,9 @@ struct db_merge {
     esker_db *db;
     const struct version *version;
     uint32_t output_level;
-    uint32_t
-        older_from; /* into level 0: the first segment of the version's that is older than what is merged */
-    bool is_flush;  /* one segment, however large */
-    bool warm;      /* blocks that readers want stay in memory: segment_warm.c */
+    uint32_t older_from; /* in level 0: the first segment that is older than what is merged */
+    bool is_flush;       /* one segment, however large */
+    bool warm;           /* blocks that readers want stay in memory: segment_warm.c */
     uint64_t *stripes;
     size_t stripe_count;
 };

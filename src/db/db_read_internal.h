@@ -58,6 +58,12 @@ static inline struct segment *
 read_segment_at(struct lookup *lookup)
 {
     const struct version *version = lookup->version;
+    if (lookup->level == 0) { /* mostly each tier is one segment */
+        const struct level_run *level0 = version->levels[0];
+        if (level0 != NULL && !level0->by_next && lookup->index < level0->count) {
+            return level0->segments[lookup->index];
+        }
+    }
     uint32_t ahead = version->levels_used >> lookup->level << lookup->level;
     for (; ahead != 0; ahead &= ahead - 1) {
         uint32_t level = (uint32_t)__builtin_ctz(ahead);
