@@ -14,6 +14,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "format/filter.h"
 #include "segment/segment_internal.h"
 #include "segment/test_mem_io.h"
 #include "segment/test_segments.h"
@@ -427,7 +428,8 @@ struct race {
     _Atomic(struct segment *) segment; /* swapped under the mutex */
     struct mutex mutex;
     _Atomic(struct frame_ref *) shelf[RACE_SHELF]; /* pins that change hands */
-    uint32_t steps;
+    uint32_t steps, swaps;
+    pthread_barrier_t together;
     _Atomic uint64_t wrong, found;
 };
 
@@ -483,6 +485,24 @@ race_get(struct race *race, struct segment *segment, struct rng *rng, struct thr
     }
 }
 
+/* A key that is not there: the first of them makes a late filter come, beside others that look. */
+static void
+race_get_absent(struct race *race, struct segment *segment, struct rng *rng, struct thread_state *self)
+{
+    char key[24];
+    int len = snprintf(key, sizeof key, "key %06ux", (uint32_t)rng_below(rng, RACE_ROWS / 2));
+    struct bytes absent = bytes_make(key, (size_t)len);
+    uint64_t hash = segment_filter_hash(absent);
+    struct segment_hit hit = {0};
+    epoch_enter(self);
+    enum segment_result result = segment_get(segment, absent, hash, UINT64_MAX, &hit);
+    epoch_exit(self);
+    if (result == SEGMENT_NEEDS_IO) {
+        result = segment_get_slow(segment, absent, hash, UINT64_MAX, true, &hit);
+    }
+    add_relaxed(&race->wrong, result != SEGMENT_ABSENT); /* relaxed: a count. */
+}
+
 static void
 race_scan(struct race *race, struct segment *segment, struct rng *rng)
 {
@@ -513,6 +533,9 @@ race_read(void *arg)
         struct segment *segment = race_grab(race);
         for (int i = 0; i < 20; i++) {
             race_get(race, segment, &rng, self);
+            if (i % 8 == 7) {
+                race_get_absent(race, segment, &rng, self);
+            }
         }
         if (step % 16 == 0) {
             race_scan(race, segment, &rng);
@@ -526,8 +549,9 @@ race_read(void *arg)
 static void
 race_swap(struct race *race)
 {
-    struct segment *fresh =
-        test_segment_handle(&race->mio.base, &mem_default, race->cache, &race->written.meta);
+    struct segment_meta meta = race->written.meta;
+    meta.level = race->swaps++ % 4 == 0 ? 0 : 1; /* below level 0 filters are late */
+    struct segment *fresh = test_segment_handle(&race->mio.base, &mem_default, race->cache, &meta);
     ASSERT(fresh != NULL);
     mutex_lock(&race->mutex);
     struct segment *old = load_relaxed(&race->segment); /* relaxed: under the mutex. */
@@ -609,6 +633,63 @@ block_cache__serves_threads_under_eviction(void **state)
     }
 }
 
+/* ---- A filter that comes later --------------------------------------------- */
+
+enum { LATE_ROUNDS = 12, LATE_LOOKS = 300 };
+
+/* What is seen of a filter lets a present key pass. Read by portable code, which the race detector sees. */
+static void
+race_look_at_filter(struct race *race, struct segment *segment, const struct test_row *row,
+                    struct thread_state *self)
+{
+    epoch_enter(self);
+    const struct segment_loaded *loaded = load_acquire(&segment->loaded); /* pairs: SEGMENT_LOADED */
+    const uint8_t *filter = loaded != NULL ? segment_loaded_filter(loaded) : NULL;
+    bool wrong = filter != NULL && !filter_may_contain_portable(filter, loaded->footer.filter_pages,
+                                                                segment_filter_hash(row->key));
+    epoch_exit(self);
+    add_relaxed(&race->wrong, wrong); /* relaxed: a count. */
+}
+
+/* Nothing but the filter's pointer orders these threads: no mutex of the test's own. */
+static void *
+race_miss(void *arg)
+{
+    struct race *race = arg;
+    struct segment *segment = load_relaxed(&race->segment); /* relaxed: as it was before the threads. */
+    struct thread_state *self = thread_state_get();
+    struct rng rng = {(uint64_t)(uintptr_t)&rng};
+    ASSERT(self != NULL);
+    (void)pthread_barrier_wait(&race->together);
+    for (uint32_t i = 0; i < LATE_LOOKS; i++) {
+        race_look_at_filter(race, segment, &race->rows.at[rng_below(&rng, race->rows.count)], self);
+        race_get_absent(race, segment, &rng, self);
+    }
+    return NULL;
+}
+
+static void
+late_filter__is_whole_where_it_is_seen(void **state)
+{
+    (void)state;
+    struct race race;
+    race_init(&race, 1 << 20, 0);
+    assert_int_equal(pthread_barrier_init(&race.together, NULL, RACE_THREADS), 0);
+    for (int round = 0; round < LATE_ROUNDS; round++) {
+        pthread_t threads[RACE_THREADS];
+        race_swap(&race);
+        for (size_t i = 0; i < RACE_THREADS; i++) {
+            assert_int_equal(pthread_create(&threads[i], NULL, race_miss, &race), 0);
+        }
+        for (size_t i = 0; i < RACE_THREADS; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+        }
+    }
+    assert_int_equal(load_relaxed(&race.wrong), 0); /* relaxed: joined. */
+    assert_int_equal(pthread_barrier_destroy(&race.together), 0);
+    race_fini(&race);
+}
+
 /* ---- Coalescing --------------------------------------------------------- */
 
 static void *
@@ -666,6 +747,7 @@ main(void)
         cmocka_unit_test(block_cache__remembers_what_was_checked),
         cmocka_unit_test(block_cache__evicts_holders_beyond_their_share),
         cmocka_unit_test(block_cache__serves_threads_under_eviction),
+        cmocka_unit_test(late_filter__is_whole_where_it_is_seen),
         cmocka_unit_test(block_cache__one_block_is_read_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

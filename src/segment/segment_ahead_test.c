@@ -288,14 +288,27 @@ load__begins_index_and_filter_before_anything_is_read(void **state)
     assert_non_null(fixture);
     fixture_init(fixture);
     load_as(fixture, 0);
-    const struct mem_io_note *first = &fixture->mio.notes[0];
+    const struct mem_io_note *notes = fixture->mio.notes;
+    const struct segment_footer *footer = &fixture->loaded->footer;
     uint64_t size = fixture->written.meta.size_bytes;
-    uint64_t needed = size - fixture->loaded->footer.data_end;
-    assert_true(first->begun);
-    assert_int_equal(first->to, size);
-    assert_true(size - first->from >= needed);
-    assert_true(size - first->from <= 2 * needed);
-    assert_int_equal(noted_bytes(&fixture->mio, true), size - first->from); /* nothing else */
+    uint64_t needed = size - footer->data_end;
+    assert_true(notes[0].begun && notes[1].begun && notes[2].begun);
+    assert_int_equal(notes[0].to, notes[1].from);
+    assert_int_equal(notes[1].to, size);
+    assert_true(size - notes[0].from >= needed);
+    assert_true(size - notes[0].from <= 2 * needed);
+    assert_true(notes[2].from == 0 && notes[2].to == SEGMENT_HEADER_BYTES);
+    assert_int_equal(noted_bytes(&fixture->mio, true),
+                     size - notes[0].from + SEGMENT_HEADER_BYTES); /* nothing else */
+    /* Below level 0 the filter is left out. */
+    block_cache_discharge(fixture->cache, MEMORY_WINDOWS, CACHE_BYTES);
+    load_as(fixture, 1);
+    block_cache_charge(fixture->cache, MEMORY_WINDOWS, CACHE_BYTES);
+    uint64_t index_end = footer->root.offset + footer->root.stored_len;
+    assert_true(notes[0].begun && notes[1].begun && notes[2].begun);
+    assert_true(notes[0].from <= footer->data_end && notes[0].to >= index_end);
+    assert_true(notes[0].to - notes[0].from <= 2 * (index_end - footer->data_end) + (8 << 10));
+    assert_true(notes[1].from >= notes[0].to && notes[1].to == size);
     /* Where it fails all is as without. */
     fixture->mio.begin_fails = true;
     load_as(fixture, 0);

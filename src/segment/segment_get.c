@@ -31,8 +31,9 @@ segment_prefetch(const struct segment *segment, uint64_t filter_hash)
 {
     /* pairs: SEGMENT_LOADED */
     const struct segment_loaded *loaded = load_acquire(&segment->loaded);
-    if (loaded != NULL && loaded->filter != NULL) {
-        PREFETCH_READ(filter_line(loaded->filter, loaded->footer.filter_pages, filter_hash));
+    const uint8_t *filter = loaded != NULL ? segment_loaded_filter(loaded) : NULL;
+    if (filter != NULL) {
+        PREFETCH_READ(filter_line(filter, loaded->footer.filter_pages, filter_hash));
     }
 }
 
@@ -48,8 +49,8 @@ segment_get_in_bounds(const struct segment *segment, struct bytes key)
 static bool
 segment_get_filtered_out(const struct segment_loaded *loaded, uint64_t filter_hash)
 {
-    return loaded->filter != NULL &&
-           !filter_may_contain(loaded->filter, loaded->footer.filter_pages, filter_hash);
+    const uint8_t *filter = segment_loaded_filter(loaded);
+    return filter != NULL && !filter_may_contain(filter, loaded->footer.filter_pages, filter_hash);
 }
 
 /* The one block that may hold the newest visible version of key. */
@@ -136,7 +137,7 @@ segment_get_step(const struct segment_loaded *loaded, struct frame_ref *frame, s
     uint32_t row;
     switch ((enum segment_stage)place->stage) {
     case SEGMENT_STAGE_NONE:
-        if (loaded->filter == NULL && loaded->footer.filter_pages > 0) {
+        if (loaded->filter_paged) {
             *place = segment_filter_place(loaded, filter_hash);
             return SEGMENT_NEEDS_IO;
         }
@@ -191,6 +192,17 @@ segment_get_paged(struct segment *segment, struct segment_loaded *loaded, struct
 
 /* ---- In memory -------------------------------------------------------------- */
 
+/* Its block does not hold the key. A filter would have said so: where it is late, it comes now. */
+static enum segment_result
+segment_get_missed(const struct segment_loaded *loaded, struct segment_hit *hit)
+{
+    if (LIKELY(!segment_lacks_filter(loaded))) {
+        return SEGMENT_ABSENT;
+    }
+    hit->place.stage = SEGMENT_STAGE_NONE;
+    return SEGMENT_NEEDS_IO;
+}
+
 enum segment_result
 segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uint64_t snapshot_lsn,
             struct segment_hit *hit)
@@ -224,7 +236,7 @@ segment_get(struct segment *segment, struct bytes key, uint64_t filter_hash, uin
     block_cache_count_hit(segment->cache);
     uint32_t row = block_find(&frame->block, key, snapshot_lsn, NULL);
     if (row == frame->block.row_count) {
-        return SEGMENT_ABSENT;
+        return segment_get_missed(loaded, hit);
     }
     hit->frame = frame;
     return segment_get_found(&frame->block, row, hit);
@@ -250,6 +262,9 @@ segment_get_in_frame(struct segment *segment, struct frame_ref *frame, struct by
     }
     enum segment_result result = segment_get_step(loaded, frame, key, filter_hash, snapshot_lsn, hit);
     segment_loaded_unref(loaded);
+    if (result == SEGMENT_ABSENT && loaded == NULL) {
+        segment_miss_filter_of(segment);
+    }
     return result;
 }
 
@@ -264,7 +279,7 @@ segment_warm(struct segment *segment)
 
 /* From where the fast path ended, or from the start. */
 static enum segment_result
-segment_get_from(const struct segment *segment, struct segment_loaded *loaded, struct bytes key,
+segment_get_from(struct segment *segment, struct segment_loaded *loaded, struct bytes key,
                  uint64_t filter_hash, uint64_t snapshot_lsn, bool fill_cache, struct segment_hit *hit)
 {
     enum segment_result result = SEGMENT_NEEDS_IO;
@@ -281,6 +296,9 @@ segment_get_from(const struct segment *segment, struct segment_loaded *loaded, s
         if (result != SEGMENT_FOUND) {
             frame_unpin(frame);
         }
+    }
+    if (result == SEGMENT_ABSENT) {
+        segment_miss_filter(segment, loaded);
     }
     return result;
 }

@@ -299,6 +299,31 @@ segment_load(struct segment *segment, struct segment_loaded **out)
     return status;
 }
 
+void
+segment_miss_filter(struct segment *segment, struct segment_loaded *loaded)
+{
+    /* Who comes second has his answer, too: nobody waits for a filter. */
+    if (!segment_lacks_filter(loaded) || !mutex_try_lock(&segment->load_mutex)) {
+        return;
+    }
+    if (segment_lacks_filter(loaded)) {
+        esker_status status = segment_loaded_add_filter(segment, loaded);
+        IGNORE_STATUS(status, "blocks say what it would have said; the next who misses it tries again");
+    }
+    mutex_unlock(&segment->load_mutex);
+}
+
+void
+segment_miss_filter_of(struct segment *segment)
+{
+    struct thread_state *self = thread_state_get();
+    struct segment_loaded *loaded = self != NULL ? segment_grab_loaded(segment, self) : NULL;
+    if (loaded != NULL) {
+        segment_miss_filter(segment, loaded);
+        segment_loaded_unref(loaded);
+    }
+}
+
 esker_status
 segment_load_ahead(struct segment *segment)
 {

@@ -15,7 +15,8 @@
  * byte of a file belongs to something that has a checksum.
  *
  * Whole or paged. Where the budget allows, all of index and filter are in
- * memory, checked against one another. Else only the root is: the index blocks
+ * memory, checked against one another; below level 0 the filter comes later than the index, when a
+ * lookup has looked into a block in vain. Else only the root is: the index blocks
  * below it and the pages of the filter are frames like data blocks, behind them in
  * the frame table, and each is checked by itself when it is loaded. So is what
  * remains where an index block is damaged: the others can still be read.
@@ -27,6 +28,7 @@
 #include "format/segment_format.h"
 #include "segment/frame_table.h"
 #include "segment/segment.h"
+#include "sync/atomic.h"
 
 enum {
     SEGMENT_NAME_BYTES = 40,
@@ -53,12 +55,15 @@ struct segment_loaded {
     struct block root;
     struct segment_index_part *parts; /* NULL: they are paged */
     uint32_t part_count;
-    bool paged;           /* the index blocks, the filter or both are */
+    bool paged; /* the index blocks, the filter or both are */
+    bool filter_paged;
+    bool filter_late;     /* index first: the filter comes once a lookup misses it */
     uint32_t *part_first; /* where parts is NULL: first_block of each, and behind the last */
     uint8_t *root_raw;
     uint8_t *parts_raw;    /* depth 2 */
-    uint8_t *filter_pages; /* 64-aligned */
-    const uint8_t *filter; /* NULL: there is none, or it is paged */
+    uint8_t *filter_pages; /* 64-aligned; of a late filter the load mutex guards the pointer */
+    _Atomic(const uint8_t *)
+        filter; /* NULL: there is none, it is paged, or not here yet; pairs: SEGMENT_FILTER */
     struct frame_table frames;
     uint32_t head_lines; /* cache lines at the start of a data block that a lookup wants at once */
     uint64_t charged_bytes;
@@ -105,6 +110,9 @@ NODISCARD esker_status segment_load(struct segment *segment, struct segment_load
 uint64_t segment_tail_bytes(const struct segment_meta *meta);
 /* Whole if there is room, else paged. One reference. */
 NODISCARD esker_status segment_loaded_create(const struct segment *segment, struct segment_loaded **out);
+/* Reads the late filter of what is loaded. With the load mutex held. */
+NODISCARD esker_status segment_loaded_add_filter(const struct segment *segment,
+                                                 struct segment_loaded *loaded);
 /* A private copy, whole, read from the file now, whatever the handle holds; any damage in it is a failure. */
 NODISCARD esker_status segment_loaded_create_strict(const struct segment *segment,
                                                     struct segment_loaded **out);
@@ -119,6 +127,24 @@ bool segment_part_fits(const struct segment_loaded *loaded, uint32_t part_no, co
 void segment_loaded_destroy(struct segment_loaded *loaded);
 /* Not inside a section. NULL is fine. */
 void segment_loaded_unref(struct segment_loaded *loaded);
+/* A block was looked into in vain: the filter is loaded, if it is late. What fails is tried again by the next
+ * who misses it. Not inside a section. */
+void segment_miss_filter(struct segment *segment, struct segment_loaded *loaded);
+/* The same of what is loaded now, if anything is. */
+void segment_miss_filter_of(struct segment *segment);
+
+/* The filter if it is in memory. */
+static inline const uint8_t *
+segment_loaded_filter(const struct segment_loaded *loaded)
+{
+    return load_acquire(&loaded->filter); /* pairs: SEGMENT_FILTER */
+}
+
+static inline bool
+segment_lacks_filter(const struct segment_loaded *loaded)
+{
+    return UNLIKELY(loaded->filter_late) && segment_loaded_filter(loaded) == NULL;
+}
 
 /* ---- segment_block.c ---------------------------------------------------- */
 

@@ -8,11 +8,11 @@
  *
  * A page of the filter that is damaged is replaced by one that lets every key pass.
  *
- * Two reads: header and footer; then index and filter. Where these are expected to be
- * wanted whole, the disk is told before the first of them, so that a cold segment takes
- * it about one read's time. Memory is bounded by the file's size: what is stored raw is
- * as long as it is stored, and index blocks, should they be compressed, unpack to at most
- * four times the file.
+ * Two reads: header and footer; then the index, in level 0 the filter, too; elsewhere it
+ * comes when a lookup misses it. Where these are expected to be wanted whole, the disk is
+ * told before the first of them, so that a cold segment takes it about one read's time.
+ * Memory is bounded by the file's size: what is stored raw is as long as it is stored, and
+ * index blocks, should they be compressed, unpack to at most four times the file.
  */
 #include "format/filter.h"
 #include "segment/segment_internal.h"
@@ -309,10 +309,8 @@ segment_open_index(struct segment_opening *opening)
 
 /* Each page is a block of its own; without their trailers they stand one behind the other. */
 static esker_status
-segment_open_filter(const struct segment_opening *opening)
+segment_open_filter(const struct segment *segment, struct segment_loaded *loaded, bool strict)
 {
-    const struct segment *segment = opening->segment;
-    struct segment_loaded *loaded = opening->loaded;
     for (uint32_t page = 0; page < loaded->footer.filter_pages; page++) {
         uint64_t at = (uint64_t)page * SEGMENT_FILTER_PAGE_STORED;
         struct bytes stored = bytes_make(loaded->filter_pages + at, SEGMENT_FILTER_PAGE_STORED);
@@ -320,7 +318,7 @@ segment_open_filter(const struct segment_opening *opening)
         struct bytes found;
         esker_status status =
             segment_filter_page_open(segment, loaded->footer.filter.offset + at, stored, &found);
-        if (status != ESKER_OK && opening->mode == SEGMENT_OPEN_STRICT) {
+        if (status != ESKER_OK && strict) {
             return status;
         }
         if (status == ESKER_OK) {
@@ -330,8 +328,33 @@ segment_open_filter(const struct segment_opening *opening)
             block_cache_count_damaged(segment->cache);
         }
     }
-    loaded->filter = loaded->filter_pages;
+    store_release(&loaded->filter, loaded->filter_pages); /* pairs: SEGMENT_FILTER */
     return ESKER_OK;
+}
+
+static esker_status
+segment_open_alloc_filter(const struct segment *segment, struct segment_loaded *loaded)
+{
+    loaded->filter_pages =
+        mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, loaded->footer.filter.stored_len);
+    return loaded->filter_pages != NULL ? ESKER_OK : FAIL_NO_MEMORY("a segment's filter");
+}
+
+esker_status
+segment_loaded_add_filter(const struct segment *segment, struct segment_loaded *loaded)
+{
+    const struct segment_handle *filter = &loaded->footer.filter;
+    TRY(segment_open_alloc_filter(segment, loaded));
+    esker_status status =
+        segment_read(segment, loaded->file, filter->offset, loaded->filter_pages, filter->stored_len);
+    if (status == ESKER_OK) {
+        status = segment_open_filter(segment, loaded, false);
+    }
+    if (status != ESKER_OK) {
+        mem_free(segment->mem, loaded->filter_pages);
+        loaded->filter_pages = NULL;
+    }
+    return status;
 }
 
 /* ---- All of it ---------------------------------------------------------- */
@@ -361,13 +384,26 @@ segment_open_is_whole(const struct segment_opening *opening)
     }
 }
 
+/* Most gets of a lower level find their key there. Until one does not, the filter would be four fifths of
+ * what the first reader waits for. */
+static bool
+segment_open_is_late(const struct segment_opening *opening)
+{
+    return opening->mode != SEGMENT_OPEN_STRICT && opening->segment->meta.level > 0;
+}
+
 static esker_status
 segment_open_read(struct segment_opening *opening)
 {
     const struct segment *segment = opening->segment;
     struct segment_loaded *loaded = opening->loaded;
     const struct segment_footer *footer = &loaded->footer;
-    bool filter = opening->whole && footer->filter_kind != SEGMENT_FILTER_NONE;
+    bool filter = opening->whole && footer->filter_pages > 0;
+    if (filter) {
+        loaded->charged_bytes += footer->filter.stored_len; /* also of one that comes later */
+        loaded->filter_late = segment_open_is_late(opening);
+        filter = !loaded->filter_late;
+    }
     opening->index_at = opening->whole ? footer->data_end : footer->root.offset;
     opening->index_len = segment_open_end_of(&footer->root) - opening->index_at;
     opening->index_stored = mem_alloc(segment->mem, opening->index_len);
@@ -375,11 +411,7 @@ segment_open_read(struct segment_opening *opening)
         return FAIL_NO_MEMORY("a segment's index");
     }
     if (filter) {
-        loaded->filter_pages = mem_alloc_aligned(segment->mem, CACHE_LINE_BYTES, footer->filter.stored_len);
-        if (loaded->filter_pages == NULL) {
-            return FAIL_NO_MEMORY("a segment's filter");
-        }
-        loaded->charged_bytes += footer->filter.stored_len;
+        TRY(segment_open_alloc_filter(segment, loaded));
     }
     struct io_req reqs[] = {
         {.op = IO_READ,
@@ -411,30 +443,52 @@ segment_open_head_lines(const struct segment_footer *footer)
     return (uint32_t)lines;
 }
 
-/* As much filter as its rows take, and short index rows for blocks of a common size. Too little costs
- * a read more, too much some of the data blocks. */
+/* As much filter as its rows take. */
+static uint64_t
+segment_tail_filter(const struct segment_meta *meta)
+{
+    uint64_t rows = MIN(meta->row_count, meta->size_bytes);
+    return MIN((uint64_t)filter_page_count(rows) * SEGMENT_FILTER_PAGE_STORED, meta->size_bytes);
+}
+
+/* Short rows for blocks of a common size. Too little costs a read more, too much some of the data blocks. */
+static uint64_t
+segment_tail_index(const struct segment_meta *meta)
+{
+    enum { TAIL_BLOCK_BYTES = 2 << 10, TAIL_INDEX_ROW_BYTES = 20 };
+
+    uint64_t blocks = MIN(meta->row_count, meta->size_bytes / TAIL_BLOCK_BYTES);
+    return blocks * TAIL_INDEX_ROW_BYTES;
+}
+
+enum { TAIL_END_BYTES = 4 << 10 }; /* footer and properties */
+
 uint64_t
 segment_tail_bytes(const struct segment_meta *meta)
 {
-    enum { TAIL_BLOCK_BYTES = 2 << 10, TAIL_INDEX_ROW_BYTES = 20, TAIL_ENDS_BYTES = 4 << 10 };
-
-    uint64_t rows = MIN(meta->row_count, meta->size_bytes);
-    uint64_t blocks = MIN(rows, meta->size_bytes / TAIL_BLOCK_BYTES);
-    uint64_t filter = (uint64_t)filter_page_count(rows) * SEGMENT_FILTER_PAGE_STORED;
-    return MIN(filter + blocks * TAIL_INDEX_ROW_BYTES + TAIL_ENDS_BYTES, meta->size_bytes);
+    uint64_t bytes = segment_tail_filter(meta) + segment_tail_index(meta) + TAIL_END_BYTES;
+    return MIN(bytes, meta->size_bytes);
 }
 
-/* Where all of index and filter will be wanted, the disk may begin with them now. */
+/* Where all of the index will be wanted, the disk may begin with it now. */
 static void
-segment_open_begin_tail(const struct segment_opening *opening)
+segment_open_begin(const struct segment_opening *opening)
 {
     const struct segment *segment = opening->segment;
-    uint64_t tail = segment_tail_bytes(&segment->meta);
-    bool whole = opening->mode != SEGMENT_OPEN_PAGED &&
-                 (segment->meta.level == 0 || block_cache_index_fits(segment->cache, tail));
-    if (whole) {
-        io_start_read(segment->io, opening->loaded->file, segment->meta.size_bytes - tail, tail);
+    const struct segment_meta *meta = &segment->meta;
+    struct io_file *file = opening->loaded->file;
+    uint64_t tail = segment_tail_bytes(meta);
+    if (opening->mode == SEGMENT_OPEN_PAGED ||
+        (meta->level > 0 && !block_cache_index_fits(segment->cache, tail))) {
+        return;
     }
+    uint64_t end = MIN((uint64_t)TAIL_END_BYTES, tail);
+    uint64_t from = meta->size_bytes - tail;
+    uint64_t first =
+        segment_open_is_late(opening) ? MIN(segment_tail_index(meta) + end, tail - end) : tail - end;
+    io_start_read(segment->io, file, from, first);
+    io_start_read(segment->io, file, from + tail - end, end);
+    io_start_read(segment->io, file, 0, SEGMENT_HEADER_BYTES);
 }
 
 static esker_status
@@ -447,7 +501,7 @@ segment_open_all(struct segment_opening *opening)
         return FAIL_AT(ESKER_CORRUPT, segment->name, 0, "a segment that the manifest lists is missing");
     }
     TRY(status);
-    segment_open_begin_tail(opening);
+    segment_open_begin(opening);
     TRY(segment_open_ends(segment, loaded->file, &loaded->footer));
     loaded->head_lines = segment_open_head_lines(&loaded->footer);
     opening->index_budget = MAX(4 * segment->meta.size_bytes, (uint64_t)1 << 20);
@@ -457,9 +511,10 @@ segment_open_all(struct segment_opening *opening)
     TRY(segment_open_read(opening));
     TRY(segment_open_index(opening));
     if (loaded->filter_pages != NULL) {
-        TRY(segment_open_filter(opening));
+        TRY(segment_open_filter(segment, loaded, opening->mode == SEGMENT_OPEN_STRICT));
     }
-    loaded->paged = loaded->parts == NULL || (loaded->filter == NULL && loaded->footer.filter_pages > 0);
+    loaded->filter_paged = !opening->whole && loaded->footer.filter_pages > 0;
+    loaded->paged = loaded->parts == NULL || loaded->filter_paged;
     uint64_t slots =
         (uint64_t)loaded->footer.data_block_count + loaded->part_count + loaded->footer.filter_pages;
     if (slots > UINT32_MAX) {

@@ -126,7 +126,8 @@ page_is_paged(struct page_fixture *fixture)
     assert_true(loaded->footer.filter_pages > 0);
     bool paged = loaded->paged;
     assert_int_equal(paged, loaded->parts == NULL);
-    assert_int_equal(paged, loaded->filter == NULL);
+    assert_int_equal(paged, loaded->filter_paged);
+    assert_int_equal(!paged, loaded->filter_late);
     segment_loaded_unref(loaded);
     return paged;
 }
@@ -332,6 +333,128 @@ paged__a_lookup_reads_one_page_of_each(void **state)
     page_fini(&fixture);
 }
 
+/* ---- The filter comes later ----------------------------------------------------- */
+
+static bool
+late_is_here(struct page_fixture *fixture)
+{
+    struct segment_loaded *loaded = NULL;
+    assert_ok(segment_load(fixture->segment, &loaded));
+    bool here = segment_loaded_filter(loaded) != NULL;
+    segment_loaded_unref(loaded);
+    return here;
+}
+
+static uint64_t
+late_calls(const struct page_fixture *fixture)
+{
+    return load_relaxed(&fixture->mio.calls); /* relaxed: one thread. */
+}
+
+static struct bytes
+late_absent(const struct page_fixture *fixture, uint8_t *buf)
+{
+    struct bytes key = fixture->rows.at[1000].key;
+    memcpy(buf, key.ptr, key.len);
+    buf[key.len] = 'x';
+    return bytes_make(buf, key.len + 1);
+}
+
+/* Looked for slowly: not there. */
+static void
+late_miss(struct page_fixture *fixture, struct bytes key)
+{
+    struct segment_hit hit = {0};
+    assert_int_equal(
+        segment_get_slow(fixture->segment, key, segment_filter_hash(key), UINT64_MAX, true, &hit),
+        SEGMENT_ABSENT);
+}
+
+/* In memory alone. */
+static enum segment_result
+late_look(struct page_fixture *fixture, struct bytes key, struct segment_hit *hit)
+{
+    *hit = (struct segment_hit){0};
+    return test_segment_get(fixture->segment, key, UINT64_MAX, hit, NULL);
+}
+
+static void
+late_init(struct page_fixture *fixture)
+{
+    page_init(fixture, PAGE_CACHE);
+    page_rows(fixture, 6000);
+    page_write(fixture, ESKER_COMPRESS_NONE, 512);
+}
+
+/* A lookup that finds its key needs no filter; the first that does not brings it, and the next does
+ * without the disk. What cannot be read is nobody's failure. */
+static void
+late_filter__comes_with_the_first_miss(void **state)
+{
+    (void)state;
+    struct page_fixture fixture;
+    uint8_t buf[64];
+    late_init(&fixture);
+    struct bytes absent = late_absent(&fixture, buf);
+    for (uint32_t i = 0; i < fixture.rows.count; i += 7) {
+        const struct test_row *row = &fixture.rows.at[i];
+        struct segment_hit hit = {0};
+        assert_int_equal(segment_get_slow(fixture.segment, row->key, segment_filter_hash(row->key),
+                                          row->lsn + 1, false, &hit),
+                         SEGMENT_FOUND);
+        frame_unpin(hit.frame);
+    }
+    assert_false(late_is_here(&fixture));
+    fixture.mio.fail_at = late_calls(&fixture) + 2; /* the block is read, the filter is not */
+    late_miss(&fixture, absent);
+    assert_int_equal(late_calls(&fixture), fixture.mio.fail_at);
+    assert_false(late_is_here(&fixture));
+    late_miss(&fixture, absent);
+    assert_true(late_is_here(&fixture));
+    uint64_t calls = late_calls(&fixture);
+    struct segment_hit hit;
+    for (uint32_t i = 0; i < 50; i++) {
+        assert_int_equal(late_look(&fixture, absent, &hit), SEGMENT_ABSENT);
+        late_miss(&fixture, absent);
+    }
+    assert_int_equal(late_calls(&fixture), calls);
+    page_fini(&fixture);
+}
+
+/* The same where the block is in memory already, and where many blocks were read together. */
+static void
+late_filter__comes_where_nothing_is_read(void **state)
+{
+    (void)state;
+    for (int together = 0; together < 2; together++) {
+        struct page_fixture fixture;
+        uint8_t buf[64];
+        struct segment_hit hit;
+        late_init(&fixture);
+        struct bytes absent = late_absent(&fixture, buf);
+        assert_ok(segment_warm(fixture.segment));
+        assert_int_equal(late_look(&fixture, absent, &hit), SEGMENT_NEEDS_IO);
+        assert_int_equal(hit.place.stage, SEGMENT_STAGE_DATA);
+        struct segment_fetch fetch = {.segment = fixture.segment, .place = hit.place};
+        segment_fetch_many(&fetch, 1, &fixture.mem.base, true);
+        assert_ok(fetch.status);
+        if (together != 0) {
+            assert_int_equal(segment_get_in_frame(fixture.segment, fetch.frame, absent,
+                                                  segment_filter_hash(absent), UINT64_MAX, &hit),
+                             SEGMENT_ABSENT);
+        } else {
+            assert_int_equal(late_look(&fixture, absent, &hit), SEGMENT_NEEDS_IO);
+            assert_int_equal(hit.place.stage, SEGMENT_STAGE_NONE);
+            assert_false(late_is_here(&fixture));
+            late_miss(&fixture, absent);
+        }
+        assert_true(late_is_here(&fixture));
+        frame_unpin(fetch.frame);
+        assert_int_equal(late_look(&fixture, absent, &hit), SEGMENT_ABSENT);
+        page_fini(&fixture);
+    }
+}
+
 /* ---- Damage ------------------------------------------------------------------- */
 
 /* Every byte behind the header, changed: no answer is wrong, and what is not told as damage is
@@ -511,6 +634,8 @@ main(void)
         cmocka_unit_test(paged__answers_like_whole),
         cmocka_unit_test(paged__awkward_keys_answer_like_whole),
         cmocka_unit_test(paged__a_lookup_reads_one_page_of_each),
+        cmocka_unit_test(late_filter__comes_with_the_first_miss),
+        cmocka_unit_test(late_filter__comes_where_nothing_is_read),
         cmocka_unit_test(damage__of_a_page_costs_its_own_keys),
         cmocka_unit_test(damage__of_a_page_costs_no_more_where_all_would_fit),
         cmocka_unit_test(damage__a_part_that_disagrees_with_the_root_is_refused),

@@ -47,8 +47,9 @@ segment_verify_row(struct segment_verify *verify, const struct block *block, uin
         }
     }
     const struct segment_loaded *loaded = verify->loaded;
-    if (new_key && loaded->filter != NULL &&
-        !filter_may_contain(loaded->filter, loaded->footer.filter_pages, segment_filter_hash(key))) {
+    const uint8_t *filter = segment_loaded_filter(loaded);
+    if (new_key && filter != NULL &&
+        !filter_may_contain(filter, loaded->footer.filter_pages, segment_filter_hash(key))) {
         return segment_verify_fail(verify, loaded->footer.filter.offset, "the filter lacks a key");
     }
     size_t value_len = block_value(block, row).len;
