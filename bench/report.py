@@ -284,6 +284,25 @@ Random records, page cache dropped, a cache of a few percent, one thread; keys p
 {table(["gets"] + results.engines, rows)}""" if known else ""
 
 
+def opened(results):
+    """Cold reads, the open before them counted."""
+    rows = []
+    for workload in ("readcold", "readcold-8", "seek10-cold"):
+        for title, metric, scale, form in ((" open, ms", "open_seconds", 1e3, "{:.1f}"),
+                                           (", open counted", "with_open_ops_per_s", 1, "{:,.0f}")):
+            values = [results.metric(workload, name, metric) for name in results.engines]
+            if any(value is not None for value in values):
+                rows.append([workload + title])
+                rows[-1] += ["–" if value is None else form.format(value * scale) for value in values]
+    return f"""
+## Cold reads, the open counted
+
+What an engine reads at open it does not read later. Page cache dropped before the open; operations per
+second from there to the end of the cold phase.
+
+{table(["workload"] + results.engines, rows)}""" if rows else ""
+
+
 def weights(results):
     sections = [("write_amp", "Bytes written to files per byte put (closing included)"),
                 ("space_amp", "Bytes on disk after closing per byte that is live")]
@@ -374,7 +393,7 @@ def main():
         sys.exit(f"report: there is no {folder}/full/results.json")
     results = Results(data)
     text = head(results) + standing(results) + rates(results) + latencies(results) + processor(results)
-    text += readers(results) + together(results) + weights(results)
+    text += readers(results) + together(results) + opened(results) + weights(results)
     far = load(os.path.join(folder, "beyond", "results.json"))
     if far is not None:
         text += beyond(Results(far))

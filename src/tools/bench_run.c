@@ -186,7 +186,10 @@ bench_disk_bytes(const char *dir)
 int
 bench_open(struct bench_run *run)
 {
-    return run->engine->open(&run->setup, &run->db) == BENCH_OK ? BENCH_OK : bench_fail_call(run, "open");
+    uint64_t began = bench_now_ns();
+    int answer = run->engine->open(&run->setup, &run->db);
+    run->open_ns = bench_now_ns() - began;
+    return answer == BENCH_OK ? BENCH_OK : bench_fail_call(run, "open");
 }
 
 int

@@ -100,6 +100,7 @@ struct bench_run {
     struct bench_setup setup;
     struct bench_keys keys;
     void *db;
+    uint64_t open_ns; /* what the last open took */
     uint64_t round;
     uint32_t teams; /* begun so far */
     atomic_bool stop;

@@ -76,6 +76,8 @@ int bench_warm(struct bench_run *run);
 int bench_grow_buffers(struct bench_run *run);
 /* Walks everything: rows in order, values right, and exactly `expected` of them. */
 int bench_check_count(struct bench_run *run, uint64_t expected);
+/* A cold phase of so many operations that followed an open: what they come to with the open counted. */
+void bench_count_open(struct bench_run *run, uint64_t ops);
 /* Closes the database and reports disk space and write amplification; user_bytes is what was put
  * since the measured phase began; what closing writes counts too. */
 int bench_close_and_weigh(struct bench_run *run, uint64_t user_bytes, uint64_t live_bytes);

@@ -71,6 +71,16 @@ bench_check_count(struct bench_run *run, uint64_t expected)
     return BENCH_OK;
 }
 
+void
+bench_count_open(struct bench_run *run, uint64_t ops)
+{
+    double open_seconds = (double)run->open_ns / 1e9;
+    double alone = run->result->value;
+    double seconds = alone > 0.0 ? (double)ops / alone + open_seconds : 0.0;
+    bench_set_metric(run, "open_seconds", open_seconds);
+    bench_set_metric(run, "with_open_ops_per_s", seconds > 0.0 ? (double)ops / seconds : 0.0);
+}
+
 int
 bench_close_and_weigh(struct bench_run *run, uint64_t user_bytes, uint64_t live_bytes)
 {
@@ -103,6 +113,7 @@ read_random_role(struct bench_worker *worker)
     }
 }
 
+/* ops_max: of each thread; the open then counts as well. */
 static int
 read_measure(struct bench_run *run, bench_role_fn *fn, uint32_t threads, uint64_t ops_max)
 {
@@ -110,6 +121,9 @@ read_measure(struct bench_run *run, bench_role_fn *fn, uint32_t threads, uint64_
         .name = "read", .fn = fn, .threads = threads, .ops_max = ops_max, .for_ns = run->config->phase_ns};
     if (bench_team(run, &role, 1, true) != BENCH_OK) {
         return BENCH_FAILED;
+    }
+    if (ops_max > 0) {
+        bench_count_open(run, ops_max * threads);
     }
     return bench_close(run);
 }

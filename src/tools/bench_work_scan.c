@@ -55,6 +55,9 @@ bench_work_seek(struct bench_run *run)
         bench_team(run, &role, 1, true) != BENCH_OK) {
         return BENCH_FAILED;
     }
+    if (cold) {
+        bench_count_open(run, role.ops_max);
+    }
     return bench_close(run);
 }
 
