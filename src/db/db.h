@@ -33,7 +33,7 @@ enum {
     WINDOW_BYTES_MOST = 64 << 20,
     SEGMENT_BYTES_MIN = 2 << 20,
     SEGMENT_BYTES_MOST = 64 << 20,
-    WINDOWS_LIVE_MAX = 3, /* active + waiting for flush; more only from recovery and oversize batches */
+    WINDOWS_LIVE_MAX = 3, /* active + waiting for flush; more: db_windows.h, recovery, oversize batches */
     PREPARED_MAX = 2,
     WINDOWS_RECOVERED_MAX = 8, /* more are flushed before open returns */
     L0_TRIGGER = 4,

@@ -100,7 +100,9 @@ run_reserve_space(struct compact_run *run)
     uint64_t free_bytes = 0;
     TRY(io_free_bytes(db->io, &free_bytes));
     mutex_lock(&db->mu);
-    uint64_t kept = db->merge_reserved_bytes + db->window_bytes_max * WINDOWS_LIVE_MAX;
+    uint64_t windows = load_acquire(&db->current)->window_count; /* pairs: CURRENT */
+    windows = MAX(windows, (uint64_t)WINDOWS_LIVE_MAX);
+    uint64_t kept = db->merge_reserved_bytes + db->window_bytes_max * windows;
     /* While the reserve is spent merges are tried: what deletes cover needs no room. */
     bool fits = db->reserve_spent || (free_bytes >= kept && free_bytes - kept >= run->bytes_in);
     if (fits) {

@@ -28,6 +28,7 @@
  * words, since nothing depends on their being of one moment.
  */
 #include "db/db.h"
+#include "db/db_windows.h"
 
 enum {
     PACE_SLICE_NS = 1000000,   /* a sleep; then the rate may be another */
@@ -229,7 +230,7 @@ static uint64_t
 pace_memory_rate_locked(const esker_db *db, const struct version *version)
 {
     uint64_t rate = db_drain_rate(&db->flush_drain);
-    if (version->window_count < WINDOWS_LIVE_MAX || rate == 0) {
+    if (version->window_count < db_windows_live_locked(db, version) || rate == 0) {
         return 0;
     }
     const struct window *active = version->windows[0];
@@ -262,8 +263,9 @@ db_pace_update_locked(esker_db *db)
     bool by_memory = memory_rate != 0 && memory_rate < rate;
     rate = by_memory ? memory_rate : rate;
     bool l0_behind = level_run_tiers(version->levels[0]) > config.l0_trigger;
-    bool waiting = version->window_count + 1 >= WINDOWS_LIVE_MAX;
-    bool flush_behind = version->window_count >= WINDOWS_LIVE_MAX; /* and writers about to wait for it */
+    uint32_t live = db_windows_live_locked(db, version);
+    bool waiting = version->window_count + 1 >= live;
+    bool flush_behind = version->window_count >= live; /* and writers about to wait for it */
     uint64_t bytes = pace_debt_bytes(version, &config, targets);
     /* relaxed, all of them: hints for writers and jobs, and statistics. */
     store_relaxed(&db->pace_level, by_memory ? PACE_BY_MEMORY : debt.level); /* relaxed: told only */

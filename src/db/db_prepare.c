@@ -16,6 +16,7 @@
  * was made is discarded if it does not fit any more.
  */
 #include "db/db.h"
+#include "db/db_windows.h"
 
 enum {
     PREPARE_BURST_NS = 50000000,    /* half a window in less time is a burst */
@@ -67,6 +68,20 @@ prepare_wants_more_locked(esker_db *db, uint32_t count)
     bool two = active->cap_bytes > db->window_bytes_first && !db->reserve_spent;
     uint32_t want = two ? PREPARED_MAX : 1;
     return count < want && !db->rotating && load_relaxed(&db->poisoned) == 0; /* relaxed: set under mu */
+}
+
+uint32_t
+db_windows_live_locked(const esker_db *db, const struct version *version)
+{
+    const struct window *active = version->windows[0];
+    if (active->cap_bytes < WINDOWS_LIVE_BYTES) {
+        return WINDOWS_LIVE_MAX;
+    }
+    uint64_t each = window_expected_bytes(active, window_bytes_per_op(active));
+    each += active->map != NULL ? active->cap_bytes : 0;
+    uint64_t more = block_cache_room(db->cache) / each;
+    uint64_t count = MIN(version->window_count + more, (uint64_t)WINDOWS_LIVE_MOST);
+    return (uint32_t)MAX(count, (uint64_t)WINDOWS_LIVE_MAX);
 }
 
 /* By how much windows grow now that the active one is half full: a burst should

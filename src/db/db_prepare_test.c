@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "db/db.h"
+#include "db/db_windows.h"
 #include "io/io_sim.h"
 
 enum { PREPARE_VALUE_BYTES = 500, PREPARE_FIRST_BYTES = 4096 };
@@ -33,14 +34,20 @@ static const struct db_tuning prepare_large = {
     .window_bytes_first = 1 << 20, .window_bytes_max = 1 << 20, .segment_bytes = 4 << 20};
 
 static void
-prepare_open_with(struct fixture *f, const struct db_tuning *tuning)
+prepare_open_budget(struct fixture *f, const struct db_tuning *tuning, uint64_t budget_bytes)
 {
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
-    options.memory_budget_bytes = 8 << 20;
+    options.memory_budget_bytes = budget_bytes;
     assert_int_equal(io_sim_open(f->disk, &mem_default, &io), ESKER_OK);
     assert_int_equal(db_open_on(io, &options, tuning, true, &f->db), ESKER_OK);
+}
+
+static void
+prepare_open_with(struct fixture *f, const struct db_tuning *tuning)
+{
+    prepare_open_budget(f, tuning, 8 << 20);
 }
 
 static void
@@ -224,6 +231,36 @@ prepare__windows_take_more_of_large_entries_in_the_same_memory(void **state)
     assert_int_equal(prepare_active(f)->op_cap, window_op_capacity(1 << 20));
 }
 
+/* Nothing is flushed before a writer waits for it. How many windows are live then, at most? */
+static uint32_t
+prepare_live_most(struct fixture *f, uint64_t window_bytes, uint64_t budget_bytes)
+{
+    const struct db_tuning tuning = {.window_bytes_first = window_bytes, .window_bytes_max = window_bytes};
+    uint32_t most = 0;
+    assert_int_equal(esker_close(f->db), ESKER_OK);
+    prepare_open_budget(f, &tuning, budget_bytes);
+    for (uint32_t i = 0; i < 20000; i++) {
+        prepare_put(f, false);
+        if (i % 100 == 0) {
+            prepare_run_jobs(f);
+        }
+        const struct version *version = load_acquire(&f->db->current); /* pairs: CURRENT — no other thread */
+        most = MAX(most, version->window_count);
+    }
+    assert_true(load_relaxed(&f->db->wait_count[ESKER_WAIT_MEMORY]) > 0);
+    return most;
+}
+
+static void
+prepare__more_windows_are_live_where_memory_has_room(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(prepare_live_most(f, 1 << 18, 64 << 20),
+                     WINDOWS_LIVE_MAX); /* small ones are flushed soon */
+    assert_int_equal(prepare_live_most(f, 1 << 20, 64 << 20), WINDOWS_LIVE_MOST);
+    assert_int_equal(prepare_live_most(f, 2 << 20, 8 << 20), WINDOWS_LIVE_MAX);
+}
+
 #define CASE(fn)                                                                                             \
     {                                                                                                        \
         .name = #fn, .test_func = fn, .setup_func = fixture_setup, .teardown_func = fixture_teardown         \
@@ -238,6 +275,7 @@ main(void)
         CASE(prepare__what_was_never_used_goes_last_first),
         CASE(prepare__conditional_batches_look_ahead),
         CASE(prepare__windows_take_more_of_large_entries_in_the_same_memory),
+        CASE(prepare__more_windows_are_live_where_memory_has_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@
  *     moment; recovery takes it for lost otherwise (wal/log_file.h).
  */
 #include "db/db.h"
+#include "db/db_windows.h"
 #include "base/mutant.h"
 
 /* ---- The pool of log files ------------------------------------------------ */
@@ -399,7 +400,7 @@ rotate_level0_full(const esker_db *db, const struct version *version)
 static bool
 rotate_has_room_locked(const esker_db *db, const struct version *version)
 {
-    return version->window_count < WINDOWS_LIVE_MAX && !rotate_level0_full(db, version);
+    return version->window_count < db_windows_live_locked(db, version) && !rotate_level0_full(db, version);
 }
 
 /* Prepared windows that the frame would not fit are given back and a larger one is asked for. */
@@ -452,9 +453,8 @@ rotate_wait_locked(esker_db *db, uint64_t deadline_ns, struct rotate_stall *stal
     }
     if (stall->since_ns == 0) {
         stall->since_ns = io_monotonic_ns(db->io);
-        stall->cause = version->window_count >= WINDOWS_LIVE_MAX ? ESKER_WAIT_MEMORY
-                       : level0_full                             ? ESKER_WAIT_LEVEL0
-                                                                 : ESKER_WAIT_LOG;
+        bool no_memory = version->window_count >= db_windows_live_locked(db, version);
+        stall->cause = no_memory ? ESKER_WAIT_MEMORY : level0_full ? ESKER_WAIT_LEVEL0 : ESKER_WAIT_LOG;
     }
     if (db->prepared[0] == NULL && !db->rotating) {
         job_kick(&db->prepare_job);

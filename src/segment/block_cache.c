@@ -128,6 +128,14 @@ block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats 
     *out = stats;
 }
 
+uint64_t
+block_cache_room(const struct block_cache *cache)
+{
+    struct block_cache_stats stats;
+    block_cache_get_stats(cache, &stats);
+    return stats.capacity_bytes - MIN(stats.used_bytes, stats.capacity_bytes);
+}
+
 /* ---- Frames ------------------------------------------------------------- */
 
 struct frame_ref *

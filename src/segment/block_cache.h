@@ -80,6 +80,8 @@ void block_cache_settle(struct block_cache *cache);
 /* Evicts all holders, and returns when the files that nobody else uses are closed. Outside sections. */
 void block_cache_shed_holders(struct block_cache *cache);
 
+/* What nothing takes now: neither frames nor what is charged. */
+uint64_t block_cache_room(const struct block_cache *cache);
 void block_cache_get_stats(const struct block_cache *cache, struct block_cache_stats *out);
 
 #endif
