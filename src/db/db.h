@@ -4,8 +4,8 @@
  * files of this room offer one another. Life of a write: docs/architecture.md.
  *
  * Locks, in the order in which they may be taken:
- *   manifest_mu > mu > snap_mu > (sync/workers.c's own)
- * manifest_mu is held across manifest I/O; the others never across I/O, nor
+ *   drop_mu > manifest_mu > mu > snap_mu > (sync/workers.c's own)
+ * drop_mu and manifest_mu are held across manifest I/O; the others never across I/O, nor
  * inside an epoch section.
  *
  * Watermarks, all LSNs, all monotone: visible >= logged >= durable.
@@ -226,14 +226,12 @@ struct esker_db {
     /* owned by the sync leader (whoever holds sync_inflight) */
     uint64_t marked_lsn; /* the highest durable LSN that a SYNCMARK in the log carries */
 
-    /* guarded by manifest_mu */
-    struct mutex manifest_mu CACHE_ALIGNED;
+    struct mutex drop_mu; /* held by who drops log files from the list: one after the other */
+    struct mutex manifest_mu CACHE_ALIGNED; /* guards: */
     struct manifest *manifest;
-    uint64_t wal_min_gen, wal_min_lsn;
-    uint64_t *log_numbers; /* every log file that the manifest lists */
+    uint64_t wal_min_gen, wal_min_lsn, *log_numbers; /* of every log file that the manifest lists */
     size_t log_number_count, log_number_cap;
-    uint64_t unsure_ids
-        [DB_UNSURE_MAX]; /* segments of edits that may be on disk: gone once a manifest is written */
+    uint64_t unsure_ids[DB_UNSURE_MAX]; /* of edits that may be on disk: gone once a manifest is written */
     uint32_t unsure_count;
 
     /* guarded by mu */

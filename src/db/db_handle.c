@@ -22,6 +22,7 @@ db_handle_alloc(const esker_options *options, esker_db **out)
     db->options = *options;
     db->fork_generation = load_relaxed(&fork_generation); /* relaxed: changes only in a forked child */
     store_relaxed(&db->event_fd, -1);                     /* relaxed: not shared yet */
+    mutex_init(&db->drop_mu);
     mutex_init(&db->manifest_mu);
     mutex_init(&db->mu);
     mutex_init(&db->populate_mu);
@@ -37,6 +38,7 @@ static void
 handle_destroy(esker_db *db)
 {
     mutex_fini(&db->manifest_mu);
+    mutex_fini(&db->drop_mu);
     mutex_fini(&db->mu);
     mutex_fini(&db->snap_mu);
     window_spare_fini(&db->spare_memory);

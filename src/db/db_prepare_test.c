@@ -183,6 +183,39 @@ prepare__what_was_never_used_goes_last_first(void **state)
     }
 }
 
+/* Two are prepared and given back, the first one's file is begun anew, and that one goes too: what is left is
+ * the log of the second, behind one that is no more. */
+static void
+prepare__what_nothing_leads_to_goes_first(void **state)
+{
+    struct fixture *f = *state;
+    struct window *window = NULL;
+    prepare_grow(f);
+    struct window *active = prepare_active(f);
+    uint64_t small = f->db->prepared[0]->cap_bytes;
+    uint64_t large = f->db->prepared[1]->cap_bytes;
+    uint64_t number = f->db->prepared[0]->log->number;
+    uint64_t astray = f->db->prepared[1]->log->number;
+    assert_true(small < large);
+    mutex_lock(&f->db->mu);
+    db_discard_prepared_locked(f->db, 0);
+    mutex_unlock(&f->db->mu);
+    assert_int_equal(db_make_window(f->db, small, window_op_capacity(small), active->end_lsn, active->gen,
+                                    active->end_lsn, &window),
+                     ESKER_OK);
+    assert_int_equal(window->log->number, number);
+    mutex_lock(&f->db->mu);
+    db_discard_window_locked(f->db, window);
+    mutex_unlock(&f->db->mu);
+    assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);
+    for (size_t i = 0; i < f->db->pool.count; i++) {
+        assert_true(f->db->pool.files[i]->number != number && f->db->pool.files[i]->number != astray);
+    }
+    sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
+    assert_int_equal(esker_close(f->db), ESKER_IO); /* the disk is gone */
+    prepare_open(f);
+}
+
 static void
 prepare__conditional_batches_look_ahead(void **state)
 {
@@ -273,6 +306,7 @@ main(void)
         CASE(prepare__one_is_ready_while_windows_are_small),
         CASE(prepare__two_are_ready_once_windows_have_grown),
         CASE(prepare__what_was_never_used_goes_last_first),
+        CASE(prepare__what_nothing_leads_to_goes_first),
         CASE(prepare__conditional_batches_look_ahead),
         CASE(prepare__windows_take_more_of_large_entries_in_the_same_memory),
         CASE(prepare__more_windows_are_live_where_memory_has_room),

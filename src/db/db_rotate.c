@@ -106,21 +106,44 @@ rotate_abandon_log(esker_db *db, struct log_file *log)
     IGNORE_STATUS(status_restore(&story), "keeps the first story");
 }
 
-/* I6: of logs that were begun one behind the other and never used the last one goes
- * first, and none that the one in the making follows. False: not this one now. */
+/* Was it begun behind one that has been begun anew since, or is gone? What was begun later hides it. */
+static bool
+rotate_pool_is_astray_locked(esker_db *db, const struct log_file *log, uint64_t active_gen)
+{
+    uint64_t prev_gen = log->header.prev_gen;
+    bool found = log->header.gen <= active_gen || prev_gen <= active_gen;
+    for (size_t i = 0; i < db->pool.count && !found; i++) {
+        found = db->pool.files[i]->header.gen == prev_gen;
+    }
+    for (size_t i = 0; i < PREPARED_MAX && !found; i++) {
+        found = db->prepared[i] != NULL && db->prepared[i]->gen == prev_gen;
+    }
+    return !found;
+}
+
+/* I6: logs that were never used go in this order: first those that nothing leads to, which would be the ones
+ * begun last once the others are gone; then of those that were begun one behind the other the last one, and
+ * none that the one in the making follows. False: not this one now. */
 static bool
 rotate_pool_last_behind_locked(esker_db *db, size_t *index)
 {
     /* pairs: CURRENT — installers hold mu. */
     uint64_t active_gen = load_acquire(&db->current)->windows[0]->gen;
+    uint64_t gen = db->pool.files[*index]->header.gen;
+    for (size_t i = 0; i < db->pool.count && gen > active_gen; i++) {
+        if (rotate_pool_is_astray_locked(db, db->pool.files[i], active_gen)) {
+            *index = i;
+            return true;
+        }
+    }
     for (size_t i = 0; i < db->pool.count; i++) {
-        uint64_t gen = db->pool.files[*index]->header.gen;
+        gen = db->pool.files[*index]->header.gen;
         if (gen > active_gen && db->pool.files[i]->header.prev_gen == gen) {
             *index = i;
             i = (size_t)-1; /* from the start: a link only leads to a higher generation */
         }
     }
-    uint64_t gen = db->pool.files[*index]->header.gen;
+    gen = db->pool.files[*index]->header.gen;
     return gen <= active_gen || gen != db->preparing_behind;
 }
 
@@ -144,23 +167,41 @@ rotate_pool_excess(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
     return log;
 }
 
+/* A file that is still listed goes back: what leads to it must not go before it (I6). */
+static esker_status
+rotate_drop_log(esker_db *db, struct log_file *log)
+{
+    uint64_t number = log->number;
+    struct edit edit = {.drop_logs = &number, .drop_log_count = 1};
+    char name[40];
+    log_file_name(number, name);
+    if (MUTANT(5)) {
+        TRY(io_unlink(db->io, name));
+    }
+    esker_status status = db_manifest_append(db, &edit);
+    if (status != ESKER_OK) {
+        mutex_lock(&db->mu);
+        db->log_file_count++;
+        db->log_file_bytes += LOG_HEADER_BYTES + log->space_bytes;
+        db_pool_add_locked(db, log);
+        mutex_unlock(&db->mu);
+        return status;
+    }
+    log_file_destroy(log);
+    return io_unlink(db->io, name);
+}
+
 esker_status
 db_drop_pool(esker_db *db, uint64_t keep_bytes, uint64_t useful_bytes)
 {
     struct log_file *log;
-    while ((log = rotate_pool_excess(db, keep_bytes, useful_bytes)) != NULL) {
-        uint64_t number = log->number;
-        log_file_destroy(log);
-        struct edit edit = {.drop_logs = &number, .drop_log_count = 1};
-        char name[40];
-        log_file_name(number, name);
-        if (MUTANT(5)) {
-            TRY(io_unlink(db->io, name));
-        }
-        TRY(db_manifest_append(db, &edit));
-        TRY(io_unlink(db->io, name));
+    esker_status status = ESKER_OK;
+    mutex_lock(&db->drop_mu); /* edits come in the order of choice */
+    while (status == ESKER_OK && (log = rotate_pool_excess(db, keep_bytes, useful_bytes)) != NULL) {
+        status = rotate_drop_log(db, log);
     }
-    return ESKER_OK;
+    mutex_unlock(&db->drop_mu);
+    return status;
 }
 
 void
