@@ -58,12 +58,14 @@ struct compaction_output {
     struct segment_meta meta; /* min_key and max_key point into `keys` */
     uint8_t keys[2 * EDIT_KEY_BYTES_MAX];
     struct segment_warm *warm; /* nullable; for segment_adopt */
+    struct segment *segment;   /* its handle; NULL: it has none yet */
     int compression;
 };
 
 struct compaction_result {
     struct compaction_output **outputs; /* in key order, synced, the directory not */
     size_t output_count;
+    size_t adopted; /* so many have a handle, and the cache their blocks */
     uint64_t rows_in, rows_out, bytes_written;
     uint64_t rows_expired; /* of rows_in: puts that became deletes, or nothing */
 };
@@ -113,6 +115,8 @@ struct picker_config {
     /* It is weighed against all that is below instead: tiers over one level at the bottom, and
      * nothing between them but what is there from other times. */
     bool lazy;
+    /* Nothing else is asked for than a merge of new tiers with one another, beside a merge that goes down. */
+    bool tiers_only;
     uint64_t base_bytes; /* target of the first level below 0 that is in use */
     uint32_t fanout;
     uint64_t segment_bytes;

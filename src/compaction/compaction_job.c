@@ -54,6 +54,9 @@ compaction_result_fini(struct compaction_result *result, const struct mem *mem)
 {
     for (size_t i = 0; i < result->output_count; i++) {
         segment_warm_destroy(result->outputs[i]->warm);
+        if (result->outputs[i]->segment != NULL) {
+            segment_unref(result->outputs[i]->segment);
+        }
         mem_free(mem, result->outputs[i]);
     }
     mem_free(mem, result->outputs);

@@ -534,6 +534,11 @@ compaction_pick(const struct level_table levels[ESKER_LEVELS_MAX], const struct 
                 struct compaction_plan *out)
 {
     struct picker picker;
+    if (config->tiers_only) {
+        picker_init(&picker, levels, config);
+        out->score = picker.score[0];
+        return picker.score[0] >= 1.0 && picker_plan_level0(&picker, out);
+    }
     if (compaction_pick_expired(levels, config, out)) {
         return true;
     }

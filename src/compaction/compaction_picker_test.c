@@ -8,7 +8,7 @@
  * the difference to say.
  *
  *   # comment
- *   config trigger=4 base=100 fanout=8 segment=10 gc=0 inputs=0 eighths=0 bytes=0 tier=0 lazy=0
+ *   config trigger=4 base=100 fanout=8 segment=10 gc=0 inputs=0 eighths=0 bytes=0 tier=0 lazy=0 only=0
  *   level 0: a-c:10 b-d:10
  *   level 6: a-f:100#3!t60@50 g-*:100
  *   pick                           or: range LOWER UPPER, `-` = no bound
@@ -135,6 +135,8 @@ parse_config(struct picker_config *config, char *text)
             config->l0_tier_bytes = value;
         } else if (strcmp(name, "lazy") == 0) {
             config->lazy = value != 0;
+        } else if (strcmp(name, "only") == 0) {
+            config->tiers_only = value != 0;
         } else if (strcmp(name, "now") == 0) {
             config->now_ms = value;
         } else {

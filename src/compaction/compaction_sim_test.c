@@ -364,6 +364,7 @@ try_start(struct toy_db *db)
         return false;
     }
     db->config.gc_lsn = MIN(db->held_lsn, db->lsn + 1);
+    db->config.tiers_only = db->job_count > 0 && rng_below(&db->rng, 8) == 0;
     if (!compaction_pick(make_tables(db), &db->config, &plan)) {
         db->waits += plan.score >= 1.0;
         assert_true(plan.score < 1.0 || db->job_count > 0);

@@ -208,6 +208,9 @@ bool
 picker_plan_level0(struct picker *picker, struct compaction_plan *out)
 {
     const struct level_table *level = &picker->levels[0];
+    if (picker->config->tiers_only) {
+        return tiers_plan(picker, out);
+    }
     if (tiers_go_down(picker)) {
         return picker_plan_l0(picker, out) || tiers_plan(picker, out);
     }

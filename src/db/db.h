@@ -113,6 +113,8 @@ struct db_flush {
     struct iter *source;
     struct compaction_spec spec;
     struct compaction_job *job;
+    struct compaction_result result; /* of the job, once it has ended */
+    bool ended;
     uint64_t attempt, started_ns;
 };
 
@@ -200,6 +202,7 @@ struct esker_db {
     _Atomic uint32_t pace_level;  /* with the most debt */
     _Atomic bool merges_are_idle; /* little debt, or late flushes: merges wait for idle processors */
     _Atomic bool merges_press;    /* writers are slowed down: merges are as urgent as they are */
+    _Atomic bool tiers_wait;      /* level 0 has enough for a merge of new tiers beside the one under way */
     /* db_step.c; see esker_stats */
     _Atomic uint64_t step_count[ESKER_STEPS], step_cpu_ns[ESKER_STEPS], step_cpu_longest_ns[ESKER_STEPS];
     _Atomic uint64_t steps_by_cpu[ESKER_STEP_LENGTHS], steps_by_time[ESKER_STEP_LENGTHS];
@@ -668,7 +671,10 @@ void db_flush_job(struct job *job);
 void db_flush_stop(esker_db *db);
 /* Until every row below end_lsn is in segments. */
 NODISCARD esker_status db_flush_until(esker_db *db, uint64_t end_lsn);
-/* Opens handles for the outputs and installs them with install->edit. On failure
+/* Gives the outputs handles, and the cache what was kept of their blocks, some at a time. OK: there is
+ * more to do. END: db_install_outputs is next. */
+NODISCARD esker_status db_adopt_outputs(esker_db *db, struct compaction_result *result);
+/* Installs them with install->edit. On failure
  * their files are gone, unless the edit that names them may be on disk. */
 NODISCARD esker_status db_install_outputs(esker_db *db, struct install *install,
                                           struct compaction_result *result);

@@ -71,7 +71,7 @@ compact_find_work(struct compact_job *self)
         job_kick_after(&self->job, pause_ns);
         return ESKER_OK;
     }
-    TRY(compact_plan(db, NULL, &run));
+    TRY(compact_plan(db, NULL, false, &run));
     if (run != NULL) {
         run->attempt = self->attempt;
         self->begun = run;
@@ -123,6 +123,30 @@ compact_begin_some(struct compact_job *self)
     return status == ESKER_END ? ESKER_OK : status;
 }
 
+/* A merge that goes down takes long where much is below, and new tiers pile up meanwhile: to merge them with
+ * one another comes first. The part in hand is set aside, and taken up again afterwards. */
+static bool
+compact_turns_to_tiers(struct compact_job *self)
+{
+    esker_db *db = self->db;
+    struct compact_run *run = NULL;
+    if (!load_relaxed(&db->tiers_wait) || self->part->run->plan->output_level == 0) { /* relaxed: a hint */
+        return false;
+    }
+    store_relaxed(&db->tiers_wait, false); /* relaxed: the next flush says it again */
+    esker_status status = compact_plan(db, NULL, true, &run);
+    IGNORE_STATUS(status, "the part in hand goes on");
+    if (status != ESKER_OK || run == NULL) {
+        return false;
+    }
+    compact_put_part_back(db, self->part);
+    self->part = NULL;
+    self->attempt = db_background_begin(db);
+    run->attempt = self->attempt;
+    self->begun = run;
+    return true;
+}
+
 /* Steps of the part in hand; one, or some on the idle thread. */
 static void
 compact_do_steps(struct compact_job *self)
@@ -152,6 +176,9 @@ compact_end_run(struct compact_job *self)
     esker_db *db = self->db;
     struct compact_run *run = self->ended;
     uint64_t attempt = run->attempt;
+    if (compact_hand_over(run) == ESKER_OK) {
+        return true;
+    }
     self->ended = NULL;
     if (compact_finish(run) == ESKER_OK) {
         db_background_ok(db, &self->job);
@@ -187,7 +214,9 @@ db_compact_job(struct job *job)
     if (self->ended != NULL) {
         more = compact_end_run(self);
     } else if (self->part != NULL) {
-        compact_do_steps(self);
+        if (!compact_turns_to_tiers(self)) {
+            compact_do_steps(self);
+        }
     } else if ((self->begun != NULL ? compact_begin_some(self) : compact_choose(self)) != ESKER_OK) {
         more = false;
         if (!load_relaxed(&self->db->cancel)) { /* relaxed: what the merge saw, this sees */
@@ -270,6 +299,8 @@ compact_run_here(struct compact_run *run)
         (void)workers_wait(&db->changed, &db->mu, 0);
     }
     mutex_unlock(&db->mu);
+    while (compact_hand_over(run) == ESKER_OK) {
+    }
     return compact_finish(run);
 }
 
@@ -288,7 +319,7 @@ compact_all_of(esker_db *db, const struct compact_range *range)
     esker_status status = ESKER_OK;
     struct compact_run *run = NULL;
     do {
-        status = compact_plan(db, range, &run);
+        status = compact_plan(db, range, false, &run);
         if (status == ESKER_OK && run != NULL) {
             status = compact_run_here(run);
         }

@@ -47,11 +47,13 @@ struct compact_run {
     const struct segment_meta **below; /* the level under the output */
     size_t below_count;
     struct buf borders;
-    uint64_t attempt;             /* db_background_begin's */
-    bool awaited;                 /* an explicit call waits for the run, and finishes it itself */
-    _Atomic uint64_t rows_done;   /* of rows_in; relaxed: told only */
-    _Atomic uint32_t shares_told; /* of COMPACT_PROGRESS_SHARES; relaxed: who raises it tells */
-    _Atomic bool stop;            /* a part has failed, or the database is being closed */
+    uint64_t attempt;                /* db_background_begin's */
+    bool awaited;                    /* an explicit call waits for the run, and finishes it itself */
+    _Atomic uint64_t rows_done;      /* of rows_in; relaxed: told only */
+    _Atomic uint32_t shares_told;    /* of COMPACT_PROGRESS_SHARES; relaxed: who raises it tells */
+    _Atomic bool stop;               /* a part has failed, or the database is being closed */
+    struct compaction_result result; /* of all parts, once they have ended */
+    bool gathered;
     uint32_t part_count;
     struct compact_part parts[COMPACT_PARTS_MAX];
     /* guarded by mu */
@@ -68,10 +70,12 @@ struct compact_range {
 
 /* ---- db_compact_plan.c ------------------------------------------------------ */
 
-/* range: NULL for the background's choice. *out NULL: there is nothing to do,
- * or nothing that claims allow. */
-NODISCARD esker_status compact_plan(esker_db *db, const struct compact_range *range,
+/* range: NULL for the background's choice, of merges of new tiers alone if tiers_only. *out NULL: there is
+ * nothing to do, or nothing that claims allow. */
+NODISCARD esker_status compact_plan(esker_db *db, const struct compact_range *range, bool tiers_only,
                                     struct compact_run **out);
+/* Enough new tiers in level 0 for a merge of their own, beside one that is under way? mu held. */
+bool compact_tiers_wait_locked(const esker_db *db, const struct version *version, uint32_t trigger);
 /* Gives claims, references and memory back. */
 void compact_release(struct compact_run *run);
 /* After CORRUPT: the background leaves alone what is damaged, else it would meet it again and again. */
@@ -97,10 +101,15 @@ NODISCARD esker_status compact_split(struct compact_run *run, uint32_t part_coun
 NODISCARD esker_status compact_begin_step(struct compact_run *run);
 /* A part that waits, of this run or (NULL) of any; NULL: none. */
 struct compact_part *compact_take_part(esker_db *db, const struct compact_run *run);
+/* Sets a part aside that has begun, maybe: the next who takes one goes on with it. */
+void compact_put_part_back(esker_db *db, struct compact_part *part);
 /* OK: there is more to do. END or a failure: the part has ended, compact_part_ended is next. */
 NODISCARD esker_status compact_part_step(struct compact_part *part);
 /* True when it was the last one and the caller has to finish the run. */
 bool compact_part_ended(struct compact_part *part, esker_status status);
+/* When all parts have ended: what readers want goes into the cache, some at a time. OK: there is more to do.
+ * END: compact_finish is next, whatever was met. */
+NODISCARD esker_status compact_hand_over(struct compact_run *run);
 /* Installs what the parts made, or removes it; gives everything back. OK also after a
  * merge that found too few descriptors or too little room, when the next plan may get by
  * with what there is. */

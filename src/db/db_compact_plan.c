@@ -364,15 +364,33 @@ plan_must_wait_locked(const esker_db *db, const struct version *version)
     return db->reserve_spent && (flushes || db->compact_runs != NULL);
 }
 
+bool
+compact_tiers_wait_locked(const esker_db *db, const struct version *version, uint32_t trigger)
+{
+    const struct level_run *level0 = version->levels[0];
+    uint32_t tiers = 0;
+    if (db->claimed_count == 0 || level_run_tiers(level0) < trigger) {
+        return false; /* whoever looks for work finds it */
+    }
+    for (uint32_t i = 0; tiers < trigger && i < level0->count; i = level0->tier_end[i]) {
+        if (plan_has_id(db->claimed_ids, db->claimed_count, segment_meta(level0->segments[i])->id)) {
+            return false;
+        }
+        tiers++;
+    }
+    return tiers >= trigger;
+}
+
 /* mu held. */
 static esker_status
-plan_pick_locked(struct compact_run *run, const struct compact_range *range, bool *found_out)
+plan_pick_locked(struct compact_run *run, const struct compact_range *range, bool tiers_only, bool *found_out)
 {
     esker_db *db = run->db;
     struct plan_tables tables = {0};
     struct version *version = load_acquire(&db->current); /* pairs: CURRENT — mu keeps it current */
     struct picker_config config = db_picker_config(db, version);
     esker_status status = ESKER_OK;
+    config.tiers_only = tiers_only;
     *found_out = false;
     if (range == NULL && plan_must_wait_locked(db, version)) {
         goto out;
@@ -421,7 +439,7 @@ plan_free(struct compact_run *run)
 }
 
 esker_status
-compact_plan(esker_db *db, const struct compact_range *range, struct compact_run **out)
+compact_plan(esker_db *db, const struct compact_range *range, bool tiers_only, struct compact_run **out)
 {
     struct compact_run *run = mem_zalloc(&db->block_mem, sizeof *run);
     if (run == NULL) {
@@ -436,7 +454,7 @@ compact_plan(esker_db *db, const struct compact_range *range, struct compact_run
     bool found = false;
     mutex_lock(&db->mu);
     if (status == ESKER_OK && (range != NULL || db->manual_compactions == 0)) {
-        status = plan_pick_locked(run, range, &found);
+        status = plan_pick_locked(run, range, tiers_only, &found);
     }
     mutex_unlock(&db->mu);
     if (status == ESKER_OK && found) {

@@ -257,6 +257,15 @@ compact_take_part(esker_db *db, const struct compact_run *run)
     return part;
 }
 
+void
+compact_put_part_back(esker_db *db, struct compact_part *part)
+{
+    mutex_lock(&db->mu);
+    part->next = db->compact_parts;
+    db->compact_parts = part;
+    mutex_unlock(&db->mu);
+}
+
 static esker_status
 part_start(struct compact_part *part)
 {
@@ -366,8 +375,9 @@ run_move(struct compact_run *run, struct install *install)
 
 /* All parts' outputs in one list, in key order (I1). */
 static esker_status
-run_gather(struct compact_run *run, struct compaction_result *out)
+run_gather(struct compact_run *run)
 {
+    struct compaction_result *out = &run->result;
     size_t count = 0;
     for (uint32_t i = 0; i < run->part_count; i++) {
         count += run->parts[i].result.output_count;
@@ -407,6 +417,33 @@ run_name_tier(const struct compact_run *run, struct compaction_result *result)
 }
 
 static esker_status
+run_hand_over_some(struct compact_run *run)
+{
+    if (!run->gathered) {
+        TRY(run_gather(run));
+        run_name_tier(run, &run->result); /* before they get their handles */
+        run->gathered = true;
+    }
+    return db_adopt_outputs(run->db, &run->result);
+}
+
+esker_status
+compact_hand_over(struct compact_run *run)
+{
+    if (run->plan->trivial_move || run->plan->drop || run->failure.status != ESKER_OK) {
+        return ESKER_END; /* of outputs there are none, or they go */
+    }
+    struct db_step begun = db_step_begin(run->db);
+    esker_status status = run_hand_over_some(run);
+    if (status < ESKER_OK) {
+        run->failure = *status_last();
+        status = ESKER_END;
+    }
+    db_step_end(run->db, &begun, ESKER_STEP_INSTALL);
+    return status;
+}
+
+static esker_status
 run_install(struct compact_run *run)
 {
     esker_db *db = run->db;
@@ -420,18 +457,16 @@ run_install(struct compact_run *run)
         add_relaxed(&db->segments_expired, run->drop_count); /* relaxed: statistic */
         return ESKER_OK;
     }
-    struct compaction_result result = {0};
+    struct compaction_result *result = &run->result;
     esker_status status = run->failure.status;
     if (status != ESKER_OK) {
         return status_restore(&run->failure);
     }
-    TRY_OUT(run_gather(run, &result));
-    TRY_OUT(db_sync_outputs(db, &result));
-    uint64_t bytes_out = result.bytes_written;
-    uint64_t expired = result.rows_expired;
-    run_name_tier(run, &result);
-    bool makes_tier = run->plan->output_level == 0 && result.output_count > 0;
-    TRY_OUT(db_install_outputs(db, &install, &result));
+    TRY_OUT(db_sync_outputs(db, result));
+    uint64_t bytes_out = result->bytes_written;
+    uint64_t expired = result->rows_expired;
+    bool makes_tier = run->plan->output_level == 0 && result->output_count > 0;
+    TRY_OUT(db_install_outputs(db, &install, result));
     add_relaxed(&db->compactions, 1);                       /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_read, run->bytes_in); /* relaxed: statistic */
     add_relaxed(&db->compaction_bytes_written, bytes_out);  /* relaxed: statistic */
@@ -440,7 +475,7 @@ run_install(struct compact_run *run)
     db_pace_merged(db, tiers_gone - (makes_tier ? 1 : 0), run->started_ns);
     db_emit(db, ESKER_EVENT_COMPACTION, bytes_out, io_monotonic_ns(db->io) - run->started_ns, NULL);
 out:
-    compaction_result_fini(&result, &db->block_mem);
+    compaction_result_fini(result, &db->block_mem);
     return status;
 }
 
@@ -514,6 +549,7 @@ compact_finish(struct compact_run *run)
     for (uint32_t i = 0; i < run->part_count; i++) { /* I2; there are none after an installation */
         db_remove_outputs(db, &run->parts[i].result);
     }
+    db_remove_outputs(db, &run->result);
     if (status == ESKER_OK) {
         run_grows(run);
     } else if (run_shrinks(run, &story)) {
@@ -542,6 +578,7 @@ compact_abandon(struct compact_run *run, const esker_error *story)
         part_fini(&run->parts[i]);
         db_remove_outputs(run->db, &run->parts[i].result);
     }
+    db_remove_outputs(run->db, &run->result);
     if (story != NULL) {
         run_count_failure(run, story);
     }

@@ -60,6 +60,7 @@ flush_fini(esker_db *db)
     struct db_flush *flush = &db->flush;
     esker_error story = *status_last();
     compaction_job_destroy(flush->job);
+    db_remove_outputs(db, &flush->result); /* of one that was not installed */
     iter_destroy(flush->source);
     if (flush->merge != NULL) {
         mem_free(&db->block_mem, flush->merge->stripes);
@@ -109,27 +110,35 @@ flush_begin(esker_db *db)
     return compaction_job_create(&flush->spec, &flush->job);
 }
 
+/* OK: there is more to do, since what readers want is handed to the cache a part at a time. END: the window
+ * is a segment now. */
 static esker_status
 flush_install(esker_db *db)
 {
     struct db_flush *flush = &db->flush;
-    struct compaction_result result = {0};
     struct install install = {.flushed = flush->window};
-    compaction_job_take(flush->job, &result);
-    uint64_t bytes = result.bytes_written;
-    uint64_t expired = result.rows_expired;
-    esker_status status = db_sync_outputs(db, &result);
-    if (status == ESKER_OK) {
-        status = db_install_outputs(db, &install, &result);
+    if (!flush->ended) {
+        compaction_job_take(flush->job, &flush->result);
+        flush->ended = true;
     }
-    compaction_result_fini(&result, &db->block_mem);
+    esker_status status = db_adopt_outputs(db, &flush->result);
+    if (status != ESKER_END) {
+        return status;
+    }
+    uint64_t bytes = flush->result.bytes_written;
+    uint64_t expired = flush->result.rows_expired;
+    status = db_sync_outputs(db, &flush->result);
+    if (status == ESKER_OK) {
+        status = db_install_outputs(db, &install, &flush->result);
+    }
+    compaction_result_fini(&flush->result, &db->block_mem);
     TRY(status);
     db_pace_flushed(db, flush->window->cap_bytes, flush->started_ns);
     add_relaxed(&db->flushes, 1);                 /* relaxed: statistic */
     add_relaxed(&db->flush_bytes_written, bytes); /* relaxed: statistic */
     add_relaxed(&db->rows_expired, expired);      /* relaxed: statistic */
     db_emit(db, ESKER_EVENT_FLUSH, bytes, io_monotonic_ns(db->io) - flush->started_ns, NULL);
-    return ESKER_OK;
+    return ESKER_END;
 }
 
 /* OK: there is more to do. END: the window is a segment now. */
@@ -138,12 +147,17 @@ flush_step(esker_db *db)
 {
     struct db_flush *flush = &db->flush;
     struct db_step begun = db_step_begin(db);
-    int kind = flush->job == NULL ? ESKER_STEP_CHOOSE : compaction_job_next(flush->job);
-    esker_status status = flush->job == NULL ? flush_begin(db) : compaction_job_step(flush->job);
+    int kind = flush->job == NULL ? ESKER_STEP_CHOOSE : ESKER_STEP_INSTALL;
+    esker_status status = ESKER_END;
+    if (flush->job == NULL) {
+        status = flush_begin(db);
+    } else if (!flush->ended) {
+        kind = compaction_job_next(flush->job);
+        status = compaction_job_step(flush->job);
+    }
     if (status == ESKER_END) {
-        esker_status installed = flush_install(db);
-        status = installed == ESKER_OK ? ESKER_END : installed;
         kind = ESKER_STEP_INSTALL;
+        status = flush_install(db);
     }
     db_step_end(db, &begun, kind);
     return status;

@@ -4,6 +4,8 @@
 #include "db/db.h"
 #include "base/mutant.h"
 
+enum { MERGE_BLOCK_WORK = 512 }; /* of a step: what a block costs that is handed to the cache */
+
 int
 db_compression(const esker_db *db)
 {
@@ -107,36 +109,47 @@ db_sync_outputs(esker_db *db, struct compaction_result *result)
 }
 
 esker_status
+db_adopt_outputs(esker_db *db, struct compaction_result *result)
+{
+    if (result->adopted == result->output_count) {
+        return ESKER_END;
+    }
+    struct compaction_output *output = result->outputs[result->adopted];
+    if (output->segment == NULL) {
+        TRY(db_open_segment(db, &output->meta, &output->segment));
+        segment_note_compression(output->segment, output->compression);
+    }
+    uint64_t work = db->merge_step_work != 0 ? db->merge_step_work : COMPACTION_STEP_WORK;
+    size_t most = MAX((size_t)(work / MERGE_BLOCK_WORK), (size_t)1);
+    bool wanted = output->warm != NULL || output->meta.level == 0; /* every get looks into level 0 */
+    if (!wanted || segment_adopt(output->segment, output->warm, most)) {
+        output->warm = NULL;
+        result->adopted++;
+    }
+    return result->adopted == result->output_count ? ESKER_END : ESKER_OK;
+}
+
+esker_status
 db_install_outputs(esker_db *db, struct install *install, struct compaction_result *result)
 {
     size_t count = result->output_count;
     esker_status status = ESKER_OK;
     struct segment_meta *metas = mem_zalloc_array(&db->block_mem, count, sizeof *metas);
     struct segment **segments = mem_zalloc_array(&db->block_mem, count, sizeof *segments);
+    ASSERT(result->adopted == count);
     if (metas == NULL || segments == NULL) {
         status = FAIL_NO_MEMORY("an edit");
         goto out;
     }
     for (size_t i = 0; i < count; i++) {
         metas[i] = result->outputs[i]->meta;
-        TRY_OUT(db_open_segment(db, &metas[i], &segments[i]));
-        struct compaction_output *output = result->outputs[i];
-        segment_note_compression(segments[i], output->compression);
-        if (output->warm != NULL || output->meta.level == 0) { /* every get looks into level 0 */
-            segment_adopt(segments[i], output->warm);
-            output->warm = NULL;
-        }
+        segments[i] = result->outputs[i]->segment;
     }
     install->edit.add_segments = metas;
     install->edit.add_segment_count = count;
     install->add = segments;
     status = db_install(db, install);
 out:
-    for (size_t i = 0; segments != NULL && i < count; i++) {
-        if (segments[i] != NULL) {
-            segment_unref(segments[i]);
-        }
-    }
     mem_free(&db->block_mem, segments);
     mem_free(&db->block_mem, metas);
     for (size_t i = 0; install->unsure && i < count; i++) {

@@ -27,7 +27,7 @@
  * Concurrency: the inputs are guarded by mu; what writers read are relaxed
  * words, since nothing depends on their being of one moment.
  */
-#include "db/db.h"
+#include "db/db_compact.h"
 #include "db/db_windows.h"
 
 enum {
@@ -272,6 +272,8 @@ db_pace_update_locked(esker_db *db)
     store_relaxed(&db->pace_ns_per_mib, rate == UINT64_MAX ? 0 : pace_ns_per_mib(rate)); /* relaxed: a hint */
     store_relaxed(&db->debt_bytes, bytes); /* relaxed: statistic */
     bool little = !l0_behind && !waiting && bytes < config.base_bytes;
+    /* relaxed: a hint */
+    store_relaxed(&db->tiers_wait, compact_tiers_wait_locked(db, version, config.l0_trigger));
     store_relaxed(&db->merges_are_idle, debt.share == 0 && (little || flush_behind)); /* relaxed: a hint */
     store_relaxed(&db->merges_press, debt.share > 0);                                 /* relaxed: a hint */
 }

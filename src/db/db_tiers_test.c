@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "db/db.h"
+#include "db/db_compact.h"
 #include "io/io_sim.h"
 
 enum { TIERS_FLUSHES = 16, TIERS_BELOW = 2000, TIERS_LARGE = 600, TIERS_VALUE = 200 };
@@ -168,6 +168,69 @@ tiers__of_level_0_are_merged_with_one_another(void **state)
             assert_int_equal(esker_close(db), ESKER_OK);
             tiers_open(disk, MERGES_LEVELED, &db);
         }
+    }
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
+/* A merge of which a part is in hand, by where it writes; NULL: none. */
+static struct compact_run *
+tiers_in_hand(esker_db *db, bool down)
+{
+    for (uint32_t i = 0; i < db->compact_job_count; i++) {
+        struct compact_part *part = db->compact_jobs[i].part;
+        if (part != NULL && part->job != NULL && (part->run->plan->output_level > 0) == down) {
+            return part->run;
+        }
+    }
+    return NULL;
+}
+
+/* New tiers do not wait for the end of a merge that takes long. */
+static void
+tiers__come_before_the_rest_of_a_merge_that_goes_down(void **state)
+{
+    (void)state;
+
+    enum { DUE = 12, ROWS = 100, RUNS_MOST = 10000 };
+
+    struct sim_disk *disk = sim_disk_create(8);
+    esker_db *db = NULL;
+    tiers_open(disk, MERGES_LEVELED, &db);
+    tiers_fill_below(db);
+    db->merge_step_work = 2000;
+    for (uint32_t i = 0; i < 2 * DUE; i++) {
+        for (uint32_t k = 0; k < (i < DUE ? ROWS : 1); k++) {
+            tiers_put(db, "below", i * ROWS + k, (uint8_t)(2 + i));
+        }
+        tiers_put(db, "each", 0, (uint8_t)(2 + i));
+        assert_int_equal(esker_flush(db), ESKER_OK);
+        for (uint32_t runs = 0; i + 1 == DUE && tiers_in_hand(db, true) == NULL; runs++) {
+            assert_true(runs < RUNS_MOST && workers_run_one());
+        }
+    }
+    const struct compact_run *down = tiers_in_hand(db, true);
+    assert_non_null(down);
+    assert_int_equal(down->plan->input_count, DUE);
+    assert_int_equal(tiers_level(db, 0)->tier_count, 2 * DUE);
+    for (uint32_t runs = 0; tiers_in_hand(db, false) == NULL; runs++) {
+        assert_true(runs < RUNS_MOST && workers_run_one());
+    }
+    assert_true(db->compact_parts != NULL && db->compact_parts->run == down); /* set aside */
+    while (tiers_level(db, 0)->tier_count > DUE + 1) {
+        assert_true(workers_run_one());
+    }
+    assert_int_equal(tiers_level(db, 0)->tier_count, DUE + 1); /* its inputs are still there */
+    assert_int_equal(db->claimed_count, down->drop_count);
+    tiers_merge(db);
+    assert_int_equal(tiers_level(db, 0)->tier_count, 1);
+    for (int reopened = 0; reopened < 2; reopened++) {
+        tiers_expect(db, NULL, "each", 0, 1 + 2 * DUE);
+        tiers_expect(db, NULL, "below", 0, 2);
+        tiers_expect(db, NULL, "below", DUE * ROWS, 2 + DUE);
+        tiers_expect(db, NULL, "below", TIERS_BELOW - 1, 1);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        tiers_open(disk, MERGES_LEVELED, &db);
     }
     assert_int_equal(esker_close(db), ESKER_OK);
     sim_disk_destroy(disk);
@@ -470,6 +533,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiers__of_level_0_are_merged_with_one_another),
         cmocka_unit_test(tiers__are_of_many_segments),
+        cmocka_unit_test(tiers__come_before_the_rest_of_a_merge_that_goes_down),
         cmocka_unit_test(tiers__their_number_follows_what_is_going_on),
         cmocka_unit_test(tiers__are_more_where_rows_are_large),
         cmocka_unit_test(tiers__a_filled_window_is_a_writer),

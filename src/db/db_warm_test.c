@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "db/db.h"
+#include "db/db_compact.h"
 #include "io/io_sim.h"
 
 enum { WARM_ROWS = 6000, WARM_VALUE_BYTES = 100 };
@@ -23,20 +23,26 @@ struct warm {
     esker_db *db;
 };
 
-static int
-warm_setup(void **state)
+static void
+warm_open(struct warm *warm)
 {
-    static struct warm warm;
     static const struct db_tuning tuning = {
         .window_bytes_first = 128 << 10, .window_bytes_max = 128 << 10, .segment_bytes = 128 << 10};
     struct io *io = NULL;
     esker_options options;
     esker_options_init(&options);
     options.memory_budget_bytes = 32 << 20;
+    assert_int_equal(io_sim_open(warm->disk, &mem_default, &io), ESKER_OK);
+    assert_int_equal(db_open_on(io, &options, &tuning, true, &warm->db), ESKER_OK);
+}
+
+static int
+warm_setup(void **state)
+{
+    static struct warm warm;
     warm.disk = sim_disk_create(1);
     assert_non_null(warm.disk);
-    assert_int_equal(io_sim_open(warm.disk, &mem_default, &io), ESKER_OK);
-    assert_int_equal(db_open_on(io, &options, &tuning, true, &warm.db), ESKER_OK);
+    warm_open(&warm);
     *state = &warm;
     return 0;
 }
@@ -147,6 +153,58 @@ warm__what_nobody_reads_is_not_kept(void **state)
     assert_true(warm_stats(warm).memory_frames_bytes > 0);
 }
 
+static size_t
+warm_segment_files(const struct warm *warm)
+{
+    static struct sim_file_info files[512];
+    size_t count = sim_disk_files(warm->disk, files, COUNTOF(files));
+    size_t segments = 0;
+    for (size_t i = 0; i < count; i++) {
+        segments += strstr(files[i].name, ".seg") != NULL ? 1 : 0;
+    }
+    return segments;
+}
+
+/* A merge whose outputs are being handed to the cache; NULL: none. */
+static const struct compact_run *
+warm_handing_over(const struct warm *warm)
+{
+    for (uint32_t i = 0; i < warm->db->compact_job_count; i++) {
+        const struct compact_run *run = warm->db->compact_jobs[i].ended;
+        if (run != NULL && run->gathered && run->result.adopted < run->result.output_count) {
+            return run;
+        }
+    }
+    return NULL;
+}
+
+/* Block by block, if steps are that short; and one that is cut there leaves nothing. */
+static void
+warm__is_handed_over_in_steps(void **state)
+{
+    struct warm *warm = *state;
+    warm->db->merge_step_work = 512;
+    warm_put_all(warm, 1);
+    (void)warm_get_all(warm, 1); /* there are readers */
+    warm_put_all(warm, 2);
+    assert_int_equal(esker_flush(warm->db), ESKER_OK);
+    esker_stats before = warm_stats(warm);
+    assert_true(before.step_count[ESKER_STEP_INSTALL] > before.flushes + 3);
+    for (uint32_t runs = 0; warm_handing_over(warm) == NULL; runs++) {
+        assert_true(runs < 100000);
+        if (!workers_run_one()) { /* nothing is due */
+            (void)warm_get_all(warm, 2);
+            warm_put_all(warm, 2);
+            assert_int_equal(esker_flush(warm->db), ESKER_OK);
+        }
+    }
+    assert_int_equal(esker_close(warm->db), ESKER_OK);
+    size_t files = warm_segment_files(warm);
+    warm_open(warm);
+    assert_int_equal(warm_stats(warm).segments, files);
+    (void)warm_get_all(warm, 2);
+}
+
 int
 main(void)
 {
@@ -154,6 +212,7 @@ main(void)
         cmocka_unit_test_setup_teardown(warm__readers_miss_nothing_after_flushes_and_merges, warm_setup,
                                         warm_teardown),
         cmocka_unit_test_setup_teardown(warm__what_nobody_reads_is_not_kept, warm_setup, warm_teardown),
+        cmocka_unit_test_setup_teardown(warm__is_handed_over_in_steps, warm_setup, warm_teardown),
     };
     return cmocka_run_group_tests_name("db warm", tests, NULL, NULL);
 }

@@ -97,8 +97,9 @@ struct segment_open_options {
 NODISCARD esker_status segment_create(const struct segment_open_options *options,
                                       const struct segment_meta *meta, struct segment **out);
 /* Loads index and filter, so that no reader has to, and hands the cache the blocks
- * that the segment's writer kept; takes them over. Before the segment is shared. */
-void segment_adopt(struct segment *segment, struct segment_warm *warm /* nullable */);
+ * that the segment's writer kept, `most` at a time. True: that was all, and warm is
+ * gone. Before the segment is shared. */
+bool segment_adopt(struct segment *segment, struct segment_warm *warm /* nullable */, size_t most);
 void segment_ref(struct segment *segment);
 void segment_unref(struct segment *segment);
 /* The file is to be unlinked once nobody uses it (see segment_gone_fn). */

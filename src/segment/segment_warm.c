@@ -33,6 +33,7 @@ struct segment_warm {
     struct block_cache *cache;
     struct segment_warm_block *blocks;
     size_t count, cap;
+    size_t linked; /* the cache has so many of them */
 };
 
 static bool
@@ -122,7 +123,7 @@ segment_warm_destroy(struct segment_warm *warm)
     if (warm == NULL) {
         return;
     }
-    for (size_t i = 0; i < warm->count; i++) {
+    for (size_t i = warm->linked; i < warm->count; i++) {
         block_cache_warm_release(warm->cache, warm->blocks[i].counted_bytes);
         frame_unpin(warm->blocks[i].frame);
     }
@@ -131,27 +132,30 @@ segment_warm_destroy(struct segment_warm *warm)
 }
 
 static void
-segment_warm_link(struct segment_warm *warm, struct segment_loaded *loaded)
+segment_warm_link(struct segment_warm *warm, struct segment_loaded *loaded, size_t most)
 {
-    for (size_t i = 0; i < warm->count; i++) {
-        const struct segment_warm_block *block = &warm->blocks[i];
+    for (; warm->linked < warm->count && most > 0; warm->linked++, most--) {
+        const struct segment_warm_block *block = &warm->blocks[warm->linked];
         block_cache_warm_release(warm->cache, block->counted_bytes);
         frame_unpin(frame_table_link(&loaded->frames, block->block_no, block->frame));
     }
-    warm->count = 0;
 }
 
-void
-segment_adopt(struct segment *segment, struct segment_warm *warm)
+bool
+segment_adopt(struct segment *segment, struct segment_warm *warm, size_t most)
 {
     struct segment_loaded *loaded = NULL;
     esker_status status = segment_load(segment, &loaded);
     if (status == ESKER_OK) {
         if (warm != NULL) {
-            segment_warm_link(warm, loaded);
+            segment_warm_link(warm, loaded, most);
         }
         segment_loaded_unref(loaded);
     }
     IGNORE_STATUS(status, "whoever reads the segment first tries again, and is told");
+    if (status == ESKER_OK && warm != NULL && warm->linked < warm->count) {
+        return false;
+    }
     segment_warm_destroy(warm);
+    return true;
 }

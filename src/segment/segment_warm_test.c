@@ -121,7 +121,7 @@ warm__blocks_of_wanted_rows_are_there_at_once(void **state)
         warm_init(&fixture, WARM_PLENTY);
         struct segment_warm *warm = warm_write(&fixture, 1000, 2000, heats[i]);
         assert_non_null(warm);
-        segment_adopt(fixture.segment, warm);
+        assert_true(segment_adopt(fixture.segment, warm, SIZE_MAX));
         /* A block at either border is on one side or the other. */
         assert_int_equal(warm_count(&fixture, 1050, 1950), 900);
         assert_int_equal(warm_count(&fixture, 0, 950), 0);
@@ -146,7 +146,7 @@ warm__nothing_is_kept_that_nobody_wants(void **state)
     warm_init(&fixture, WARM_PLENTY);
     assert_null(warm_write(&fixture, 0, 0, ITER_USED));
     assert_int_equal(warm_frame_bytes(&fixture), 0);
-    segment_adopt(fixture.segment, NULL); /* index and filter alone */
+    assert_true(segment_adopt(fixture.segment, NULL, 1)); /* index and filter alone */
     struct segment_hit hit = {0};
     const struct test_row *row = &fixture.rows.at[7];
     assert_int_equal(test_segment_get(fixture.segment, row->key, UINT64_MAX, &hit, NULL), SEGMENT_NEEDS_IO);
@@ -167,6 +167,36 @@ warm__what_is_not_taken_over_is_given_back(void **state)
     warm_fini(&fixture);
 }
 
+/* Block by block; what was not handed over in the middle of it is given back. */
+static void
+warm__is_handed_over_in_pieces(void **state)
+{
+    (void)state;
+    for (uint32_t stop = 0; stop < 2; stop++) {
+        struct warm_fixture fixture;
+        warm_init(&fixture, WARM_PLENTY);
+        struct segment_warm *warm = warm_write(&fixture, 0, WARM_ROWS, ITER_USED);
+        uint32_t count = 0;
+        uint32_t steps = 0;
+        bool all = false;
+        while (!all && (stop == 0 || steps < 10)) {
+            all = segment_adopt(fixture.segment, warm, 1);
+            uint32_t now = warm_count(&fixture, 0, WARM_ROWS);
+            assert_true(now > count && now - count <= WARM_BLOCK_BYTES / 100);
+            count = now;
+            steps++;
+        }
+        assert_true(stop > 0 ? count < WARM_ROWS && !all : count == WARM_ROWS && steps > 100);
+        uint64_t before = warm_frame_bytes(&fixture);
+        if (stop > 0) {
+            segment_warm_destroy(warm);
+            assert_true(warm_frame_bytes(&fixture) < before / 2);
+        }
+        assert_int_equal(warm_count(&fixture, 0, WARM_ROWS), count);
+        warm_fini(&fixture);
+    }
+}
+
 /* The cache is a quarter of the segment. What was written just now takes the room that
  * there is; what readers use goes on from there, but not far. */
 static void
@@ -183,7 +213,7 @@ warm__the_budget_holds(void **state)
         struct segment_warm *warm = warm_write(&fixture, 0, WARM_ROWS, used != 0 ? ITER_USED : ITER_FRESH);
         held[used] = warm_frame_bytes(&fixture);
         assert_true(held[used] <= SMALL / 8);
-        segment_adopt(fixture.segment, warm);
+        assert_true(segment_adopt(fixture.segment, warm, SIZE_MAX));
         block_cache_discharge(fixture.cache, MEMORY_WINDOWS, SMALL - SMALL / 16);
         warm_fini(&fixture);
     }
@@ -199,7 +229,7 @@ warm__rows_read_the_same_whatever_allocation_fails(void **state)
         warm_init(&fixture, WARM_PLENTY);
         struct segment_warm *warm = warm_write(&fixture, 0, WARM_ROWS, ITER_USED);
         fixture.mem.fail_at = load_relaxed(&fixture.mem.calls) + fail_at;
-        segment_adopt(fixture.segment, warm);
+        assert_true(segment_adopt(fixture.segment, warm, SIZE_MAX));
         fixture.mem.fail_at = 0;
         for (uint32_t i = 0; i < WARM_ROWS; i += 97) {
             const struct test_row *row = &fixture.rows.at[i];
@@ -221,6 +251,7 @@ main(void)
         cmocka_unit_test(warm__blocks_of_wanted_rows_are_there_at_once),
         cmocka_unit_test(warm__nothing_is_kept_that_nobody_wants),
         cmocka_unit_test(warm__what_is_not_taken_over_is_given_back),
+        cmocka_unit_test(warm__is_handed_over_in_pieces),
         cmocka_unit_test(warm__the_budget_holds),
         cmocka_unit_test(warm__rows_read_the_same_whatever_allocation_fails),
     };
