@@ -605,16 +605,6 @@ uint64_t db_next_file_id(void *db);
 
 /* How fast writers may go by the tree as it is now. mu held. */
 void db_pace_update_locked(esker_db *db);
-/* Debt of level 0 in thousandths, 2,000 where writers stop; and how fast they may go with it. */
-uint64_t db_pace_level0_share(uint32_t count, uint32_t trigger, uint32_t stall);
-uint64_t db_pace_rate(uint64_t drain_bytes_per_s, uint64_t share);
-/* With a whole window of flush_bytes being flushed for flushing_ns, and room for so many bytes beside. */
-uint64_t db_pace_memory_rate(uint64_t flush_bytes_per_s, uint64_t flush_bytes, uint64_t flushing_ns,
-                             uint64_t room_bytes);
-/* Until when a write of so many bytes sleeps that is paid for at `due`. */
-uint64_t db_pace_until(uint64_t now, uint64_t due, uint64_t bytes);
-void db_drain_add(struct db_drain *drain, uint64_t bytes, uint64_t started_ns, uint64_t now_ns);
-uint64_t db_drain_rate(const struct db_drain *drain); /* bytes per second; 0 = not known yet */
 /* A merge left so many tiers fewer in level 0; a window was flushed. */
 void db_pace_merged(esker_db *db, uint64_t tiers_gone, uint64_t started_ns);
 void db_pace_flushed(esker_db *db, uint64_t window_bytes, uint64_t started_ns);

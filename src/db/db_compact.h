@@ -37,6 +37,7 @@ struct compact_run {
     struct compaction_plan *plan;
     struct version *version;
     struct level_run *inputs, *overlaps; /* NULL before */
+    uint32_t level0_tiers;               /* so many of level 0 are inputs */
     uint64_t *drop_ids;                  /* everything claimed: inputs and overlaps */
     size_t drop_count;
     uint64_t max_lsn;

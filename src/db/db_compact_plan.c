@@ -257,6 +257,17 @@ plan_reserve_ids(esker_db *db, uint64_t **ids, size_t count, size_t *cap, size_t
     return ESKER_OK;
 }
 
+/* They are ascending, and tiers are whole. */
+static uint32_t
+plan_input_tiers(const struct compaction_plan *plan, const struct level_run *level0)
+{
+    uint32_t tiers = 0;
+    for (size_t i = 0; plan->input_level == 0 && i < plan->input_count; i++) {
+        tiers += i == 0 || plan->inputs[i] >= level0->tier_end[plan->inputs[i - 1]] ? 1 : 0;
+    }
+    return tiers;
+}
+
 static esker_status
 plan_claim_locked(struct compact_run *run)
 {
@@ -410,6 +421,7 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
     }
     version_ref(version);
     run->version = version;
+    run->level0_tiers = plan_input_tiers(run->plan, version->levels[0]);
     TRY_OUT(plan_claim_locked(run));
     ASSERT_SLOW(compact_is_apart_locked(run)); /* not yet on the list */
     run->next = db->compact_runs;

@@ -7,8 +7,9 @@
  * load one word and go on. With debt d in (0, 1] they share a rate: what merges
  * were measured to relieve level 0 of, times 1.5 - d; so the more there is to
  * catch up with, the more of it is caught up with. From 1 to 2, which is where
- * level 0 is full, it falls on to a twentieth: level 0 becomes full only if its
- * merges come to nothing at all, and nobody runs into that at full speed.
+ * level 0 is full, it falls on with the cube of what is left: level 0 becomes full only if
+ * merges take less out of it than the least that a writer does, who sleeps 4 ms at most for a
+ * small write (db_pace_test.c).
  *
  * Memory is paced, too: once all windows but the active one wait for a flush,
  * what is left of the active one is spread over the time that the flush under
@@ -17,7 +18,8 @@
  * Both measures are of what is taken away, windows' bytes that became a segment and
  * segments that went out of level 0, over the time in which that was worked on; old
  * ones count ever less. Sums are divided, not rates averaged: of two merges that end
- * together the second one seems to have taken no time.
+ * together the second one seems to have taken no time. What is under way counts as soon as it takes
+ * longer than was to be expected: a disk that becomes slow is seen at once.
  *
  * A writer takes its turn by one add on `pace_due_ns`, the time at which what
  * was written so far is paid for, and sleeps once that lies a millisecond ahead: a sleep costs
@@ -28,6 +30,7 @@
  * words, since nothing depends on their being of one moment.
  */
 #include "db/db_compact.h"
+#include "db/db_pace.h"
 #include "db/db_windows.h"
 
 enum {
@@ -44,10 +47,10 @@ enum {
     PACE_L0_FREE = 2,    /* debt 0 */
     PACE_LEVEL_FREE = 2, /* the same for levels, in units of their targets */
     PACE_LEVEL_FULL = 6,
-    PACE_KEEP = 3,                    /* of four parts of the old measure a new one leaves so many */
-    PACE_FLUSH_SLACK = 8,             /* a flush is expected to take an eighth longer than the last ones */
-    PACE_DEBT_SCALE = 1000,           /* debt 1 */
-    PACE_LEAST = 20,                  /* debt 2: this part of what merges take out */
+    PACE_KEEP = 3,          /* of four parts of the old measure a new one leaves so many */
+    PACE_DOING_SLACK = 2,   /* and what is under way may take so many times as long before it counts */
+    PACE_FLUSH_SLACK = 8,   /* a flush is expected to take an eighth longer than the last ones */
+    PACE_DEBT_SCALE = 1000, /* debt 1 */
     PACE_BY_MEMORY = ESKER_LEVELS_MAX /* as pace_level: it is flushes that are behind */
 };
 
@@ -123,6 +126,19 @@ db_drain_rate(const struct db_drain *drain)
     return MAX((uint64_t)per_s, (uint64_t)1);
 }
 
+uint64_t
+db_drain_rate_now(const struct db_drain *drain, uint64_t doing_bytes, uint64_t since_ns, uint64_t now_ns)
+{
+    uint64_t rate = db_drain_rate(drain);
+    if (doing_bytes == 0) {
+        return rate;
+    }
+    struct db_drain ended = *drain; /* as if it ended now */
+    db_drain_add(&ended, doing_bytes, since_ns, now_ns);
+    uint64_t most = PACE_DOING_SLACK * db_drain_rate(&ended);
+    return rate == 0 ? most : MIN(rate, most);
+}
+
 /* Of PACE_DEBT_SCALE: 0 up to `none`, 1 at `all`, 2 from `full` on. */
 static uint64_t
 pace_share(uint64_t have, uint64_t none, uint64_t all, uint64_t full)
@@ -160,9 +176,9 @@ db_pace_rate(uint64_t drain_bytes_per_s, uint64_t share)
     if (share <= PACE_DEBT_SCALE) {
         return part * (3 * (uint64_t)PACE_DEBT_SCALE / 2 - share);
     }
-    uint64_t beyond = MIN(share, 2 * (uint64_t)PACE_DEBT_SCALE) - PACE_DEBT_SCALE;
-    uint64_t half = PACE_DEBT_SCALE / 2;
-    return part * (half - beyond * (half - PACE_DEBT_SCALE / PACE_LEAST) / PACE_DEBT_SCALE);
+    uint64_t left = 2 * (uint64_t)PACE_DEBT_SCALE - MIN(share, 2 * (uint64_t)PACE_DEBT_SCALE);
+    uint64_t cube = left * left / PACE_DEBT_SCALE * left / PACE_DEBT_SCALE; /* 1 down to 0 */
+    return part * MAX(cube / 2, (uint64_t)1);                               /* a thousandth at least */
 }
 
 static void
@@ -206,6 +222,13 @@ pace_debt_bytes(const struct version *version, const struct picker_config *confi
     return bytes;
 }
 
+/* Tiers are counted in windows' bytes. */
+static uint64_t
+pace_tier_bytes(const esker_db *db)
+{
+    return db->flush_window_bytes != 0 ? db->flush_window_bytes : db->window_bytes_max;
+}
+
 static uint64_t
 pace_ns_per_mib(uint64_t bytes_per_s)
 {
@@ -245,6 +268,22 @@ pace_memory_rate_locked(const esker_db *db, const struct version *version)
     return db_pace_memory_rate(rate, oldest->cap_bytes, now - began, active->cap_bytes - used);
 }
 
+/* How fast merges take tiers out of level 0, those under way included. mu held. */
+static uint64_t
+pace_merge_rate_locked(const esker_db *db)
+{
+    uint64_t tiers = 0;
+    uint64_t since_ns = UINT64_MAX;
+    for (const struct compact_run *run = db->compact_runs; run != NULL; run = run->next) {
+        if (run->level0_tiers > 0) {
+            tiers += run->level0_tiers - (run->plan->output_level == 0 ? 1 : 0);
+            since_ns = MIN(since_ns, run->started_ns);
+        }
+    }
+    return db_drain_rate_now(&db->merge_drain, tiers * pace_tier_bytes(db), since_ns,
+                             io_monotonic_ns(db->io));
+}
+
 void
 db_pace_update_locked(esker_db *db)
 {
@@ -257,7 +296,7 @@ db_pace_update_locked(esker_db *db)
     }
     compaction_targets(sizes, &config, targets);
     struct pace_debt debt = pace_debt_of(db, version, &config, targets);
-    uint64_t drain = db_drain_rate(&db->merge_drain);
+    uint64_t drain = debt.share > 0 ? pace_merge_rate_locked(db) : 0;
     uint64_t rate = debt.share > 0 && drain > 0 ? db_pace_rate(drain, debt.share) : UINT64_MAX;
     uint64_t memory_rate = pace_memory_rate_locked(db, version);
     bool by_memory = memory_rate != 0 && memory_rate < rate;
@@ -286,8 +325,7 @@ db_pace_merged(esker_db *db, uint64_t tiers_gone, uint64_t started_ns)
     }
     uint64_t now = io_monotonic_ns(db->io);
     mutex_lock(&db->mu);
-    uint64_t each = db->flush_window_bytes != 0 ? db->flush_window_bytes : db->window_bytes_max;
-    db_drain_add(&db->merge_drain, tiers_gone * each, started_ns, now);
+    db_drain_add(&db->merge_drain, tiers_gone * pace_tier_bytes(db), started_ns, now);
     db_pace_update_locked(db);
     mutex_unlock(&db->mu);
 }

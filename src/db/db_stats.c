@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "db/db.h"
+#include "db/db_pace.h"
 
 static void
 stats_sum_stripes(esker_db *db, esker_stats *stats)
