@@ -195,19 +195,20 @@ db_check_read_options(const esker_db *db, const esker_read_options *options)
 }
 
 /* What a get at the newest state found had expired by a time later than that state, and may have been
- * put anew between the two. So it looks again, by the same time, at a state that is later: what has
+ * put anew between the two. So it looks again, once, by the same time, at a state that is later: what has
  * expired there was gone at one moment of the call. Begins the section again. */
 static bool
 read_again(struct lookup *lookup, struct thread_state *self, const struct esker_snapshot *snapshot,
            esker_status status)
 {
-    if (LIKELY(status != ESKER_NOT_FOUND || lookup->now_ms == 0) || snapshot != NULL) {
+    if (LIKELY(status != ESKER_NOT_FOUND || lookup->now_ms == 0) || lookup->again || snapshot != NULL) {
         return false;
     }
     struct lookup before = *lookup;
     read_lookup_init(lookup, before.db, before.key);
     lookup->fill_cache = before.fill_cache;
     lookup->now_ms = before.now_ms;
+    lookup->again = true;
     epoch_enter(self);
     return true;
 }
@@ -269,10 +270,9 @@ esker_get_copy(esker_db *db, esker_slice key, const esker_read_options *options,
         status = FAIL(ESKER_INVALID, "an output pointer is NULL");
     }
     if (LIKELY(status == ESKER_OK)) {
-        status = read_get_copy(call.self, &lookup, snapshot, buf, cap, size_out);
-        if (UNLIKELY(read_again(&lookup, call.self, snapshot, status))) {
+        do { /* one place that calls it: inlined */
             status = read_get_copy(call.self, &lookup, snapshot, buf, cap, size_out);
-        }
+        } while (UNLIKELY(read_again(&lookup, call.self, snapshot, status)));
         read_count(db, call.self, status >= 0 && status != ESKER_NOT_FOUND, lookup.from_memtable);
     } else {
         epoch_exit(call.self);
@@ -411,10 +411,9 @@ esker_get(esker_db *db, esker_slice key, const esker_read_options *options, eske
         status = FAIL(ESKER_INVALID, "an output pointer is NULL");
     }
     if (LIKELY(status == ESKER_OK)) {
-        status = read_get(db, call.self, &lookup, snapshot, value_out);
-        if (UNLIKELY(read_again(&lookup, call.self, snapshot, status))) {
+        do {
             status = read_get(db, call.self, &lookup, snapshot, value_out);
-        }
+        } while (UNLIKELY(read_again(&lookup, call.self, snapshot, status)));
         read_count(db, call.self, status == ESKER_OK, lookup.from_memtable);
     } else {
         epoch_exit(call.self);

@@ -14,6 +14,7 @@ struct lookup {
     uint64_t filter_hash;
     bool fill_cache;
     bool from_memtable;
+    bool again;        /* its time is that of a look before, at an earlier state */
     bool past_windows; /* the key is in none of them; the slow path goes on in the runs */
     uint64_t now_ms;   /* what expiring rows are judged by; 0 = the time at which the first is met */
     struct bytes value;
@@ -34,6 +35,7 @@ read_lookup_init(struct lookup *lookup, esker_db *db, struct bytes key)
     lookup->filter_hash = 0;
     lookup->fill_cache = true;
     lookup->from_memtable = false;
+    lookup->again = false;
     lookup->past_windows = false;
     lookup->now_ms = 0;
     lookup->value = bytes_make(NULL, 0);
