@@ -276,6 +276,7 @@ open_start(esker_db *db, const struct db_tuning *tuning)
     }
     TRY(block_cache_create(&db->block_mem, sizes.cache_bytes, &db->cache));
     block_cache_use_heap(db->cache, db->heap);
+    block_cache_set_owner(db->cache, db);
     open_derive_files(db);
     db->stripes = mem_alloc_aligned(&db->mem, CACHE_LINE_BYTES, STRIPE_COUNT * sizeof *db->stripes);
     if (db->stripes == NULL) {

@@ -9,19 +9,11 @@
  */
 #include "db/db_read_internal.h"
 
-enum { PIN_COPY = 1, PIN_FRAME = 2, PIN_VERSION = 3 };
+/* What esker_value.pin is, told by its low bits: a copy of the value, or what holds its bytes. */
+enum pin_kind { PIN_COPY = 0, PIN_FRAME = 1, PIN_VERSION = 2, PIN_KINDS = 3 };
 
-/* What esker_value.pin points to. */
 struct value_pin {
-    uint32_t kind;
     esker_db *db;
-    const struct mem *mem;
-
-    union {
-        struct frame_ref *frame;
-        struct version *version;
-    } held;
-
     uint8_t bytes[];
 };
 
@@ -283,52 +275,37 @@ esker_get_copy(esker_db *db, esker_slice key, const esker_read_options *options,
 
 /* ---- Pinning get ------------------------------------------------------------ */
 
-static esker_status
-read_make_pin(esker_db *db, uint32_t kind, size_t copy_bytes, struct value_pin **out)
+static void *
+read_pin(const void *held, enum pin_kind kind)
 {
-    struct value_pin *pin = mem_alloc(&db->mem, sizeof *pin + copy_bytes);
-    if (pin == NULL) {
-        return FAIL_NO_MEMORY("a value");
-    }
-    *pin = (struct value_pin){.kind = kind, .db = db, .mem = &db->mem};
-    db_handle_made(&db->values_live);
-    *out = pin;
-    return ESKER_OK;
+    ASSERT(((uintptr_t)held & PIN_KINDS) == 0);
+    return (void *)((uintptr_t)held | kind);
 }
 
 static esker_status
 read_pin_copy(esker_db *db, const void *bytes, size_t len, esker_value *value_out)
 {
-    struct value_pin *pin = NULL;
-    TRY(read_make_pin(db, PIN_COPY, len, &pin));
+    struct value_pin *pin = mem_alloc(&db->mem, sizeof *pin + len);
+    if (pin == NULL) {
+        return FAIL_NO_MEMORY("a value");
+    }
+    pin->db = db;
     if (len > 0) {
         memcpy(pin->bytes, bytes, len);
     }
-    *value_out = (esker_value){.data = pin->bytes, .size = len, .pin = pin};
+    db_handle_made(&db->values_live);
+    *value_out = (esker_value){.data = pin->bytes, .size = len, .pin = read_pin(pin, PIN_COPY)};
     return ESKER_OK;
 }
 
 /* Takes over the frame's pin or, without a frame, the version's reference. */
-static esker_status
+static void
 read_pin_held(const struct lookup *lookup, esker_value *value_out)
 {
-    struct value_pin *pin = NULL;
-    esker_status status = read_make_pin(lookup->db, lookup->frame != NULL ? PIN_FRAME : PIN_VERSION, 0, &pin);
-    if (status != ESKER_OK) {
-        if (lookup->frame != NULL) {
-            frame_unpin(lookup->frame);
-        } else {
-            version_unref(lookup->version);
-        }
-        return status;
-    }
-    if (lookup->frame != NULL) {
-        pin->held.frame = lookup->frame;
-    } else {
-        pin->held.version = lookup->version;
-    }
+    void *pin =
+        lookup->frame != NULL ? read_pin(lookup->frame, PIN_FRAME) : read_pin(lookup->version, PIN_VERSION);
+    db_handle_made(&lookup->db->values_live);
     *value_out = (esker_value){.data = lookup->value.ptr, .size = lookup->value.len, .pin = pin};
-    return ESKER_OK;
 }
 
 /* Inside a section: takes hold of what the value lies in, its block or, in a window, the version. */
@@ -349,11 +326,11 @@ read_value_held(struct lookup *lookup, esker_value *value_out)
 {
     if (lookup->value.len > VALUE_COPY_BYTES_MAX) {
         struct version *version = lookup->frame != NULL ? lookup->version : NULL;
-        esker_status status = read_pin_held(lookup, value_out);
+        read_pin_held(lookup, value_out);
         if (version != NULL) {
             version_unref(version);
         }
-        return status;
+        return ESKER_OK;
     }
     esker_status status = read_pin_copy(lookup->db, lookup->value.ptr, lookup->value.len, value_out);
     if (lookup->frame != NULL) {
@@ -382,7 +359,8 @@ read_get(esker_db *db, struct thread_state *self, struct lookup *lookup,
     } else if (found) {
         read_hold(lookup);
         epoch_exit(self);
-        status = read_pin_held(lookup, value_out);
+        read_pin_held(lookup, value_out);
+        status = ESKER_OK;
     } else if (result == SEGMENT_NEEDS_IO) {
         version_ref(lookup->version);
         epoch_exit(self);
@@ -428,15 +406,23 @@ esker_value_release(esker_value *value)
     if (value == NULL || value->pin == NULL) {
         return;
     }
-    struct value_pin *pin = value->pin;
+    uintptr_t pin = (uintptr_t)value->pin;
+    void *held = (void *)(pin & ~(uintptr_t)PIN_KINDS);
+    esker_db *db;
     *value = (esker_value){0};
-    esker_db *db = pin->db;
-    if (pin->kind == PIN_FRAME) {
-        frame_unpin(pin->held.frame);
-    } else if (pin->kind == PIN_VERSION) {
-        version_unref(pin->held.version);
+    switch ((enum pin_kind)(pin & PIN_KINDS)) {
+    case PIN_FRAME:
+        db = frame_owner(held);
+        frame_unpin(held);
+        break;
+    case PIN_VERSION:
+        db = CONTAINER_OF(((struct version *)held)->list, esker_db, versions);
+        version_unref(held);
+        break;
+    default:
+        db = ((struct value_pin *)held)->db;
+        mem_free(&db->mem, held);
     }
-    mem_free(pin->mem, pin);
     db_handle_gone(&db->values_live);
 }
 

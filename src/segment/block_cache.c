@@ -55,6 +55,12 @@ block_cache_use_heap(struct block_cache *cache, const struct page_heap *heap)
 }
 
 void
+block_cache_set_owner(struct block_cache *cache, void *owner)
+{
+    cache->owner = owner;
+}
+
+void
 block_cache_destroy(struct block_cache *cache)
 {
     if (cache == NULL) {
@@ -185,6 +191,12 @@ frame_unpin(struct frame_ref *frame)
     if (before == 1) {
         frame_free(frame);
     }
+}
+
+void *
+frame_owner(const struct frame_ref *frame)
+{
+    return frame->cache->owner;
 }
 
 static void

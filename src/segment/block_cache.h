@@ -29,11 +29,15 @@ NODISCARD esker_status block_cache_create(const struct mem *mem, uint64_t capaci
 /* The heap that the cache's mem allocates from, and so does everything else that is charged,
  * but for windows: then what is resident counts, whatever it is for. Before the cache is shared. */
 void block_cache_use_heap(struct block_cache *cache, const struct page_heap *heap);
+/* For who has a frame in hand and nothing else. Before the cache is shared. */
+void block_cache_set_owner(struct block_cache *cache, void *owner);
 /* All frames are gone: every segment of it was freed before (epoch_drain). */
 void block_cache_destroy(struct block_cache *cache);
 
 void frame_pin(struct frame_ref *frame);   /* inside the section that loaded it, or while pinned */
 void frame_unpin(struct frame_ref *frame); /* any time, any thread */
+/* What block_cache_set_owner said of the frame's cache. While pinned. */
+void *frame_owner(const struct frame_ref *frame);
 
 /* What memory that is no frame is for. */
 enum memory_role {

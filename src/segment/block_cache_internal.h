@@ -22,6 +22,7 @@ struct block_cache {
     /* immutable */
     const struct mem *mem;
     const struct page_heap *heap; /* nullable */
+    void *owner;                  /* nullable */
     uint64_t capacity_bytes;
     /* guarded by ring_mutex */
     CACHE_ALIGNED struct mutex ring_mutex;
