@@ -348,6 +348,28 @@ ttl__a_lease_that_is_renewed_in_time_is_never_gone(void **state)
 
 /* ---- The clock -------------------------------------------------------------------------- */
 
+/* A clock that says nothing yet is a time like any other. */
+static void
+ttl__many_keys_are_judged_where_the_clock_is_at_zero(void **state)
+{
+    (void)state;
+    struct expiry expiry = {.disk = sim_disk_create(7)};
+    esker_options_init(&expiry.options);
+    expiry_set_clock(&expiry, 0);
+    expiry_open_again(&expiry);
+    expiry_put(&expiry, "stays", "value", 0);
+    expiry_put(&expiry, "leaves", "value", 1000);
+    const esker_slice keys[3] = {esker_str("stays"), esker_str("leaves"), esker_str("absent")};
+    esker_value values[3];
+    esker_status statuses[3];
+    expiry_set_clock(&expiry, 0);
+    assert_int_equal(esker_multi_get(expiry.db, 3, keys, NULL, values, statuses), ESKER_OK);
+    assert_true(statuses[0] == ESKER_OK && statuses[1] == ESKER_OK && statuses[2] == ESKER_NOT_FOUND);
+    esker_value_release(&values[0]);
+    esker_value_release(&values[1]);
+    expiry_close(&expiry);
+}
+
 static void
 ttl__what_is_gone_stays_gone_when_the_clock_is_set_back(void **state)
 {
@@ -717,6 +739,7 @@ main(void)
         cmocka_unit_test(ttl__a_put_is_gone_when_its_time_is_up),
         cmocka_unit_test(ttl__iterators_judge_all_steps_by_one_time),
         cmocka_unit_test(ttl__many_keys_are_judged_by_one_time),
+        cmocka_unit_test(ttl__many_keys_are_judged_where_the_clock_is_at_zero),
         cmocka_unit_test(ttl__a_lease_that_is_renewed_in_time_is_never_gone),
         cmocka_unit_test(ttl__what_is_gone_stays_gone_when_the_clock_is_set_back),
         cmocka_unit_test(ttl__the_default_the_write_and_the_entry),

@@ -4,8 +4,8 @@
  * no other test reads word by word: the first cause of poison is the one that
  * is told, a write that waits for memory gives up in time and leaves nothing,
  * INTERVAL lags by its interval at most, a sync in steady state is one write
- * and one flush, snapshots are exact one LSN before and behind every commit, and no descriptor
- * of a database is one that a program prints to.
+ * and one flush, snapshots are exact one LSN before and behind every commit, many absent keys
+ * read filters, not blocks, and no descriptor of a database is one that a program prints to.
  * Method: the simulated disk, which counts its calls, mostly single threaded,
  * windows of a few KiB; a real directory where descriptors are the matter.
  */
@@ -680,6 +680,54 @@ multi_get__without_memory_says_so(void **state)
     sim_disk_destroy(disk);
 }
 
+/* ---- Late filters ---------------------------------------------------------------- */
+
+enum { LATE_KEYS = 4000, LATE_ASKED = 64 };
+
+static uint64_t
+late_misses(esker_db *db)
+{
+    esker_stats stats;
+    esker_stats_init(&stats);
+    assert_int_equal(esker_get_stats(db, &stats), ESKER_OK);
+    return stats.cache_misses;
+}
+
+/* A filter is late until somebody misses it; many keys that are not there do not read a block each first. */
+static void
+multi_get__of_absent_keys_reads_filters_first(void **state)
+{
+    (void)state;
+    struct sim_disk *disk = sim_disk_create(5);
+    esker_db *db = promise_open(disk, ESKER_DURABLE_PROCESS, &large_tuning, true);
+    char text[LATE_ASKED][16];
+    esker_slice keys[LATE_ASKED];
+    esker_value values[LATE_ASKED];
+    esker_status statuses[LATE_ASKED];
+    uint8_t value[200] = {0};
+    for (uint32_t i = 0; i < LATE_KEYS; i++) {
+        snprintf(text[0], sizeof text[0], "key%06u", 2 * i);
+        assert_int_equal(esker_put(db, esker_str(text[0]), esker_bytes(value, sizeof value), NULL), ESKER_OK);
+    }
+    assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    db = promise_open(disk, ESKER_DURABLE_PROCESS, &large_tuning, true);
+    for (uint32_t i = 0; i < LATE_ASKED; i++) {
+        snprintf(text[i], sizeof text[i], "key%06u", 2 * i * (LATE_KEYS / LATE_ASKED) + 1);
+        keys[i] = esker_str(text[i]);
+    }
+    uint64_t before = late_misses(db);
+    assert_int_equal(esker_multi_get(db, LATE_ASKED, keys, NULL, values, statuses), ESKER_OK);
+    for (uint32_t i = 0; i < LATE_ASKED; i++) {
+        assert_int_equal(statuses[i], ESKER_NOT_FOUND);
+    }
+    print_message("%d absent keys: %llu blocks\n", LATE_ASKED,
+                  (unsigned long long)(late_misses(db) - before));
+    assert_true(late_misses(db) - before <= LATE_ASKED / 8);
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 int
 main(void)
 {
@@ -694,6 +742,7 @@ main(void)
         cmocka_unit_test(snapshot__is_exact_around_every_commit),
         cmocka_unit_test(multi_get__with_a_bad_key_touches_nothing),
         cmocka_unit_test(multi_get__without_memory_says_so),
+        cmocka_unit_test(multi_get__of_absent_keys_reads_filters_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

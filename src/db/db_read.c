@@ -110,15 +110,26 @@ read_memory(struct lookup *lookup, enum entry_op *op_out)
     return read_levels(lookup, false, op_out);
 }
 
+/* Where not even an index is in memory others will be asked for soon. */
+static void
+read_slow_load_ahead(const struct lookup *lookup)
+{
+    if (lookup->hit.place.stage == SEGMENT_STAGE_NONE) { /* or a filter is late: the index is there */
+        struct lookup at = *lookup;
+        const struct segment *segment = lookup->past_windows ? read_segment_at(&at) : NULL;
+        if (segment == NULL || !segment_is_loaded(segment)) {
+            db_load_ahead(lookup->db);
+        }
+    }
+}
+
 /* Outside a section, the version referenced: from where the fast path ended, or
  * from the start. OK, NOT_FOUND or a failure. */
 static esker_status
 read_slow(struct lookup *lookup)
 {
     enum entry_op op = ENTRY_DELETE;
-    if (lookup->hit.place.stage == SEGMENT_STAGE_NONE) { /* not even the index is in memory */
-        db_load_ahead(lookup->db);
-    }
+    read_slow_load_ahead(lookup);
     if (!lookup->past_windows) {
         if (read_windows(lookup, &op)) {
             return read_is_put(lookup, op) ? ESKER_OK : ESKER_NOT_FOUND;

@@ -34,7 +34,7 @@ struct many_key {
     uint64_t hash; /* memtable_hash */
     enum many_state state;
     enum entry_op op;
-    bool warmed;         /* an index was loaded for it, once */
+    bool warmed;         /* index and filter of the segment at hand were loaded for it, once */
     esker_status status; /* FAILED */
 };
 
@@ -45,6 +45,14 @@ struct many {
     struct many_key *keys; /* the slice that is under way */
     size_t count;
 };
+
+/* The segment at hand does not hold it. */
+static void
+many_next_segment(struct many_key *key)
+{
+    read_next_segment(&key->lookup);
+    key->warmed = false;
+}
 
 static void
 many_failed(struct many_key *key, esker_status status)
@@ -98,7 +106,7 @@ many_walk(struct many_key *key)
             key->state = MANY_WAITING;
             return;
         default:
-            read_next_segment(lookup);
+            many_next_segment(key);
         }
     }
     key->state = MANY_ABSENT;
@@ -157,7 +165,7 @@ many_answered(struct many_key *key, enum segment_result result)
     } else if (result == SEGMENT_FAILED) {
         many_failed(key, lookup->hit.status);
     } else {
-        read_next_segment(lookup);
+        many_next_segment(key);
         key->state = MANY_OPEN;
     }
 }
@@ -181,7 +189,7 @@ many_settle(struct many_key *key, const struct segment_fetch *fetch)
     }
 }
 
-/* The index is not in memory. Once it is, the key is looked up again; if it is
+/* The index is not in memory, or the filter. Once they are, the key is looked up again; if they are
  * gone again by then, there is too little memory to wait for company. */
 static void
 many_warm(struct many_key *key, struct segment *segment)
@@ -194,11 +202,15 @@ many_warm(struct many_key *key, struct segment *segment)
     }
     key->warmed = true;
     key->state = MANY_OPEN;
-    db_load_ahead(lookup->db);
+    if (!segment_is_loaded(segment)) {
+        db_load_ahead(lookup->db);
+    }
     esker_status status = segment_warm(segment);
     if (status != ESKER_OK) {
         many_failed(key, status);
+        return;
     }
+    segment_miss_filter_of(segment); /* for the keys that are behind it, too */
 }
 
 /* Blocks for up to MANY_FETCH of the waiting keys from *at on, which moves past them. */
@@ -309,16 +321,23 @@ many_get_slice(struct many *many, const struct lookup *base, const esker_slice k
     return many_values(many, values_out, statuses_out);
 }
 
+/* 0 would say that nobody has read the clock. */
+static uint64_t
+many_now_ms(esker_db *db)
+{
+    return MAX(db_now_ms(db), (uint64_t)1);
+}
+
 /* Inside a section: version, LSN and time. The clock is read before and after the LSN, until both
  * say the same millisecond; a snapshot's LSN is of no moment. */
 static void
 many_begin(struct lookup *base, const struct esker_snapshot *snapshot)
 {
-    uint64_t now_ms = db_now_ms(base->db);
+    uint64_t now_ms = many_now_ms(base->db);
     for (uint32_t tries = 0; tries < MANY_CLOCK_TRIES && base->now_ms != now_ms; tries++) {
         base->now_ms = now_ms;
         read_begin(base, snapshot);
-        now_ms = snapshot == NULL ? db_now_ms(base->db) : now_ms;
+        now_ms = snapshot == NULL ? many_now_ms(base->db) : now_ms;
     }
 }
 

@@ -277,6 +277,12 @@ segment_warm(struct segment *segment)
     return ESKER_OK;
 }
 
+bool
+segment_is_loaded(const struct segment *segment)
+{
+    return load_relaxed(&segment->loaded) != NULL; /* relaxed: nothing behind it is looked at */
+}
+
 /* From where the fast path ended, or from the start. */
 static enum segment_result
 segment_get_from(struct segment *segment, struct segment_loaded *loaded, struct bytes key,

@@ -130,8 +130,6 @@ void segment_loaded_unref(struct segment_loaded *loaded);
 /* A block was looked into in vain: the filter is loaded, if it is late. What fails is tried again by the next
  * who misses it. Not inside a section. */
 void segment_miss_filter(struct segment *segment, struct segment_loaded *loaded);
-/* The same of what is loaded now, if anything is. */
-void segment_miss_filter_of(struct segment *segment);
 
 /* The filter if it is in memory. */
 static inline const uint8_t *
