@@ -17,7 +17,7 @@
  *
  * A segment is MIN-MAX:BYTES, MAX `*` = no upper bound; then in any order #ID
  * (else counted from 1), ! = claimed, x = damaged, sN = N steps lost, tN = N % deletes, @N = max_lsn,
- * TN = of tier N, as its neighbours in level 0.
+ * TN = of tier N, as its neighbours in level 0, lN = with LSN N.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -101,6 +101,8 @@ parse_segment(struct table *table, size_t level, const char *text)
             text = end;
         } else if (kind == 'T') {
             meta->tier_id = number;
+        } else if (kind == 'l') {
+            meta->tier_lsn = number;
         } else if (kind == '@') {
             meta->max_lsn = number;
         } else {

@@ -13,9 +13,8 @@ enum { TIERS_SHARE = 4 /* a merge of tiers takes away at least a fourth of what 
 static size_t
 tiers_end(const struct level_table *level, size_t begin)
 {
-    uint64_t tier_id = level->segments[begin]->tier_id;
     size_t end = begin + 1;
-    while (end < level->count && tier_id != 0 && level->segments[end]->tier_id == tier_id) {
+    while (end < level->count && segment_meta_goes_on(level->segments[begin], level->segments[end])) {
         end++;
     }
     return end;

@@ -250,6 +250,8 @@ struct esker_db {
     uint32_t reopen_ops;
     bool preparing;             /* the prepare job makes a window; nobody else begins a log */
     uint64_t preparing_behind;  /* the generation that it follows; 0 = not preparing */
+    uint64_t beginning_behind;  /* what a pool file followed that is being begun anew; 0 = none is */
+    uint64_t lost_gen;          /* the highest of listed files that are not in the pool for want of memory */
     bool rotating;              /* an oversize window is being made; nobody else rotates or prepares */
     bool sealing;               /* close is about to write the last frame: no job appends any more */
     uint32_t appending;         /* running jobs that may append frames; close waits them out */
@@ -581,6 +583,9 @@ struct install {
 NODISCARD esker_status db_install(esker_db *db, struct install *install);
 /* An edit that changes no version (log files). manifest_mu not held. */
 NODISCARD esker_status db_manifest_append(esker_db *db, struct edit *edit);
+/* Before what relies on the manifest as it is known here: it is confirmed, or written anew if its last edit
+ * failed and may be on the disk all the same. manifest_mu not held. */
+NODISCARD esker_status db_manifest_settle(esker_db *db, uint64_t *number_out, uint64_t *edit_no_out);
 /* Notes what an edit does to the list of log files. manifest_mu held, or during open. */
 NODISCARD esker_status db_note_logs(esker_db *db, const struct edit *edit);
 /* The file of a segment of an edit that failed and may be on disk all the same goes

@@ -9,7 +9,7 @@
  *  A3 What a run writes into a level, and what another one takes out of it, is disjoint.
  *  A4 In level 0, whose order is its tiers' age, A1 alone counts, and: of two runs that
  *     take from it the one takes what is newer than all that the other takes, and only
- *     the older one may lead downwards.
+ *     the older one may lead downwards. A run that drops what has expired moves nothing.
  *
  * The picker sees to all of it by claims (compaction_picker.c, I1 to I5); this looks at
  * ranges instead, so that a mistake there shows. A manifest whose levels are not in
@@ -161,7 +161,7 @@ apart_from(const struct compact_run *a, const struct compact_run *b)
     const struct compaction_plan *other = b->plan;
     uint32_t into = one->output_level;
     uint32_t other_into = other->output_level;
-    bool level0 = one->input_level == 0 && other->input_level == 0;
+    bool level0 = one->input_level == 0 && other->input_level == 0 && !one->drop && !other->drop;
     return !apart_share_segments(a, b) && !(level0 && !apart_in_level0(a, b)) &&
            !(into > 0 && into == other_into && apart_writes_meet(a, b)) &&
            !(into > 0 && into == other->input_level && apart_write_meets_inputs(a, b)) &&

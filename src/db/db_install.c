@@ -374,6 +374,18 @@ db_manifest_append(esker_db *db, struct edit *edit)
     return status;
 }
 
+esker_status
+db_manifest_settle(esker_db *db, uint64_t *number_out, uint64_t *edit_no_out)
+{
+    mutex_lock(&db->manifest_mu);
+    bool unsure = manifest_is_unsure(db->manifest);
+    esker_status status = unsure ? install_rewrite(db) : manifest_confirm(db->manifest);
+    *number_out = manifest_number(db->manifest);
+    *edit_no_out = manifest_edit_no(db->manifest);
+    mutex_unlock(&db->manifest_mu);
+    return status;
+}
+
 /* ---- Publishing ----------------------------------------------------------- */
 
 esker_status

@@ -216,6 +216,165 @@ prepare__what_nothing_leads_to_goes_first(void **state)
     prepare_open(f);
 }
 
+/* Everything acknowledged is there after the process was killed. */
+static void
+prepare_kill(struct fixture *f)
+{
+    sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
+    assert_int_equal(esker_close(f->db), ESKER_IO); /* the disk is gone */
+    f->db = NULL;
+    sim_disk_heal(f->disk);
+    prepare_open(f);
+    for (uint32_t i = 0; i < f->puts; i++) {
+        char key[16];
+        uint8_t value[PREPARE_VALUE_BYTES];
+        size_t size = 0;
+        snprintf(key, sizeof key, "key-%06u", i);
+        assert_int_equal(esker_get_copy(f->db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
+    }
+}
+
+/* All is flushed, and the pool is empty; two are ready, the first smaller than the second. */
+static void
+prepare_two_alone(struct fixture *f)
+{
+    prepare_grow(f);
+    assert_true(f->db->prepared[0]->cap_bytes < f->db->prepared[1]->cap_bytes);
+    assert_int_equal(db_drop_pool(f->db, 0, 0), ESKER_OK);
+    assert_int_equal(f->db->pool.count, 0);
+}
+
+/* The edit that drops a log fails and is on the disk all the same, as far as anybody knows; and no manifest
+ * can be written. Then nothing is written into that log. */
+static void
+prepare__a_log_that_may_be_off_the_list_is_not_used(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t value[PREPARE_VALUE_BYTES] = {1};
+    esker_status status = ESKER_OK;
+    prepare_two_alone(f);
+    uint64_t number = f->db->prepared[0]->log->number;
+    uint64_t cap_bytes = f->db->prepared[0]->cap_bytes;
+    mutex_lock(&f->db->mu);
+    db_discard_prepared_locked(f->db, 0);
+    f->db->window_bytes_want = cap_bytes;
+    mutex_unlock(&f->db->mu);
+    assert_true(sim_disk_script(f->disk, "sync@manifest-:2:EIO open@manifest-:1:EIO:sticky"));
+    assert_int_equal(db_drop_pool(f->db, 0, 0), ESKER_IO); /* the second of them */
+    assert_int_equal(f->db->pool.count, 1);
+    assert_int_equal(f->db->pool.files[0]->number, number);
+    while (status == ESKER_OK && prepare_active(f)->log->number != number) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%06u", f->puts);
+        status = esker_put(f->db, esker_str(key), esker_bytes(value, sizeof value), NULL);
+        f->puts += status == ESKER_OK;
+        assert_true(f->puts < 1000);
+    }
+    if (status == ESKER_OK) {
+        prepare_put(f, false);
+    }
+    prepare_kill(f);
+    assert_int_equal(status, ESKER_IO);
+    prepare_grow(f);
+}
+
+/* It is listed again as soon as a manifest can be written, and then it is used. */
+static void
+prepare__a_log_is_used_again_once_the_list_is_sure(void **state)
+{
+    struct fixture *f = *state;
+    struct window *window = NULL;
+    prepare_two_alone(f);
+    struct window *active = prepare_active(f);
+    uint64_t number = f->db->prepared[1]->log->number;
+    uint64_t large = f->db->prepared[1]->cap_bytes;
+    mutex_lock(&f->db->mu);
+    db_discard_prepared_locked(f->db, 0);
+    mutex_unlock(&f->db->mu);
+    assert_true(sim_disk_script(f->disk, "sync@manifest-:1:EIO open@manifest-:1:EIO:sticky"));
+    assert_int_equal(db_drop_pool(f->db, 0, 0), ESKER_IO);
+    assert_int_equal(db_make_window(f->db, large, window_op_capacity(large), active->end_lsn, active->gen,
+                                    active->end_lsn, &window),
+                     ESKER_IO);
+    sim_disk_heal(f->disk);
+    assert_int_equal(db_make_window(f->db, large, window_op_capacity(large), active->end_lsn, active->gen,
+                                    active->end_lsn, &window),
+                     ESKER_OK);
+    assert_int_equal(window->log->number, number);
+    mutex_lock(&f->db->mu);
+    db_discard_window_locked(f->db, window);
+    mutex_unlock(&f->db->mu);
+    prepare_kill(f);
+}
+
+static struct fixture *prepare_meanwhile; /* whose pool is dropped while a log is about to be begun */
+static const struct io_ops *prepare_real_ops;
+
+static void
+prepare_drop_meanwhile(struct io *io, struct io_machine_id *out)
+{
+    struct fixture *f = prepare_meanwhile;
+    prepare_meanwhile = NULL;
+    if (f != NULL) {
+        assert_int_equal(db_drop_pool(f->db, 0, 0), ESKER_OK);
+        sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
+    }
+    prepare_real_ops->machine_id(io, out);
+}
+
+/* The second of two is taken to be begun anew, and the pool is dropped before it is: on the disk it is still
+ * behind the first. */
+static void
+prepare__what_a_taken_log_followed_stays_until_it_is_begun(void **state)
+{
+    struct fixture *f = *state;
+    struct window *window = NULL;
+    prepare_two_alone(f);
+    struct window *active = prepare_active(f);
+    uint64_t large = f->db->prepared[1]->cap_bytes;
+    mutex_lock(&f->db->mu);
+    db_discard_prepared_locked(f->db, 0);
+    mutex_unlock(&f->db->mu);
+    prepare_real_ops = f->db->io->ops;
+    struct io_ops ops = *prepare_real_ops;
+    ops.machine_id = prepare_drop_meanwhile;
+    f->db->io->ops = &ops;
+    prepare_meanwhile = f;
+    assert_int_equal(db_make_window(f->db, large, window_op_capacity(large), active->end_lsn, active->gen,
+                                    active->end_lsn, &window),
+                     ESKER_IO);
+    assert_null(prepare_meanwhile);
+    f->db->io->ops = prepare_real_ops;
+    prepare_kill(f);
+}
+
+static void *
+prepare_no_memory(void *ctx, size_t size)
+{
+    (void)ctx;
+    (void)size;
+    return NULL;
+}
+
+/* There is no memory to keep the second in the pool: it stays listed, and so must the first. */
+static void
+prepare__what_a_lost_log_follows_stays(void **state)
+{
+    struct fixture *f = *state;
+    prepare_two_alone(f);
+    mutex_lock(&f->db->mu);
+    void *(*alloc)(void *ctx, size_t size) = f->db->mem.hooks.alloc;
+    f->db->mem.hooks.alloc = prepare_no_memory;
+    f->db->pool.cap = 0;
+    db_discard_prepared_locked(f->db, 1);
+    assert_int_equal(f->db->pool.count, 0);
+    f->db->mem.hooks.alloc = alloc;
+    db_discard_prepared_locked(f->db, 0);
+    mutex_unlock(&f->db->mu);
+    assert_int_equal(db_drop_pool(f->db, 0, 0), ESKER_OK);
+    prepare_kill(f);
+}
+
 static void
 prepare__conditional_batches_look_ahead(void **state)
 {
@@ -307,6 +466,10 @@ main(void)
         CASE(prepare__two_are_ready_once_windows_have_grown),
         CASE(prepare__what_was_never_used_goes_last_first),
         CASE(prepare__what_nothing_leads_to_goes_first),
+        CASE(prepare__a_log_that_may_be_off_the_list_is_not_used),
+        CASE(prepare__a_log_is_used_again_once_the_list_is_sure),
+        CASE(prepare__what_a_taken_log_followed_stays_until_it_is_begun),
+        CASE(prepare__what_a_lost_log_follows_stays),
         CASE(prepare__conditional_batches_look_ahead),
         CASE(prepare__windows_take_more_of_large_entries_in_the_same_memory),
         CASE(prepare__more_windows_are_live_where_memory_has_room),

@@ -4,8 +4,9 @@
  * cache at best: they become durable by being flushed, and whoever waits for
  * durability waits for that first.
  *
- * On a full disk that flush may have the reserve, whoever waits (ADR 0023): it gives back its log,
- * and without it nothing at all would become durable.
+ * On a full disk that flush may have the reserve where durability is waited for, and while
+ * opening (ADR 0023): it gives back its log, and without it nothing at all would become durable.
+ * esker_flush and esker_compact tell of NO_SPACE instead.
  *
  * Invariant: recovered_end_lsn becomes 0 when the segments with the last of
  * them, and the edit that names these, are durable. Only then do waits go to

@@ -29,7 +29,8 @@ db_pool_add_locked(esker_db *db, struct log_file *log)
     if (db->pool.count == db->pool.cap) {
         size_t cap = MAX(db->pool.cap * 2, (size_t)8);
         struct log_file **files = mem_alloc_array(&db->mem, cap, sizeof *files);
-        if (files == NULL) { /* the file stays listed; the next open finds it again */
+        if (files == NULL) { /* the file stays listed; the next open finds it again, and looks for the way */
+            db->lost_gen = MAX(db->lost_gen, log->header.gen);
             log_file_destroy(log);
             return;
         }
@@ -60,16 +61,21 @@ rotate_pool_take(esker_db *db, uint64_t cap_bytes)
     if (best < db->pool.count) {
         taken = db->pool.files[best];
         db->pool.files[best] = db->pool.files[--db->pool.count];
+        db->beginning_behind = taken->header.prev_gen;
     }
     mutex_unlock(&db->mu);
     return taken;
 }
 
+/* A taken one was begun anew, or goes back. */
 static void
-rotate_pool_put(esker_db *db, struct log_file *log)
+rotate_pool_settle(esker_db *db, struct log_file *back)
 {
     mutex_lock(&db->mu);
-    db_pool_add_locked(db, log);
+    db->beginning_behind = 0;
+    if (back != NULL) {
+        db_pool_add_locked(db, back);
+    }
     mutex_unlock(&db->mu);
 }
 
@@ -123,13 +129,17 @@ rotate_pool_is_astray_locked(esker_db *db, const struct log_file *log, uint64_t 
 
 /* I6: logs that were never used go in this order: first those that nothing leads to, which would be the ones
  * begun last once the others are gone; then of those that were begun one behind the other the last one, and
- * none that the one in the making follows. False: not this one now. */
+ * none that the one in the making follows, or that its file followed before: until it is begun anew, that is
+ * what the disk says. Nor any while one that cannot be seen here may follow it. False: not this one now. */
 static bool
 rotate_pool_last_behind_locked(esker_db *db, size_t *index)
 {
     /* pairs: CURRENT — installers hold mu. */
     uint64_t active_gen = load_acquire(&db->current)->windows[0]->gen;
     uint64_t gen = db->pool.files[*index]->header.gen;
+    if (gen > active_gen && db->lost_gen > active_gen) {
+        return false;
+    }
     for (size_t i = 0; i < db->pool.count && gen > active_gen; i++) {
         if (rotate_pool_is_astray_locked(db, db->pool.files[i], active_gen)) {
             *index = i;
@@ -144,7 +154,7 @@ rotate_pool_last_behind_locked(esker_db *db, size_t *index)
         }
     }
     gen = db->pool.files[*index]->header.gen;
-    return gen <= active_gen || gen != db->preparing_behind;
+    return gen <= active_gen || (gen != db->preparing_behind && gen != db->beginning_behind);
 }
 
 /* A pool file that is too many or too small; off the pool, NULL if there is none. */
@@ -241,12 +251,8 @@ rotate_begin_log(esker_db *db, struct log_file *log, uint64_t cap_bytes, uint64_
     db->io->ops->machine_id(db->io, &id);
     memcpy(header.boot_id, id.boot_id, sizeof header.boot_id);
     header.mount_id = id.mount_id;
-    mutex_lock(&db->manifest_mu);
-    esker_status status = manifest_confirm(db->manifest); /* the header claims that this edit is durable */
-    header.manifest_no = manifest_number(db->manifest);
-    header.edit_no = manifest_edit_no(db->manifest);
-    mutex_unlock(&db->manifest_mu);
-    TRY(status);
+    /* The header claims that this edit is durable, and the edit that drops this file may have failed. */
+    TRY(db_manifest_settle(db, &header.manifest_no, &header.edit_no));
     mutex_lock(&db->mu);
     header.gen = ++db->log_gen_max;
     mutex_unlock(&db->mu);
@@ -321,6 +327,7 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
         add_relaxed(&db->log_bytes_prepared, log->prewritten_bytes); /* relaxed: statistic */
     }
     TRY_OUT(rotate_begin_log(db, log, cap_bytes, base_lsn, prev_gen, prev_end_lsn));
+    rotate_pool_settle(db, NULL);
     if (!listed) {
         TRY_OUT(rotate_list_log(db, log));
         listed = true;
@@ -335,7 +342,7 @@ db_make_window(esker_db *db, uint64_t cap_bytes, uint32_t op_cap, uint64_t base_
 out:
     window->log = NULL;
     if (log != NULL && listed) {
-        rotate_pool_put(db, log);
+        rotate_pool_settle(db, log);
     } else if (log != NULL) {
         rotate_abandon_log(db, log);
     }

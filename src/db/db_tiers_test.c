@@ -527,6 +527,44 @@ tiers__any_policy_goes_on_with_the_tree_of_another(void **state)
     sim_disk_destroy(disk);
 }
 
+/* What has expired goes from around tiers that are being merged: nothing moves past them. */
+static void
+tiers__may_be_dropped_around_those_that_are_merged(void **state)
+{
+    (void)state;
+    static struct compaction_plan around = {.input_count = 2, .inputs = {0, 2}};
+    static struct compaction_plan between = {.input_count = 1, .inputs = {1}};
+    struct sim_disk *disk = sim_disk_create(9);
+    esker_db *db = NULL;
+    tiers_open(disk, MERGES_LEVELED, &db);
+    for (uint32_t flush = 0; flush < 3; flush++) {
+        tiers_put(db, "key", flush, 1);
+        assert_int_equal(esker_flush(db), ESKER_OK);
+    }
+    struct version *version = load_acquire(&db->current); /* pairs: CURRENT — one thread */
+    assert_int_equal(tiers_level(db, 0)->count, 3);
+    uint64_t ids[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        ids[i] = segment_meta(tiers_level(db, 0)->segments[i])->id;
+    }
+    struct compact_run merge = {
+        .db = db, .version = version, .plan = &between, .drop_ids = &ids[1], .drop_count = 1};
+    struct compact_run drop = {.db = db,
+                               .version = version,
+                               .plan = &around,
+                               .drop_ids = (uint64_t[]){ids[0], ids[2]},
+                               .drop_count = 2};
+    db->compact_runs = &merge;
+    assert_false(compact_is_apart_locked(&drop)); /* merged with one another they would pass it */
+    around.drop = true;
+    assert_true(compact_is_apart_locked(&drop));
+    merge.drop_ids = &ids[2];
+    assert_false(compact_is_apart_locked(&drop)); /* one is read by both */
+    db->compact_runs = NULL;
+    assert_int_equal(esker_close(db), ESKER_OK);
+    sim_disk_destroy(disk);
+}
+
 int
 main(void)
 {
@@ -538,6 +576,7 @@ main(void)
         cmocka_unit_test(tiers__are_more_where_rows_are_large),
         cmocka_unit_test(tiers__a_filled_window_is_a_writer),
         cmocka_unit_test(tiers__any_policy_goes_on_with_the_tree_of_another),
+        cmocka_unit_test(tiers__may_be_dropped_around_those_that_are_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

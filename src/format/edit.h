@@ -76,10 +76,17 @@ struct segment_meta {
     uint32_t level;
     /* Rows that expire, and when the first and the last do, ms since 1970 UTC. Zeros: none, or not known. */
     uint64_t expiring_count, expiry_first_ms, expiry_last_ms;
-    /* In level 0: segments of one tier_id are one sorted run. 0: it is a tier of its own. */
+    /* In level 0: segments of one LSN and id are one sorted run. tier_id 0: it is a tier of its own. */
     uint64_t tier_lsn, tier_id;
     struct bytes min_key, max_key; /* conservative, <= 256 B; borrowed from wherever the struct came */
 };
+
+/* Level 0: is b of the same tier as a? Tiers are in order by both numbers, so they are told apart by both. */
+static inline bool
+segment_meta_goes_on(const struct segment_meta *a, const struct segment_meta *b)
+{
+    return a->tier_id != 0 && a->tier_id == b->tier_id && a->tier_lsn == b->tier_lsn;
+}
 
 /* The order of level 0: tiers by LSN, then by id, the newest first; the segments of one by key. */
 static inline int

@@ -353,6 +353,12 @@ manifest_is_dead(const struct manifest *manifest)
 }
 
 bool
+manifest_is_unsure(const struct manifest *manifest)
+{
+    return manifest->dead && !manifest->torn;
+}
+
+bool
 manifest_wants_rewrite(const struct manifest *manifest)
 {
     const struct manifest_file *at = &manifest->at;

@@ -68,6 +68,9 @@ NODISCARD esker_status manifest_confirm(struct manifest *manifest);
 NODISCARD esker_status manifest_append(struct manifest *manifest, struct edit *edit);
 /* Must be rewritten before the next append: what the last one wrote may be on the disk. */
 bool manifest_is_dead(const struct manifest *manifest);
+/* Dead, and not because its last edit was read torn: that edit counts for the next open or does not,
+ * and nobody knows which. */
+bool manifest_is_unsure(const struct manifest *manifest);
 /* True when the file is dead (must be rewritten before the next append), or has
  * grown beyond max(1 MiB, 4 x its snapshot): the caller should call
  * manifest_rewrite with a snapshot edit soon. */

@@ -118,8 +118,8 @@ version_publish(_Atomic(struct version *) *current, struct version *next, uint64
 static bool
 level_run_goes_on(const struct level_run *run, uint32_t i, bool is_level0)
 {
-    uint64_t tier_id = segment_meta(run->segments[i])->tier_id;
-    return !is_level0 || (tier_id != 0 && tier_id == segment_meta(run->segments[i - 1])->tier_id);
+    return !is_level0 ||
+           segment_meta_goes_on(segment_meta(run->segments[i - 1]), segment_meta(run->segments[i]));
 }
 
 static void
