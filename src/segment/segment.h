@@ -175,8 +175,8 @@ enum segment_result segment_get_in_frame(struct segment *segment, struct frame_r
 NODISCARD esker_status segment_warm(struct segment *segment);
 /* Is there an index in memory, whole or in pages? A moment ago. */
 bool segment_is_loaded(const struct segment *segment);
-/* A block was looked into in vain, or many lookups are to come: a filter that is late is loaded now. What fails
- * is tried again by the next who misses it. Not inside a section. */
+/* A block was looked into in vain, or many lookups are to come: a filter that is late is loaded now. What
+ * fails is tried again by the next who misses it. Not inside a section. */
 void segment_miss_filter_of(struct segment *segment);
 /* The same before a lookup needs it, where all of index and filter fits and half of the files that may be
  * open are not. END: it does not, and nothing was done. */
