@@ -171,6 +171,23 @@ posix_truncate_file(struct io *io, struct io_file *file, uint64_t size)
     return ftruncate(io_posix_fd(file), (off_t)size) == 0 ? 0 : -errno;
 }
 
+/* What is the disk's or the file's limit stays as it is. All else is some file system's, or sandbox's, way
+ * to say that it does not do this: EINVAL, ENODEV and EPERM were met. */
+static int
+posix_reserve_failure(int error)
+{
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EIO:
+    case EFBIG:
+    case EINTR:
+        return -error;
+    default:
+        return -EOPNOTSUPP;
+    }
+}
+
 /* Blocks that were never written read as zeros; writing them takes none that are not the file's already. */
 static int
 posix_reserve_file(struct io *io, struct io_file *file, uint64_t size)
@@ -183,7 +200,7 @@ posix_reserve_file(struct io *io, struct io_file *file, uint64_t size)
     if (fallocate(io_posix_fd(file), 0, 0, (off_t)size) == 0) {
         return 0;
     }
-    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+    return posix_reserve_failure(errno);
 }
 
 static void
