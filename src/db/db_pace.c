@@ -24,7 +24,9 @@
  * A writer takes its turn by one add on `pace_due_ns`, the time at which what
  * was written so far is paid for, and sleeps once that lies a millisecond ahead: a sleep costs
  * some 50 microseconds by itself, and beside busy threads a round of theirs. A small write sleeps for
- * a few milliseconds at most and leaves what is still due to the next ones.
+ * a few milliseconds at most and leaves what is still due to the next ones. A large one sleeps for all of it;
+ * when the rate becomes another one meanwhile, what it has slept so far has paid at the old one, and the rest
+ * is due at the new one.
  *
  * Concurrency: the inputs are guarded by mu; what writers read are relaxed
  * words, since nothing depends on their being of one moment.
@@ -47,10 +49,11 @@ enum {
     PACE_L0_FREE = 2,    /* debt 0 */
     PACE_LEVEL_FREE = 2, /* the same for levels, in units of their targets */
     PACE_LEVEL_FULL = 6,
-    PACE_KEEP = 3,          /* of four parts of the old measure a new one leaves so many */
-    PACE_DOING_SLACK = 2,   /* and what is under way may take so many times as long before it counts */
-    PACE_FLUSH_SLACK = 8,   /* a flush is expected to take an eighth longer than the last ones */
-    PACE_DEBT_SCALE = 1000, /* debt 1 */
+    PACE_KEEP = 3,           /* of four parts of the old measure a new one leaves so many */
+    PACE_DOING_SLACK = 2,    /* and what is under way may take so many times as long before it counts */
+    PACE_FLUSH_SLACK = 8,    /* a flush is expected to take an eighth longer than the last ones */
+    PACE_DEBT_SCALE = 1000,  /* debt 1 */
+    PACE_MIB_MOST = 1 << 20, /* what a write beyond it costs is more than anybody waits for */
     PACE_BY_MEMORY = ESKER_LEVELS_MAX /* as pace_level: it is flushes that are behind */
 };
 
@@ -346,6 +349,15 @@ db_pace_flushed(esker_db *db, uint64_t window_bytes, uint64_t started_ns)
 
 /* ---- A writer's turn ------------------------------------------------------------------ */
 
+/* In two products, neither of which leaves 64 bits: a rate is 1 KiB/s at least. */
+uint64_t
+db_pace_cost(uint64_t bytes, uint64_t ns_per_mib)
+{
+    uint64_t mib = MIN(bytes >> 20, (uint64_t)PACE_MIB_MOST);
+    uint64_t rest = bytes & ((1U << 20) - 1);
+    return mib * ns_per_mib + (rest * ns_per_mib >> 20);
+}
+
 /* When what was written before, and this, is paid for. */
 static uint64_t
 pace_take_turn(esker_db *db, uint64_t bytes, uint64_t ns_per_mib, uint64_t now)
@@ -355,7 +367,7 @@ pace_take_turn(esker_db *db, uint64_t bytes, uint64_t ns_per_mib, uint64_t now)
         /* relaxed: the same; one of the writers wins */
         (void)cas_relaxed(&db->pace_due_ns, &due, MIN(MAX(due, now), now + PACE_OWED_NS));
     }
-    uint64_t cost = bytes * ns_per_mib >> 20;
+    uint64_t cost = db_pace_cost(bytes, ns_per_mib);
     return add_relaxed(&db->pace_due_ns, cost) + cost; /* relaxed: the same */
 }
 
@@ -366,6 +378,13 @@ db_pace_until(uint64_t now, uint64_t due, uint64_t bytes)
         return now;
     }
     return bytes <= PACE_SMALL_BYTES ? MIN(due, now + PACE_SMALL_NS) : due;
+}
+
+uint64_t
+db_pace_left(uint64_t left_ns, uint64_t was_ns_per_mib, uint64_t is_ns_per_mib)
+{
+    double left = (double)left_ns * (double)is_ns_per_mib / (double)MAX(was_ns_per_mib, (uint64_t)1);
+    return (uint64_t)MIN(left, 1e18);
 }
 
 esker_status
@@ -381,8 +400,17 @@ db_pace_wait(esker_db *db, uint64_t bytes, uint64_t deadline_ns)
     uint64_t until = db_pace_until(now, due, bytes);
     uint32_t level = load_relaxed(&db->pace_level); /* relaxed: told only */
     bool in_time = true;
-    /* relaxed: without debt nobody waits, whatever was due */
-    while (until > now && load_relaxed(&db->pace_ns_per_mib) != 0) {
+    while (until > now) {
+        uint64_t is_ns_per_mib = load_relaxed(&db->pace_ns_per_mib); /* relaxed: a hint */
+        if (is_ns_per_mib == 0) {
+            break; /* without debt nobody waits, whatever was due */
+        }
+        if (is_ns_per_mib != ns_per_mib) {
+            due = now + db_pace_left(due - now, ns_per_mib, is_ns_per_mib);
+            until = db_pace_until(began, due, bytes);
+            ns_per_mib = is_ns_per_mib;
+            continue;
+        }
         if (deadline_ns != 0 && now >= deadline_ns) {
             in_time = false;
             break;

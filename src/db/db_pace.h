@@ -13,6 +13,9 @@ uint64_t db_pace_memory_rate(uint64_t flush_bytes_per_s, uint64_t flush_bytes, u
                              uint64_t room_bytes);
 /* Until when a write of so many bytes sleeps that is paid for at `due`. */
 uint64_t db_pace_until(uint64_t now, uint64_t due, uint64_t bytes);
+/* What bytes cost; and what is left of that when the rate becomes another one. */
+uint64_t db_pace_cost(uint64_t bytes, uint64_t ns_per_mib);
+uint64_t db_pace_left(uint64_t left_ns, uint64_t was_ns_per_mib, uint64_t is_ns_per_mib);
 void db_drain_add(struct db_drain *drain, uint64_t bytes, uint64_t started_ns, uint64_t now_ns);
 uint64_t db_drain_rate(const struct db_drain *drain); /* bytes per second; 0 = not known yet */
 /* The same beside work that has been going on since since_ns, and will have taken doing_bytes away: the

@@ -12,8 +12,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "db/db_compact.h"
@@ -386,6 +388,28 @@ pace__a_small_write_sleeps_for_milliseconds_at_most(void **state)
     }
 }
 
+static void
+pace__costs_are_by_the_rate_as_it_is(void **state)
+{
+    static const uint64_t rates[] = {1, 1000, 20000000000, 1024000000000}; /* the last: 1 KiB/s */
+    (void)state;
+    for (size_t i = 0; i < COUNTOF(rates); i++) {
+        uint64_t before = 0;
+        for (uint32_t bits = 0; bits < 64; bits++) {
+            uint64_t cost = db_pace_cost((uint64_t)1 << bits, rates[i]);
+            assert_true(cost >= before);
+            before = cost;
+        }
+        assert_int_equal(db_pace_cost(1 << 20, rates[i]), rates[i]);
+        assert_int_equal(db_pace_cost(48 << 20, rates[i]), 48 * rates[i]);
+    }
+    assert_int_equal(db_pace_cost((1 << 20) + 512, 1 << 21), (1 << 21) + 1024);
+    assert_int_equal(db_pace_left(20000000, 1000, 1), 20000); /* half was paid for, it becomes faster */
+    assert_int_equal(db_pace_left(20000000, 1000, 3000), 60000000);
+    assert_int_equal(db_pace_left(7, 5, 5), 7);
+    assert_true(db_pace_left(UINT64_MAX, 1, UINT64_MAX) <= UINT64_MAX / 2);
+}
+
 enum { PACED_WINDOW = 1 << 20, PACED_FLUSHES = 2000, PACED_SPEEDUP = 10, PACED_RATE = 100 << 20 };
 
 /* Windows, flushes of them and one writer by a clock of their own: a flush takes 7 to 13 ms. */
@@ -533,6 +557,40 @@ waits__of_debt_name_the_level(void **state)
     steps_close(&steps); /* the event function has ended by then, or is not called any more */
 }
 
+static _Atomic bool waits_large_done;
+
+static void *
+waits_write_large(void *arg)
+{
+    enum { LARGE = 256 << 10 };
+
+    static const uint8_t value[LARGE];
+    struct steps *steps = arg;
+    assert_int_equal(esker_put(steps->db, esker_str("large"), esker_bytes(value, LARGE), NULL), ESKER_OK);
+    store_relaxed(&waits_large_done, true); /* relaxed: a hint */
+    return NULL;
+}
+
+/* A write that has hours to wait when it comes ends soon after merges have caught up. */
+static void
+waits__end_by_the_rate_as_it_becomes(void **state)
+{
+    static const struct db_tuning tuning = {.window_bytes_first = 1 << 20, .window_bytes_max = 1 << 20};
+    (void)state;
+    struct steps steps;
+    pthread_t writer;
+    steps_open_threads(&steps, &tuning, ESKER_DURABLE_PROCESS, false);
+    store_relaxed(&steps.db->pace_ns_per_mib, 100000000000000); /* relaxed: as above */
+    assert_int_equal(pthread_create(&writer, NULL, waits_write_large, &steps), 0);
+    /* relaxed, both: the writer has taken its turn, or somebody told it that there is no debt */
+    while (load_relaxed(&steps.db->pace_due_ns) == 0 && !load_relaxed(&waits_large_done)) {
+        usleep(100);
+    }
+    store_relaxed(&steps.db->pace_ns_per_mib, 1); /* relaxed: as above */
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    steps_close(&steps);
+}
+
 static void
 waits__are_told_by_events(void **state)
 {
@@ -629,9 +687,11 @@ main(void)
         cmocka_unit_test(pace__has_no_cliff),
         cmocka_unit_test(pace__measures_what_was_taken_over_the_time),
         cmocka_unit_test(pace__a_small_write_sleeps_for_milliseconds_at_most),
+        cmocka_unit_test(pace__costs_are_by_the_rate_as_it_is),
         cmocka_unit_test(pace__spreads_the_wait_for_memory),
         cmocka_unit_test(waits__say_why),
         cmocka_unit_test(waits__of_debt_name_the_level),
+        cmocka_unit_test(waits__end_by_the_rate_as_it_becomes),
         cmocka_unit_test(waits__are_told_by_events),
         cmocka_unit_test(log_bytes__are_counted_whoever_writes_them),
         cmocka_unit_test(new_logs__are_filled_where_syncs_are_expected),
