@@ -698,6 +698,8 @@ void db_background_ok(esker_db *db, const struct job *job);
 void db_try_again_locked(esker_db *db);
 /* Merges failed not long ago; no new one is begun yet. */
 bool db_merges_pause(esker_db *db, uint64_t *left_ns_out);
+/* The same; without threads, which know no pauses, from a failure to the next success. */
+bool db_merges_fail(esker_db *db);
 void db_space_job(struct job *job);
 void db_damage_note_locked(esker_db *db, const esker_error *story);
 void db_damage_try_again(esker_db *db);

@@ -133,6 +133,9 @@ compact_turns_to_tiers(struct compact_job *self)
     if (!load_relaxed(&db->tiers_wait) || self->part->run->plan->output_level == 0) { /* relaxed: a hint */
         return false;
     }
+    if (db_merges_fail(db)) {
+        return false; /* the part in hand may be all that can be merged */
+    }
     store_relaxed(&db->tiers_wait, false); /* relaxed: the next flush says it again */
     esker_status status = compact_plan(db, NULL, true, &run);
     IGNORE_STATUS(status, "the part in hand goes on");
@@ -169,6 +172,23 @@ compact_do_steps(struct compact_job *self)
     }
 }
 
+/* A pause is for new plans: a part that was set aside goes on, and without threads nobody else takes it. */
+static void
+compact_failed(struct compact_job *self, uint64_t attempt)
+{
+    esker_db *db = self->db;
+    if (load_relaxed(&db->cancel)) { /* relaxed: what the merge saw, this sees */
+        return;
+    }
+    db_background_failed(db, &self->job, attempt);
+    mutex_lock(&db->mu);
+    bool waits = db->compact_parts != NULL;
+    mutex_unlock(&db->mu);
+    if (waits) {
+        job_kick(&self->job);
+    }
+}
+
 /* True when the job has more to do. */
 static bool
 compact_end_run(struct compact_job *self)
@@ -185,9 +205,7 @@ compact_end_run(struct compact_job *self)
         db_kick_compaction(db);
         return true;
     }
-    if (!load_relaxed(&db->cancel)) { /* relaxed: what the merge saw, this sees */
-        db_background_failed(db, &self->job, attempt);
-    }
+    compact_failed(self, attempt);
     return false;
 }
 
@@ -219,9 +237,7 @@ db_compact_job(struct job *job)
         }
     } else if ((self->begun != NULL ? compact_begin_some(self) : compact_choose(self)) != ESKER_OK) {
         more = false;
-        if (!load_relaxed(&self->db->cancel)) { /* relaxed: what the merge saw, this sees */
-            db_background_failed(self->db, job, self->attempt);
-        }
+        compact_failed(self, self->attempt);
     } else {
         more = self->part != NULL || self->ended != NULL || self->begun != NULL;
         if (!more) {

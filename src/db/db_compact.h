@@ -35,7 +35,7 @@ struct compact_run {
     esker_db *db;
     /* immutable once the run has begun */
     struct compaction_plan *plan;
-    struct version *version;
+    struct version *version; /* the levels as they were; a merge may take longer than windows should stay */
     struct level_run *inputs, *overlaps; /* NULL before */
     uint32_t level0_tiers;               /* so many of level 0 are inputs */
     uint64_t *drop_ids;                  /* everything claimed: inputs and overlaps */

@@ -419,8 +419,7 @@ plan_pick_locked(struct compact_run *run, const struct compact_range *range, boo
         status = FAIL_NO_MEMORY("merge inputs");
         goto out;
     }
-    version_ref(version);
-    run->version = version;
+    TRY_OUT(version_create_levels(version, &run->version));
     run->level0_tiers = plan_input_tiers(run->plan, version->levels[0]);
     TRY_OUT(plan_claim_locked(run));
     ASSERT_SLOW(compact_is_apart_locked(run)); /* not yet on the list */

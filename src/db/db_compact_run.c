@@ -264,6 +264,7 @@ compact_put_part_back(esker_db *db, struct compact_part *part)
     part->next = db->compact_parts;
     db->compact_parts = part;
     mutex_unlock(&db->mu);
+    db_kick_compaction(db); /* somebody else may have nothing to do */
 }
 
 static esker_status

@@ -156,6 +156,16 @@ db_merges_pause(esker_db *db, uint64_t *left_ns_out)
     return due_ns > now_ns && !db->manual; /* without threads there are no timers */
 }
 
+bool
+db_merges_fail(esker_db *db)
+{
+    uint64_t left_ns;
+    mutex_lock(&db->mu);
+    bool failed = db->merge_retry.failures > 0;
+    mutex_unlock(&db->mu);
+    return db->manual ? failed : db_merges_pause(db, &left_ns);
+}
+
 /* ---- A full disk ------------------------------------------------------------------ */
 
 /* Does anything wait for space, and is there more of it? mu held. */

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -186,37 +187,57 @@ tiers_in_hand(esker_db *db, bool down)
     return NULL;
 }
 
+enum { DOWN_DUE = 12, DOWN_ROWS = 100, DOWN_RUNS_MOST = 10000 };
+
+/* As many tiers as are due, all inputs of a merge that goes down, and as many new ones, whose merge is in
+ * hand: the other one is set aside. *active_out, with a reference: the window active when that began. */
+static const struct compact_run *
+tiers_set_aside(esker_db *db, struct window **active_out)
+{
+    tiers_fill_below(db);
+    db->merge_step_work = 2000;
+    for (uint32_t i = 0; i < 2 * DOWN_DUE; i++) {
+        for (uint32_t k = 0; k < (i < DOWN_DUE ? DOWN_ROWS : 1); k++) {
+            tiers_put(db, "below", i * DOWN_ROWS + k, (uint8_t)(2 + i));
+        }
+        tiers_put(db, "each", 0, (uint8_t)(2 + i));
+        assert_int_equal(esker_flush(db), ESKER_OK);
+        for (uint32_t runs = 0; i + 1 == DOWN_DUE && tiers_in_hand(db, true) == NULL; runs++) {
+            assert_true(runs < DOWN_RUNS_MOST && workers_run_one());
+        }
+        if (i + 1 == DOWN_DUE) {
+            *active_out = load_acquire(&db->current)->windows[0]; /* pairs: CURRENT — one thread */
+            window_ref(*active_out);
+        }
+    }
+    const struct compact_run *down = tiers_in_hand(db, true);
+    assert_non_null(down);
+    assert_int_equal(down->plan->input_count, DOWN_DUE);
+    assert_int_equal(tiers_level(db, 0)->tier_count, 2 * DOWN_DUE);
+    for (uint32_t runs = 0; tiers_in_hand(db, false) == NULL; runs++) {
+        assert_true(runs < DOWN_RUNS_MOST && workers_run_one());
+    }
+    assert_true(db->compact_parts != NULL && db->compact_parts->run == down);
+    return down;
+}
+
 /* New tiers do not wait for the end of a merge that takes long. */
 static void
 tiers__come_before_the_rest_of_a_merge_that_goes_down(void **state)
 {
     (void)state;
 
-    enum { DUE = 12, ROWS = 100, RUNS_MOST = 10000 };
+    enum { DUE = DOWN_DUE, ROWS = DOWN_ROWS };
 
     struct sim_disk *disk = sim_disk_create(8);
     esker_db *db = NULL;
     tiers_open(disk, MERGES_LEVELED, &db);
-    tiers_fill_below(db);
-    db->merge_step_work = 2000;
-    for (uint32_t i = 0; i < 2 * DUE; i++) {
-        for (uint32_t k = 0; k < (i < DUE ? ROWS : 1); k++) {
-            tiers_put(db, "below", i * ROWS + k, (uint8_t)(2 + i));
-        }
-        tiers_put(db, "each", 0, (uint8_t)(2 + i));
-        assert_int_equal(esker_flush(db), ESKER_OK);
-        for (uint32_t runs = 0; i + 1 == DUE && tiers_in_hand(db, true) == NULL; runs++) {
-            assert_true(runs < RUNS_MOST && workers_run_one());
-        }
-    }
-    const struct compact_run *down = tiers_in_hand(db, true);
-    assert_non_null(down);
-    assert_int_equal(down->plan->input_count, DUE);
-    assert_int_equal(tiers_level(db, 0)->tier_count, 2 * DUE);
-    for (uint32_t runs = 0; tiers_in_hand(db, false) == NULL; runs++) {
-        assert_true(runs < RUNS_MOST && workers_run_one());
-    }
-    assert_true(db->compact_parts != NULL && db->compact_parts->run == down); /* set aside */
+    struct window *active = NULL;
+    const struct compact_run *down = tiers_set_aside(db, &active);
+    epoch_drain();
+    assert_int_equal(load_relaxed(&active->refs),
+                     1); /* relaxed: one thread; it was flushed, no merge keeps it */
+    window_unref(active);
     while (tiers_level(db, 0)->tier_count > DUE + 1) {
         assert_true(workers_run_one());
     }
@@ -234,6 +255,41 @@ tiers__come_before_the_rest_of_a_merge_that_goes_down(void **state)
     }
     assert_int_equal(esker_close(db), ESKER_OK);
     sim_disk_destroy(disk);
+}
+
+/* What was set aside for a merge that fails goes on, and is not set aside again for another one like it. */
+static void
+tiers__that_fail_do_not_stop_the_merge_that_was_set_aside(void **state)
+{
+    (void)state;
+    for (int more = 0; more < 2; more++) {
+        struct sim_disk *disk = sim_disk_create(8);
+        esker_db *db = NULL;
+        tiers_open(disk, MERGES_LEVELED, &db);
+        struct window *active = NULL;
+        const struct compact_run *down = tiers_set_aside(db, &active);
+        window_unref(active);
+        sim_disk_fail(disk, SIM_WRITE, 1, EIO, true);
+        /* relaxed: one thread */
+        for (uint32_t runs = 0; load_relaxed(&db->compactions_failed) == 0; runs++) {
+            assert_true(runs < DOWN_RUNS_MOST && workers_run_one());
+        }
+        sim_disk_heal(disk);
+        assert_true(db->compact_parts != NULL && db->compact_parts->run == down);
+        assert_int_equal(db->claimed_count, down->drop_count);
+        uint64_t ended = db->merges_ended;
+        store_relaxed(&db->tiers_wait, more == 1); /* relaxed: as a flush in the background says it */
+        for (uint32_t runs = 0; more == 1 && db->merges_ended == ended; runs++) {
+            assert_null(tiers_in_hand(db, false));
+            assert_true(runs < DOWN_RUNS_MOST && workers_run_one());
+        }
+        assert_int_equal(esker_compact(db, NULL, NULL), ESKER_OK); /* waits for what others claimed */
+        assert_null(tiers_level(db, 0));
+        tiers_expect(db, NULL, "each", 0, 1 + 2 * DOWN_DUE);
+        tiers_expect(db, NULL, "below", 0, 2);
+        assert_int_equal(esker_close(db), ESKER_OK);
+        sim_disk_destroy(disk);
+    }
 }
 
 /* ---- Tiers of many segments ------------------------------------------------------ */
@@ -572,6 +628,7 @@ main(void)
         cmocka_unit_test(tiers__of_level_0_are_merged_with_one_another),
         cmocka_unit_test(tiers__are_of_many_segments),
         cmocka_unit_test(tiers__come_before_the_rest_of_a_merge_that_goes_down),
+        cmocka_unit_test(tiers__that_fail_do_not_stop_the_merge_that_was_set_aside),
         cmocka_unit_test(tiers__their_number_follows_what_is_going_on),
         cmocka_unit_test(tiers__are_more_where_rows_are_large),
         cmocka_unit_test(tiers__a_filled_window_is_a_writer),

@@ -3,17 +3,26 @@
 
 #include "iter/merge_iter.h"
 
-esker_status
-version_create(const struct mem *mem, struct version_list *list, struct version **out)
+static esker_status
+version_alloc(const struct mem *mem, struct version **out)
 {
     struct version *version = mem_zalloc(mem, sizeof *version);
     if (version == NULL) {
         return FAIL_NO_MEMORY("a version");
     }
     version->mem = mem;
-    version->list = list;
     version->id = 1;                  /* that of the first; whoever replaces one counts on */
     store_relaxed(&version->refs, 1); /* relaxed: not shared yet */
+    *out = version;
+    return ESKER_OK;
+}
+
+esker_status
+version_create(const struct mem *mem, struct version_list *list, struct version **out)
+{
+    struct version *version = NULL;
+    TRY(version_alloc(mem, &version));
+    version->list = list;
     mutex_lock(&list->mutex);
     version->older = list->newest;
     *(list->newest != NULL ? &list->newest->newer : &list->oldest) = version;
@@ -21,6 +30,17 @@ version_create(const struct mem *mem, struct version_list *list, struct version 
     list->count++;
     mutex_unlock(&list->mutex);
     *out = version;
+    return ESKER_OK;
+}
+
+esker_status
+version_create_levels(const struct version *of, struct version **out)
+{
+    TRY(version_alloc(of->mem, out));
+    (*out)->id = of->id;
+    for (uint32_t level = 0; level < ESKER_LEVELS_MAX; level++) {
+        version_set_level(*out, level, of->levels[level]);
+    }
     return ESKER_OK;
 }
 
@@ -47,6 +67,9 @@ static void
 version_unlist(struct version *version)
 {
     struct version_list *list = version->list;
+    if (list == NULL) {
+        return;
+    }
     mutex_lock(&list->mutex);
     *(version->older != NULL ? &version->older->newer : &list->oldest) = version->newer;
     *(version->newer != NULL ? &version->newer->older : &list->newest) = version->older;

@@ -57,7 +57,7 @@ struct version {
     _Atomic uint64_t refs; /* pairs: VERSION_REFS */
     const struct mem *mem;
     /* guarded by list->mutex, but for list itself */
-    struct version_list *list;
+    struct version_list *list; /* NULL: version_create_levels made it */
     struct version *older, *newer;
     uint64_t replaced_ns; /* when it ceased to be `current`; 0 = it is, or never was */
     /* immutable once published */
@@ -71,6 +71,9 @@ struct version {
 
 /* An empty version with one reference (it becomes that of `current`). */
 NODISCARD esker_status version_create(const struct mem *mem, struct version_list *list, struct version **out);
+/* The levels of `of` without its windows, whose memory is free once they are flushed: for merges. It is in no
+ * list and is not published. One reference. */
+NODISCARD esker_status version_create_levels(const struct version *of, struct version **out);
 void version_ref(struct version *version);
 /* The last one drops windows and level arrays. Not inside an epoch section. */
 void version_unref(struct version *version);
