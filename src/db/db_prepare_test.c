@@ -157,65 +157,6 @@ prepare__two_are_ready_once_windows_have_grown(void **state)
     assert_true(stats.wait_count[ESKER_WAIT_LOG] <= 2); /* at the start, while they were small */
 }
 
-static void
-prepare__what_was_never_used_goes_last_first(void **state)
-{
-    struct fixture *f = *state;
-    prepare_grow(f);
-    uint64_t small = f->db->prepared[0]->cap_bytes;
-    uint64_t large = f->db->prepared[1]->cap_bytes;
-    assert_true(small < large); /* by size alone the first would go, and the last stay */
-    mutex_lock(&f->db->mu);
-    db_discard_prepared_locked(f->db, 0);
-    size_t count = f->db->pool.count;
-    mutex_unlock(&f->db->mu);
-    assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);
-    assert_true(f->db->pool.count <= count - 2);
-    sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
-    assert_int_equal(esker_close(f->db), ESKER_IO); /* the disk is gone */
-    prepare_open(f);
-    for (uint32_t i = 0; i < f->puts; i++) {
-        char key[16];
-        uint8_t value[PREPARE_VALUE_BYTES];
-        size_t size = 0;
-        snprintf(key, sizeof key, "key-%06u", i);
-        assert_int_equal(esker_get_copy(f->db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
-    }
-}
-
-/* Two are prepared and given back, the first one's file is begun anew, and that one goes too: what is left is
- * the log of the second, behind one that is no more. */
-static void
-prepare__what_nothing_leads_to_goes_first(void **state)
-{
-    struct fixture *f = *state;
-    struct window *window = NULL;
-    prepare_grow(f);
-    struct window *active = prepare_active(f);
-    uint64_t small = f->db->prepared[0]->cap_bytes;
-    uint64_t large = f->db->prepared[1]->cap_bytes;
-    uint64_t number = f->db->prepared[0]->log->number;
-    uint64_t astray = f->db->prepared[1]->log->number;
-    assert_true(small < large);
-    mutex_lock(&f->db->mu);
-    db_discard_prepared_locked(f->db, 0);
-    mutex_unlock(&f->db->mu);
-    assert_int_equal(db_make_window(f->db, small, window_op_capacity(small), active->end_lsn, active->gen,
-                                    active->end_lsn, &window),
-                     ESKER_OK);
-    assert_int_equal(window->log->number, number);
-    mutex_lock(&f->db->mu);
-    db_discard_window_locked(f->db, window);
-    mutex_unlock(&f->db->mu);
-    assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);
-    for (size_t i = 0; i < f->db->pool.count; i++) {
-        assert_true(f->db->pool.files[i]->number != number && f->db->pool.files[i]->number != astray);
-    }
-    sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
-    assert_int_equal(esker_close(f->db), ESKER_IO); /* the disk is gone */
-    prepare_open(f);
-}
-
 /* Everything acknowledged is there after the process was killed. */
 static void
 prepare_kill(struct fixture *f)
@@ -232,6 +173,71 @@ prepare_kill(struct fixture *f)
         snprintf(key, sizeof key, "key-%06u", i);
         assert_int_equal(esker_get_copy(f->db, esker_str(key), NULL, value, sizeof value, &size), ESKER_OK);
     }
+}
+
+/* Those that are ready, from this one on, go back to the pool. */
+static void
+prepare_give_back(struct fixture *f, uint32_t from)
+{
+    mutex_lock(&f->db->mu);
+    db_discard_prepared_locked(f->db, from);
+    mutex_unlock(&f->db->mu);
+}
+
+/* A window behind the active one, as the next one would be. */
+static esker_status
+prepare_make(struct fixture *f, uint64_t cap_bytes, struct window **out)
+{
+    const struct window *active = prepare_active(f);
+    return db_make_window(f->db, cap_bytes, window_op_capacity(cap_bytes), active->end_lsn, active->gen,
+                          active->end_lsn, out);
+}
+
+static void
+prepare_discard(struct fixture *f, struct window *window)
+{
+    mutex_lock(&f->db->mu);
+    db_discard_window_locked(f->db, window);
+    mutex_unlock(&f->db->mu);
+}
+
+static void
+prepare__what_was_never_used_goes_last_first(void **state)
+{
+    struct fixture *f = *state;
+    prepare_grow(f);
+    uint64_t small = f->db->prepared[0]->cap_bytes;
+    uint64_t large = f->db->prepared[1]->cap_bytes;
+    assert_true(small < large); /* by size alone the first would go, and the last stay */
+    prepare_give_back(f, 0);
+    size_t count = f->db->pool.count;
+    assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);
+    assert_true(f->db->pool.count <= count - 2);
+    prepare_kill(f);
+}
+
+/* Two are prepared and given back, the first one's file is begun anew, and that one goes too: what is left is
+ * the log of the second, behind one that is no more. */
+static void
+prepare__what_nothing_leads_to_goes_first(void **state)
+{
+    struct fixture *f = *state;
+    struct window *window = NULL;
+    prepare_grow(f);
+    uint64_t small = f->db->prepared[0]->cap_bytes;
+    uint64_t large = f->db->prepared[1]->cap_bytes;
+    uint64_t number = f->db->prepared[0]->log->number;
+    uint64_t astray = f->db->prepared[1]->log->number;
+    assert_true(small < large);
+    prepare_give_back(f, 0);
+    assert_int_equal(prepare_make(f, small, &window), ESKER_OK);
+    assert_int_equal(window->log->number, number);
+    prepare_discard(f, window);
+    assert_int_equal(db_drop_pool(f->db, UINT64_MAX, large), ESKER_OK);
+    for (size_t i = 0; i < f->db->pool.count; i++) {
+        assert_true(f->db->pool.files[i]->number != number && f->db->pool.files[i]->number != astray);
+    }
+    prepare_kill(f);
 }
 
 /* All is flushed, and the pool is empty; two are ready, the first smaller than the second. */
@@ -285,25 +291,16 @@ prepare__a_log_is_used_again_once_the_list_is_sure(void **state)
     struct fixture *f = *state;
     struct window *window = NULL;
     prepare_two_alone(f);
-    struct window *active = prepare_active(f);
     uint64_t number = f->db->prepared[1]->log->number;
     uint64_t large = f->db->prepared[1]->cap_bytes;
-    mutex_lock(&f->db->mu);
-    db_discard_prepared_locked(f->db, 0);
-    mutex_unlock(&f->db->mu);
+    prepare_give_back(f, 0);
     assert_true(sim_disk_script(f->disk, "sync@manifest-:1:EIO open@manifest-:1:EIO:sticky"));
     assert_int_equal(db_drop_pool(f->db, 0, 0), ESKER_IO);
-    assert_int_equal(db_make_window(f->db, large, window_op_capacity(large), active->end_lsn, active->gen,
-                                    active->end_lsn, &window),
-                     ESKER_IO);
+    assert_int_equal(prepare_make(f, large, &window), ESKER_IO);
     sim_disk_heal(f->disk);
-    assert_int_equal(db_make_window(f->db, large, window_op_capacity(large), active->end_lsn, active->gen,
-                                    active->end_lsn, &window),
-                     ESKER_OK);
+    assert_int_equal(prepare_make(f, large, &window), ESKER_OK);
     assert_int_equal(window->log->number, number);
-    mutex_lock(&f->db->mu);
-    db_discard_window_locked(f->db, window);
-    mutex_unlock(&f->db->mu);
+    prepare_discard(f, window);
     prepare_kill(f);
 }
 
@@ -330,19 +327,14 @@ prepare__what_a_taken_log_followed_stays_until_it_is_begun(void **state)
     struct fixture *f = *state;
     struct window *window = NULL;
     prepare_two_alone(f);
-    struct window *active = prepare_active(f);
     uint64_t large = f->db->prepared[1]->cap_bytes;
-    mutex_lock(&f->db->mu);
-    db_discard_prepared_locked(f->db, 0);
-    mutex_unlock(&f->db->mu);
+    prepare_give_back(f, 0);
     prepare_real_ops = f->db->io->ops;
     struct io_ops ops = *prepare_real_ops;
     ops.machine_id = prepare_drop_meanwhile;
     f->db->io->ops = &ops;
     prepare_meanwhile = f;
-    assert_int_equal(db_make_window(f->db, large, window_op_capacity(large), active->end_lsn, active->gen,
-                                    active->end_lsn, &window),
-                     ESKER_IO);
+    assert_int_equal(prepare_make(f, large, &window), ESKER_IO);
     assert_null(prepare_meanwhile);
     f->db->io->ops = prepare_real_ops;
     prepare_kill(f);
