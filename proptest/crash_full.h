@@ -54,17 +54,6 @@ full_workload(uint64_t index)
     return workload;
 }
 
-static uint64_t
-full_used_bytes(struct sim_disk *disk)
-{
-    static struct sim_file_info files[256];
-    uint64_t sum = 0;
-    for (size_t i = sim_disk_files(disk, files, COUNTOF(files)); i-- > 0;) {
-        sum += files[i].bytes;
-    }
-    return sum;
-}
-
 /* Filled until writes are refused; then, if asked to, deletes that give up the reserve; then killed. */
 static void
 full_fill_base(struct crash_run *run, struct sim_disk *disk, struct rng *rng, bool spend)
@@ -75,7 +64,7 @@ full_fill_base(struct crash_run *run, struct sim_disk *disk, struct rng *rng, bo
     run_open(run, disk, &db);
     run_jobs(disk, JOBS_MOST); /* one of them makes the reserve */
     run_fill(run, disk, db, rng, FULL_BATCHES);
-    sim_disk_set_capacity(disk, full_used_bytes(disk));
+    sim_disk_set_capacity(disk, sim_disk_used_bytes(disk));
     if (db->reserve_bytes == 0 || db->reserve_spent) {
         fail("a full disk without a reserve");
     }
@@ -110,7 +99,7 @@ full_make_base(uint32_t tail, uint32_t base)
     sim_disk_reboot(disk);
     bases[tail][base] = disk;
     base_histories[tail][base] = run.history;
-    full_capacities[tail][base] = left[kind] > 0 ? full_used_bytes(disk) + left[kind] : FULL_CAPACITY;
+    full_capacities[tail][base] = left[kind] > 0 ? sim_disk_used_bytes(disk) + left[kind] : FULL_CAPACITY;
 }
 
 static void

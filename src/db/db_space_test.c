@@ -225,17 +225,6 @@ enum { RECOVERED_KILLS = 3, RECOVERED_ROOM = 14 << 10 };
 /* What needs the flush of recovered rows: nothing else is made durable before. */
 enum recovered_first { RECOVERED_PUT, RECOVERED_DELETE, RECOVERED_SYNC, RECOVERED_CLOSE, RECOVERED_FIRSTS };
 
-static uint64_t
-space_used_bytes(struct sim_disk *disk)
-{
-    static struct sim_file_info files[256];
-    uint64_t sum = 0;
-    for (size_t i = sim_disk_files(disk, files, COUNTOF(files)); i-- > 0;) {
-        sum += files[i].bytes;
-    }
-    return sum;
-}
-
 /* Killed so often, with a row each time, that rows of as many logs are recovered; then there is room
  * for the log of an open and the reserve is the only other room. */
 static void
@@ -251,11 +240,12 @@ space_recover(struct space_fixture *f, const struct space_case *now, int kills)
         space_run_jobs(f, i == 0 ? 100 : 0); /* one makes the reserve */
         sim_disk_crash(f->disk, SIM_CRASH_KILL, 0);
         (void)!esker_close(f->db);
-        sim_disk_set_capacity(f->disk, i + 1 < kills ? 0 : space_used_bytes(f->disk) + RECOVERED_ROOM);
+        sim_disk_set_capacity(f->disk, i + 1 < kills ? 0 : sim_disk_used_bytes(f->disk) + RECOVERED_ROOM);
         assert_true(sim_disk_exists(f->disk, DB_RESERVE_NAME));
         space_open(f);
     }
-    sim_disk_set_capacity(f->disk, space_used_bytes(f->disk)); /* no room for the flush but the reserve's */
+    sim_disk_set_capacity(f->disk,
+                          sim_disk_used_bytes(f->disk)); /* no room for the flush but the reserve's */
 }
 
 static void

@@ -156,6 +156,8 @@ struct sim_file_info {
 
 /* Fills up to `capacity` entries in name order; returns how many files there are. */
 size_t sim_disk_files(struct sim_disk *disk, struct sim_file_info *out, size_t capacity);
+/* What its files hold together, as readers see them: for a capacity that leaves so much more. */
+uint64_t sim_disk_used_bytes(struct sim_disk *disk);
 bool sim_disk_exists(struct sim_disk *disk, const char *name);
 /* The cached content, borrowed until the disk changes. false: no such file. */
 bool sim_disk_get(struct sim_disk *disk, const char *name, struct bytes *out);

@@ -337,6 +337,18 @@ sim_disk_files(struct sim_disk *disk, struct sim_file_info *out, size_t capacity
     return count;
 }
 
+uint64_t
+sim_disk_used_bytes(struct sim_disk *disk)
+{
+    uint64_t sum = 0;
+    mutex_lock(&disk->guard);
+    for (size_t at = 0; at < disk->names.count; at++) {
+        sum += disk->names.items[at].inode->len;
+    }
+    mutex_unlock(&disk->guard);
+    return sum;
+}
+
 bool
 sim_disk_get(struct sim_disk *disk, const char *name, struct bytes *out)
 {
